@@ -1,1 +1,364 @@
-//! x
+//! The facts of a run, in the past tense. The journal stores them, the scheduler folds them, reports read them.
+//!
+//! An event never says what should happen next; that is the scheduler's business. Every event is small and of a
+//! size that does not grow with the run. `docs/design/events.md` describes each one.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::ids::{Actor, LockName, Milestone, RunId, StepId};
+
+/// Named results of a step.
+pub type Outputs = BTreeMap<String, Value>;
+
+/// Whether an attempt that did not succeed may have changed the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Nothing was changed, for certain.
+    None,
+    /// Something may have been changed.
+    Unknown,
+}
+
+/// What an action found out about an attempt whose result is unknown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// The attempt had done its work; these are its outputs.
+    Done(Outputs),
+    /// The attempt had changed nothing.
+    NotDone,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Why a step was passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its `when` was false.
+    When,
+    /// A step it needs did not end as needed.
+    Need(StepId),
+    /// A person skipped it.
+    Person {
+        /// Who.
+        by: Actor,
+        /// Why, in that person's words.
+        reason: String,
+        /// True when the runbook did not mark the step as optional.
+        deviation: bool,
+    },
+}
+
+/// What a waiting step waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitKind {
+    /// An approval by one or more people.
+    Approval,
+    /// Work done by hand.
+    Manual,
+}
+
+/// What a person answered to a waiting or doubtful step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Approved; counts towards the quorum once per person.
+    Approved {
+        /// A remark.
+        comment: Option<String>,
+    },
+    /// Refused; the step fails.
+    Rejected {
+        /// Why.
+        comment: Option<String>,
+    },
+    /// Work done by hand is reported done.
+    Completed {
+        /// The filled-in form.
+        form: Outputs,
+        /// Evidence files by name: SHA-256 of their content.
+        evidence: BTreeMap<String, String>,
+    },
+    /// An attempt in doubt did run to its end.
+    Ran {
+        /// How that person knows.
+        reason: String,
+    },
+    /// An attempt in doubt changed nothing; it may run again.
+    NotRan {
+        /// How that person knows.
+        reason: String,
+    },
+}
+
+/// How a run ended, or why it rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every step that had to succeed did.
+    Succeeded,
+    /// A step failed and nothing was rolled back.
+    Failed,
+    /// A step failed and everything that could be undone was.
+    RolledBack,
+    /// A person must decide before anything else happens.
+    Stuck,
+    /// Cancelled by a person; resumable.
+    Cancelled,
+    /// Waits for a person's answer; resumable.
+    Waiting,
+}
+
+impl Outcome {
+    /// Whether the run is over for good (it can not be resumed).
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Succeeded | Self::RolledBack => true,
+            Self::Failed | Self::Stuck | Self::Cancelled | Self::Waiting => false,
+        }
+    }
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// The run exists; always the first event.
+    RunStarted {
+        /// Name of the runbook.
+        runbook: String,
+        /// Its version.
+        version: String,
+        /// Digest of the plan.
+        digest: String,
+        /// Name of the site.
+        site: String,
+        /// Who started it.
+        by: Actor,
+        /// Parameters as given or defaulted; secrets by reference only.
+        params: BTreeMap<String, Value>,
+        /// Version of Piton.
+        piton: String,
+        /// Everything needed to build the same plan again: paths and texts of runbook, site and files.
+        source: Value,
+        /// The run and step that started this one, for the `runbook` action.
+        parent: Option<(RunId, StepId)>,
+    },
+    /// A driver took the run up again; attempts without a result are in doubt from here on.
+    RunResumed {
+        /// Who.
+        by: Actor,
+        /// Where: host and process.
+        driver: String,
+    },
+    /// A step was passed over.
+    StepSkipped {
+        /// Which.
+        step: StepId,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// An attempt is about to act. Recorded before the action runs.
+    AttemptStarted {
+        /// Which step.
+        step: StepId,
+        /// Counts from 1 through all attempts of the step in this run.
+        attempt: u32,
+        /// What the action saw before the first change; needed to undo and to probe. Null for none.
+        before: Value,
+        /// The rendered inputs (never a secret).
+        input: Value,
+    },
+    /// An attempt did its work and its `verify` held.
+    AttemptSucceeded {
+        /// Which step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+        /// Named results.
+        outputs: Outputs,
+    },
+    /// An attempt failed.
+    AttemptFailed {
+        /// Which step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+        /// What went wrong, for people.
+        error: String,
+        /// Whether the world may have changed.
+        effect: Effect,
+        /// Whether trying again can help at all.
+        retryable: bool,
+    },
+    /// The state of an attempt in doubt was looked up in the world.
+    AttemptProbed {
+        /// Which step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+        /// What was found.
+        finding: Finding,
+    },
+    /// A step waits for people.
+    StepWaiting {
+        /// Which step.
+        step: StepId,
+        /// For what.
+        wait: WaitKind,
+        /// The rendered prompt or instructions.
+        prompt: String,
+        /// When the wait is over without an answer.
+        expires_at: Option<Timestamp>,
+    },
+    /// A person answered.
+    StepAnswered {
+        /// Which step.
+        step: StepId,
+        /// Who.
+        by: Actor,
+        /// What.
+        answer: Answer,
+    },
+    /// A wait for people passed its expiry.
+    StepExpired {
+        /// Which step.
+        step: StepId,
+    },
+    /// A person asked to pass over a step before it ran.
+    SkipRequested {
+        /// Which step.
+        step: StepId,
+        /// Who.
+        by: Actor,
+        /// Why.
+        reason: String,
+    },
+    /// A person asked to end the run.
+    CancelRequested {
+        /// Who.
+        by: Actor,
+        /// Why, if said.
+        reason: Option<String>,
+    },
+    /// The run turned back.
+    RollbackStarted {
+        /// Why.
+        reason: String,
+    },
+    /// An undo is about to act. Recorded before it runs.
+    UndoStarted {
+        /// Which step.
+        step: StepId,
+        /// Counts from 1.
+        attempt: u32,
+    },
+    /// An undo did its work.
+    UndoSucceeded {
+        /// Which step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// An undo failed.
+    UndoFailed {
+        /// Which step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+        /// What went wrong.
+        error: String,
+        /// Whether trying again can help at all.
+        retryable: bool,
+    },
+    /// The run ended or rests.
+    RunFinished {
+        /// How.
+        outcome: Outcome,
+        /// Milestones that this run established (only with `succeeded`).
+        milestones: Vec<Milestone>,
+        /// What remains or why, for people.
+        note: Option<String>,
+    },
+}
+
+impl Event {
+    /// The name of the kind as it stands in the journal.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run_started",
+            Self::RunResumed { .. } => "run_resumed",
+            Self::StepSkipped { .. } => "step_skipped",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptSucceeded { .. } => "attempt_succeeded",
+            Self::AttemptFailed { .. } => "attempt_failed",
+            Self::AttemptProbed { .. } => "attempt_probed",
+            Self::StepWaiting { .. } => "step_waiting",
+            Self::StepAnswered { .. } => "step_answered",
+            Self::StepExpired { .. } => "step_expired",
+            Self::SkipRequested { .. } => "skip_requested",
+            Self::CancelRequested { .. } => "cancel_requested",
+            Self::RollbackStarted { .. } => "rollback_started",
+            Self::UndoStarted { .. } => "undo_started",
+            Self::UndoSucceeded { .. } => "undo_succeeded",
+            Self::UndoFailed { .. } => "undo_failed",
+            Self::RunFinished { .. } => "run_finished",
+        }
+    }
+
+    /// The step that the event is about, if it is about one.
+    pub fn step(&self) -> Option<&StepId> {
+        match self {
+            Self::StepSkipped { step, .. }
+            | Self::AttemptStarted { step, .. }
+            | Self::AttemptSucceeded { step, .. }
+            | Self::AttemptFailed { step, .. }
+            | Self::AttemptProbed { step, .. }
+            | Self::StepWaiting { step, .. }
+            | Self::StepAnswered { step, .. }
+            | Self::StepExpired { step }
+            | Self::SkipRequested { step, .. }
+            | Self::UndoStarted { step, .. }
+            | Self::UndoSucceeded { step, .. }
+            | Self::UndoFailed { step, .. } => Some(step),
+            Self::RunStarted { .. }
+            | Self::RunResumed { .. }
+            | Self::CancelRequested { .. }
+            | Self::RollbackStarted { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
+/// An event with its place and time in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The run.
+    pub run: RunId,
+    /// Place in the run's journal, from 1 without gaps.
+    pub seq: u64,
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// Generation of the driver that recorded it; 0 for a person's word from outside a driver.
+    pub generation: u64,
+    /// The fact.
+    pub event: Event,
+    /// SHA-256 over the previous hash and this record, in hex.
+    pub hash: String,
+}
+
+/// Locks of the real world that an append takes or frees in its own transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockChange {
+    /// To take for the run; refused as a whole if another run holds one of them.
+    pub take: Vec<LockName>,
+    /// Whether every lock of the run is freed.
+    pub free_all: bool,
+}

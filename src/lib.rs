@@ -10,5 +10,5 @@
 //!
 //! A module uses only modules that stand before it in the list below; `tests/it/architecture.rs` enforces it.
 
-pub mod ids;
 pub mod event;
+pub mod ids;
