@@ -10,5 +10,8 @@
 //!
 //! A module uses only modules that stand before it in the list below; `tests/it/architecture.rs` enforces it.
 
+pub mod config;
 pub mod event;
 pub mod ids;
+pub mod site;
+pub mod spec;
