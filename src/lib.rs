@@ -13,5 +13,6 @@
 pub mod config;
 pub mod event;
 pub mod ids;
+pub mod plan;
 pub mod site;
 pub mod spec;
