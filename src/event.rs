@@ -248,6 +248,8 @@ pub enum Event {
         /// Why, if said.
         reason: Option<String>,
     },
+    /// The run worked longer than it may; what runs is stopped.
+    RunTimedOut,
     /// The run turned back.
     RollbackStarted {
         /// Why.
@@ -305,6 +307,7 @@ impl Event {
             Self::StepExpired { .. } => "step_expired",
             Self::SkipRequested { .. } => "skip_requested",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::RunTimedOut => "run_timed_out",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::UndoStarted { .. } => "undo_started",
             Self::UndoSucceeded { .. } => "undo_succeeded",
@@ -331,6 +334,7 @@ impl Event {
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
             | Self::CancelRequested { .. }
+            | Self::RunTimedOut
             | Self::RollbackStarted { .. }
             | Self::RunFinished { .. } => None,
         }

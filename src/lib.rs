@@ -10,9 +10,16 @@
 //!
 //! A module uses only modules that stand before it in the list below; `tests/it/architecture.rs` enforces it.
 
-pub mod config;
-pub mod event;
 pub mod ids;
-pub mod plan;
-pub mod site;
+
+pub mod event;
+
+pub mod config;
+
 pub mod spec;
+
+pub mod site;
+
+pub mod plan;
+
+pub mod scheduler;
