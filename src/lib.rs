@@ -12,4 +12,5 @@
 
 pub mod event;
 pub mod ids;
+pub mod journal;
 pub mod scheduler;
