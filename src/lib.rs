@@ -23,3 +23,5 @@ pub mod site;
 pub mod plan;
 
 pub mod scheduler;
+
+pub mod journal;

@@ -6,15 +6,17 @@
 pub mod databases;
 pub mod mask;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{Effect, Finding, Outputs};
+use crate::event::{Effect, Finding, Outcome, Outputs};
 use crate::ids::{Actor, RunId, StepId};
+use crate::plan::Files;
 use crate::site::LoadedSite;
 
 /// What an action can do. Arguments are part of the implementing value, already rendered.
@@ -121,8 +123,26 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// Where progress goes.
     pub progress: ProgressSink,
+    /// Texts of the files that the runbook names, as they were when the plan was made.
+    pub files: Arc<Files>,
+    /// Starts runs of other runbooks.
+    pub children: Arc<dyn RunChild>,
     /// Opens databases of the site once per run.
     pub databases: databases::Databases,
     /// Hides secrets in whatever is recorded or shown.
     pub masker: mask::Masker,
+}
+
+/// Runs other runbooks; the driver's side of the `runbook` action.
+#[async_trait]
+pub trait RunChild: Send + Sync {
+    /// Starts the child run of this step, or takes it up again where it was.
+    async fn run_child(
+        &self,
+        parent: &RunId,
+        step: &StepId,
+        runbook: &Path,
+        params: &BTreeMap<String, Value>,
+        cancel: CancellationToken,
+    ) -> Result<(RunId, Outcome), Failure>;
 }

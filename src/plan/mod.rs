@@ -10,7 +10,7 @@ mod names;
 mod params;
 mod render;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::spec::actions::ActionSpec;
 use crate::spec::problem::{Problem, Problems, Source};
 use crate::spec::reference::{Expression, Malformed, render};
 use crate::spec::runbook::{
-    self, Idempotent, Limits, NeedOutcome, OnFailure, Optional, Phase, Retry, Runbook, Undo, Window,
+    self, Idempotent, Limits, NeedOutcome, OnFailure, Optional, ParamType, Phase, Retry, Runbook, Undo, Window,
 };
 use crate::spec::values::Millis;
 
@@ -135,6 +135,28 @@ pub struct Plan {
     pub milestones: Vec<Milestone>,
     /// What happens after a final failure.
     pub on_failure: OnFailure,
+    /// Types of the parameters.
+    pub param_types: BTreeMap<String, ParamType>,
+    /// Places of steps by id, and of all items by the id the author wrote.
+    index: StepIndex,
+}
+
+/// Finds steps without looking at all of them.
+#[derive(Debug, Clone, Default)]
+struct StepIndex {
+    by_id: HashMap<StepId, usize>,
+    by_declared: HashMap<String, Vec<usize>>,
+}
+
+impl StepIndex {
+    fn new(steps: &[PlanStep]) -> Self {
+        let mut index = Self::default();
+        for (place, step) in steps.iter().enumerate() {
+            index.by_id.insert(step.id.clone(), place);
+            index.by_declared.entry(step.declared.clone()).or_default().push(place);
+        }
+        index
+    }
 }
 
 /// Everything a plan was made from, as the journal keeps it.
@@ -266,6 +288,7 @@ impl Plan {
             source: Arc::clone(source),
             base: base.to_path_buf(),
             files: Arc::new(files),
+            index: StepIndex::new(&steps),
             steps,
             windows: runbook.windows.clone(),
             limits: runbook.limits.clone(),
@@ -274,6 +297,7 @@ impl Plan {
             revokes: names(&runbook.revokes),
             milestones: names(&runbook.requires.milestones),
             on_failure: runbook.on_failure,
+            param_types: runbook.params.0.iter().map(|(key, param)| (key.text.clone(), param.r#type)).collect(),
         };
         plan.digest = plan.compute_digest()?;
         Ok(plan)
@@ -307,7 +331,13 @@ impl Plan {
 
     /// The step with this id.
     pub fn step(&self, id: &StepId) -> Option<&PlanStep> {
-        self.steps.iter().find(|step| step.id == *id)
+        self.index.by_id.get(id).map(|&place| &self.steps[place])
+    }
+
+    /// The plan steps that a step of the runbook became: one, or one for every item of its `foreach`.
+    pub fn instances(&self, declared: &str) -> Vec<&PlanStep> {
+        let places = self.index.by_declared.get(declared).map(Vec::as_slice).unwrap_or_default();
+        places.iter().map(|&place| &self.steps[place]).collect()
     }
 
     /// The ids in an order in which they could run one by one.
