@@ -7,11 +7,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value as Json, json};
 
 use crate::action::Failure;
+use crate::action::mask::Masker;
 use crate::event::Outputs;
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::{State, StepState};
 use crate::site::SecretSource;
-use crate::spec::actions::ActionSpec;
 use crate::spec::reference::{Reference, template_references};
 use crate::spec::runbook::{ParamType, Undo};
 use crate::spec::yaml::{Node, Value};
@@ -78,11 +78,11 @@ pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> 
 }
 
 impl Gathered {
-    /// The scope with secrets. `fetched` keeps them between calls, so that each is fetched once a run.
+    /// The scope with secrets.
     pub async fn with_secrets(
         self,
         plan: &Plan,
-        fetched: &tokio::sync::Mutex<BTreeMap<String, SecretString>>,
+        secrets_of_run: &Secrets,
     ) -> Result<Scope, Failure> {
         let Self { mut scope, references } = self;
         let mut masked = scope.clone();
@@ -90,7 +90,7 @@ impl Gathered {
         for name in names(&references, "secrets") {
             let source = plan.site.site.secrets.get(&name);
             let source = source.ok_or_else(|| Failure::permanent(format!("the site has no secret `{name}`")))?;
-            let value = fetch(&name, source, plan, fetched).await?;
+            let value = secrets_of_run.fetch(&name, source, plan).await?;
             masked["secrets"][&name] = "***".into();
             secrets.insert(name, value.into());
         }
@@ -98,27 +98,38 @@ impl Gathered {
         for name in secret_params(plan, &references) {
             let reference = plan.params.get(&name).and_then(Json::as_str).unwrap_or_default();
             let Some(source) = SecretSource::from_reference(reference) else { continue };
-            scope["params"][&name] = fetch(&format!("params.{name}"), &source, plan, fetched).await?.into();
+            scope["params"][&name] = secrets_of_run.fetch(&format!("params.{name}"), &source, plan).await?.into();
             masked["params"][&name] = "***".into();
         }
         Ok(Scope { full: scope, masked })
     }
 }
 
-async fn fetch(
-    name: &str,
-    source: &SecretSource,
-    plan: &Plan,
-    fetched: &tokio::sync::Mutex<BTreeMap<String, SecretString>>,
-) -> Result<String, Failure> {
-    let mut fetched = fetched.lock().await;
-    if let Some(value) = fetched.get(name) {
-        return Ok(value.expose_secret().to_owned());
+/// Secrets of a run: each fetched once, all of them hidden from then on.
+#[derive(Default)]
+pub struct Secrets {
+    fetched: tokio::sync::Mutex<BTreeMap<String, SecretString>>,
+    known: std::sync::Mutex<Vec<SecretString>>,
+}
+
+impl Secrets {
+    async fn fetch(&self, name: &str, source: &SecretSource, plan: &Plan) -> Result<String, Failure> {
+        let mut fetched = self.fetched.lock().await;
+        if let Some(value) = fetched.get(name) {
+            return Ok(value.expose_secret().to_owned());
+        }
+        let value = source.fetch(name, &plan.site.base).await.map_err(|error| Failure::harmless(error.to_string()))?;
+        let text = value.expose_secret().to_owned();
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(value.clone());
+        fetched.insert(name.to_owned(), value);
+        Ok(text)
     }
-    let value = source.fetch(name, &plan.site.base).await.map_err(|error| Failure::harmless(error.to_string()))?;
-    let text = value.expose_secret().to_owned();
-    fetched.insert(name.to_owned(), value);
-    Ok(text)
+
+    /// Hides every secret that was fetched so far.
+    pub fn masker(&self) -> Masker {
+        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Masker::new(known.iter().map(|secret| secret.expose_secret().to_owned()))
+    }
 }
 
 fn run_facts(plan: &Plan, state: &State, facts: &RunFacts) -> Json {

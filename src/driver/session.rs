@@ -1,16 +1,15 @@
 //! A driver at work on one run: tasks that run, facts that wait to be recorded, and the loop between them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde_json::Value as Json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Prepared, Ready};
-use super::scope::RunFacts;
+use super::scope::{RunFacts, Secrets};
 use super::{DriverError, Ended, Options, outside};
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
@@ -74,7 +73,7 @@ pub(super) struct Session {
     pub(super) busy: HashMap<StepId, (Work, CancellationToken)>,
     pub(super) tasks: JoinSet<Done>,
     pub(super) facts: RunFacts,
-    pub(super) fetched: Arc<tokio::sync::Mutex<BTreeMap<String, SecretString>>>,
+    pub(super) secrets: Arc<Secrets>,
     databases: Databases,
     lost: CancellationToken,
     stops_seen: u8,
@@ -115,7 +114,7 @@ impl Session {
             busy: HashMap::new(),
             tasks: JoinSet::new(),
             facts,
-            fetched: Arc::default(),
+            secrets: Arc::default(),
             lost,
             stops_seen: 0,
         })
@@ -195,7 +194,7 @@ impl Session {
                     Err(failure) => Event::UndoFailed {
                         step,
                         attempt,
-                        error: self.masker().mask(&failure.error),
+                        error: self.masker().text(&failure.error),
                         retryable: failure.retryable,
                     },
                 })
@@ -232,19 +231,17 @@ impl Session {
 
     fn failed(&self, step: StepId, attempt: u32, failure: Failure) -> Event {
         let Failure { error, effect, retryable } = failure;
-        Event::AttemptFailed { step, attempt, error: self.masker().mask(&error), effect, retryable }
+        Event::AttemptFailed { step, attempt, error: self.masker().text(&error), effect, retryable }
     }
 
     fn mask_outputs(&self, outputs: Outputs) -> Outputs {
         let masker = self.masker();
-        outputs.into_iter().map(|(name, value)| (name, masker.mask_json(value))).collect()
+        outputs.into_iter().map(|(name, value)| (name, masker.json(value))).collect()
     }
 
     /// Hides every secret that was fetched so far.
     pub(super) fn masker(&self) -> Masker {
-        use secrecy::ExposeSecret;
-        let Ok(fetched) = self.fetched.try_lock() else { return Masker::default() };
-        Masker::new(fetched.values().map(|secret| secret.expose_secret().to_owned()))
+        self.secrets.masker()
     }
 
     /// What an action of this step works with.

@@ -87,9 +87,9 @@ impl Session {
         let cx = self.context(&step, attempt, cancel);
         let before = self.state.step(&id).and_then(|view| view.before().cloned());
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
-        let (plan, fetched) = (self.plan.clone(), self.fetched.clone());
+        let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
         self.tasks.spawn(async move {
-            let ready = match gathered.with_secrets(&plan, &fetched).await {
+            let ready = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => attempt::prepare(&plan, &step, &cx, scope, check_when, before).await,
                 Err(failure) => attempt::Ready::Fail(failure),
             };
@@ -103,9 +103,9 @@ impl Session {
         let cx = self.context(&step, attempt, cancel);
         let before = self.state.step(&id).and_then(|view| view.before().cloned()).unwrap_or_default();
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
-        let (plan, fetched) = (self.plan.clone(), self.fetched.clone());
+        let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
         self.tasks.spawn(async move {
-            let finding = match gathered.with_secrets(&plan, &fetched).await {
+            let finding = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => attempt::probe(&plan, &step, &cx, scope, &before).await,
                 Err(_) => crate::event::Finding::Unknown,
             };
@@ -117,7 +117,7 @@ impl Session {
     async fn open_wait(&mut self, id: StepId, check_when: bool, expires_ms: Option<i64>) -> Result<(), DriverError> {
         let step = self.planned(&id);
         let cx = self.context(&step, 1, CancellationToken::new());
-        let scope = scope::gather(&self.plan, &self.state, &step, &self.facts).with_secrets(&self.plan, &self.fetched).await;
+        let scope = scope::gather(&self.plan, &self.state, &step, &self.facts).with_secrets(&self.plan, &self.secrets).await;
         let ready = match scope {
             Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, None).await,
             Err(failure) => attempt::Ready::Fail(failure),
@@ -260,9 +260,9 @@ impl Session {
                 let cx = self.context(&step, attempt, cancel);
                 let before = self.state.step(&id).and_then(|view| view.before().cloned()).unwrap_or_default();
                 let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
-                let (plan, fetched) = (self.plan.clone(), self.fetched.clone());
+                let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
                 self.tasks.spawn(async move {
-                    let result = match gathered.with_secrets(&plan, &fetched).await {
+                    let result = match gathered.with_secrets(&plan, &secrets).await {
                         Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
                         Err(failure) => Err(failure),
                     };
