@@ -4,7 +4,14 @@
 //! ([`Effect::Unknown`]). Called by the driver only.
 
 pub mod databases;
+pub mod exec;
 pub mod mask;
+pub mod process;
+pub mod service;
+
+mod durable;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
