@@ -24,4 +24,10 @@ pub mod plan;
 
 pub mod scheduler;
 
+pub mod transfer;
+
+pub mod action;
+
 pub mod journal;
+
+pub mod driver;

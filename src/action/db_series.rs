@@ -8,7 +8,7 @@ use super::{Action, Context, Failure, Preview};
 use crate::event::Outputs;
 use crate::spec::actions::{DbGaps, DbWatermark};
 use crate::spec::values::Millis;
-use crate::transfer::{self, Range, Series};
+use crate::transfer::{self, Database, Series};
 
 /// Entities that an error message names.
 const NAMED: usize = 5;
@@ -46,6 +46,21 @@ impl Action for DbWatermark {
     }
 }
 
+fn no_gaps() -> Outputs {
+    Outputs::from([("gaps".to_owned(), 0.into())])
+}
+
+/// The first and the last timestep that the table holds.
+async fn span(database: &Database, series: &Series) -> Result<Option<(i64, i64)>, Failure> {
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let (time, table) = (quote(&series.time), quote(&series.table));
+    let sql = format!("SELECT MIN({time}) AS first, MAX({time}) AS last FROM {table}");
+    let found = transfer::query(database, &sql, &transfer::Binds::new(), transfer::StatementOptions::default()).await;
+    let rows = found.map_err(|error| failure(&error))?;
+    let number = |name: &str| rows.rows.first().and_then(|row| row.get(name)).and_then(Value::as_i64);
+    Ok(number("first").zip(number("last")))
+}
+
 #[async_trait]
 impl Action for DbGaps {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
@@ -57,8 +72,14 @@ impl Action for DbGaps {
             active: None,
             timestep: seconds(self.timestep)?,
         };
-        let range = Range { from: self.from, to: self.to };
-        let gaps = transfer::gaps(&database, &series, range).await.map_err(|error| failure(&error))?;
+        let (from, to) = match (self.from, self.to) {
+            (Some(from), Some(to)) => (from, to),
+            (from, to) => {
+                let Some((first, last)) = span(&database, &series).await? else { return Ok(no_gaps()) };
+                (from.unwrap_or(first), to.unwrap_or(last + series.timestep))
+            }
+        };
+        let gaps = transfer::gaps(&database, &series, from, to, NAMED).await.map_err(|error| failure(&error))?;
         if gaps.missing > 0 && !self.report {
             let named: Vec<String> =
                 gaps.entities.iter().take(NAMED).map(|e| format!("{} lacks {} from {:?}", e.entity, e.missing, e.first)).collect();

@@ -3,11 +3,19 @@
 //! After a failure it says what it knows: nothing was changed ([`Effect::None`]), or it cannot tell
 //! ([`Effect::Unknown`]). Called by the driver only.
 
+pub mod build;
 pub mod databases;
+mod db;
+mod db_copy;
+mod db_series;
 pub mod exec;
 pub mod mask;
+mod people;
+mod pending;
 pub mod process;
+mod runbook;
 pub mod service;
+mod wait_until;
 
 mod durable;
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl WaitUntil {
             let reasons: Vec<_> = d.problems.into_iter().map(|problem| problem.message).collect();
             return Err(Failure::permanent(reasons.join("; ")));
         };
-        let action = build::action(self.check.kind, args);
+        let action = build::action(args);
         let before = action.before(cx).await?;
         // What a check finds wrong is what is being waited for to go away, whatever it says about effects.
         action.run(cx, &before).await

@@ -41,7 +41,7 @@ pub enum Ready {
 pub fn make(plan: &Plan, spec: &ActionSpec, scope: &Scope) -> Result<(Box<dyn Action>, Json), Failure> {
     let rendered = render_action(spec, &plan.source, &scope.full, &scope.masked)
         .map_err(|error| Failure::permanent(error.to_string()))?;
-    Ok((build::action(spec.kind, rendered.args), rendered.input))
+    Ok((build::action(rendered.args), rendered.input))
 }
 
 /// Evaluates the condition, renders the arguments and lets the action look at the world.
