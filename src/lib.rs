@@ -12,3 +12,4 @@
 
 pub mod event;
 pub mod ids;
+pub mod transfer;
