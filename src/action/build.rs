@@ -1,8 +1,8 @@
 //! From rendered arguments to the action that they describe.
 
+use super::Action;
 use super::db::{Execute, Query};
 use super::service::{ServiceAction, ServiceVerb};
-use super::Action;
 use crate::spec::actions::Args;
 
 /// The action of these arguments.

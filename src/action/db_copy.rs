@@ -101,7 +101,9 @@ impl Action for DbCopy {
                 let selected: u64 = report.tables.iter().map(|table| table.selected).sum();
                 let (common, forbidden) = (report.common(), report.forbidden());
                 if forbidden > 0 {
-                    return Preview::WillChange(format!("would abort: {forbidden} of {selected} rows may not be written"));
+                    return Preview::WillChange(format!(
+                        "would abort: {forbidden} of {selected} rows may not be written"
+                    ));
                 }
                 Preview::WillChange(format!("copies {selected} rows; the target has {common} of their keys already"))
             }
@@ -138,7 +140,13 @@ impl Action for DbCompare {
                 let named: Vec<String> = table.differences.iter().take(NAMED).map(describe).collect();
                 format!(
                     "`{}` has {} rows in the source and {} in the target ({} missing, {} extra, {} different) {}",
-                    table.table, table.source_rows, table.target_rows, table.missing, table.extra, table.different, named.join(", ")
+                    table.table,
+                    table.source_rows,
+                    table.target_rows,
+                    table.missing,
+                    table.extra,
+                    table.different,
+                    named.join(", ")
                 )
             })
             .collect();

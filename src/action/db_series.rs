@@ -35,7 +35,10 @@ impl Action for DbWatermark {
         let now = crate::config::now().as_second();
         let found = transfer::watermark(&database, &series, now).await.map_err(|error| failure(&error))?;
         let Some(watermark) = found.watermark else {
-            return Err(Failure::harmless(format!("`{}` has no watermark yet: some active entity has no row", self.table)));
+            return Err(Failure::harmless(format!(
+                "`{}` has no watermark yet: some active entity has no row",
+                self.table
+            )));
         };
         let lagging: Vec<Value> = found.lagging.iter().map(|entity| entity.entity.clone()).collect();
         Ok(Outputs::from([("watermark".to_owned(), watermark.into()), ("lagging".to_owned(), json!(lagging))]))
@@ -81,8 +84,12 @@ impl Action for DbGaps {
         };
         let gaps = transfer::gaps(&database, &series, from, to, NAMED).await.map_err(|error| failure(&error))?;
         if gaps.missing > 0 && !self.report {
-            let named: Vec<String> =
-                gaps.entities.iter().take(NAMED).map(|e| format!("{} lacks {} from {:?}", e.entity, e.missing, e.first)).collect();
+            let named: Vec<String> = gaps
+                .entities
+                .iter()
+                .take(NAMED)
+                .map(|e| format!("{} lacks {} from {:?}", e.entity, e.missing, e.first))
+                .collect();
             let error = format!("{} timesteps of `{}` have no row: {}", gaps.missing, self.table, named.join("; "));
             return Err(Failure::harmless(error));
         }

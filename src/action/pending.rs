@@ -21,4 +21,15 @@ macro_rules! pending {
     )*};
 }
 
-pending!(OptionSet, OptionUnset, OptionCheck, WaitFor, WaitBoundary, WaitAt, FileWrite, HttpRequest, NotifyWebhook, NotifyCommand);
+pending!(
+    OptionSet,
+    OptionUnset,
+    OptionCheck,
+    WaitFor,
+    WaitBoundary,
+    WaitAt,
+    FileWrite,
+    HttpRequest,
+    NotifyWebhook,
+    NotifyCommand
+);

@@ -12,8 +12,7 @@ use crate::spec::actions::SubRunbook;
 impl Action for SubRunbook {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
         let path = cx.base.join(&self.path);
-        let (run, outcome) =
-            cx.children.run_child(&cx.run, &cx.step, &path, &self.params, cx.cancel.clone()).await?;
+        let (run, outcome) = cx.children.run_child(&cx.run, &cx.step, &path, &self.params, cx.cancel.clone()).await?;
         let effect = match outcome {
             Outcome::Succeeded => {
                 let outputs = [("run".to_owned(), json!(run)), ("outcome".to_owned(), json!(outcome))];

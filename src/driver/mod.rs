@@ -53,7 +53,9 @@ pub enum DriverError {
         site: String,
     },
     /// The plan of a run is not what it was.
-    #[error("the run was started with plan {then}, but what the journal kept makes {now}; was it written by another version?")]
+    #[error(
+        "the run was started with plan {then}, but what the journal kept makes {now}; was it written by another version?"
+    )]
     Digest {
         /// At the start.
         then: String,
@@ -156,7 +158,8 @@ pub async fn start(plan: Plan, journal: &Journal, run: RunId, options: Options) 
 /// As [`start`].
 pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<(), DriverError> {
     let established = journal.milestones(&plan.site.site.name).await?;
-    if let Some(missing) = plan.milestones.iter().find(|wanted| established.iter().all(|(name, _, _)| name != *wanted)) {
+    if let Some(missing) = plan.milestones.iter().find(|wanted| established.iter().all(|(name, _, _)| name != *wanted))
+    {
         return Err(DriverError::Milestone { milestone: missing.clone(), site: plan.site.site.name.clone() });
     }
     let source = serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?;
@@ -182,13 +185,20 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
 pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<Ended, DriverError> {
     let told = read(journal, &run).await?;
     if let Some(outcome) = told.state.outcome().filter(|outcome| outcome.is_final()) {
-        let outcome = serde_json::to_value(outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let outcome =
+            serde_json::to_value(outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         return Err(DriverError::Over { run, outcome });
     }
     drive(told.plan, journal, run, options, true).await
 }
 
-async fn drive(plan: Plan, journal: &Journal, run: RunId, options: Options, resumed: bool) -> Result<Ended, DriverError> {
+async fn drive(
+    plan: Plan,
+    journal: &Journal,
+    run: RunId,
+    options: Options,
+    resumed: bool,
+) -> Result<Ended, DriverError> {
     let owner = Owner::this_process()?;
     let generation = journal.claim(&run, &owner, crate::config::now(), LEASE).await?;
     let lost = CancellationToken::new();
@@ -217,4 +227,3 @@ async fn keep_lease(journal: Journal, run: RunId, generation: u64, lost: Cancell
         }
     }
 }
-

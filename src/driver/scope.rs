@@ -69,7 +69,8 @@ pub struct Gathered {
 /// What the step sees, but for secrets.
 pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> Gathered {
     let references = references(step);
-    let mut scope = json!({ "params": plan.params, "site": plan.site.site.scope(), "run": run_facts(plan, state, facts) });
+    let mut scope =
+        json!({ "params": plan.params, "site": plan.site.site.scope(), "run": run_facts(plan, state, facts) });
     scope["steps"] = steps(plan, state, &references);
     if let Some(item) = &step.item {
         scope["item"] = item.clone();
@@ -79,11 +80,7 @@ pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> 
 
 impl Gathered {
     /// The scope with secrets.
-    pub async fn with_secrets(
-        self,
-        plan: &Plan,
-        secrets_of_run: &Secrets,
-    ) -> Result<Scope, Failure> {
+    pub async fn with_secrets(self, plan: &Plan, secrets_of_run: &Secrets) -> Result<Scope, Failure> {
         let Self { mut scope, references } = self;
         let mut masked = scope.clone();
         let mut secrets = Map::new();

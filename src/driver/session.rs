@@ -261,7 +261,11 @@ impl Session {
             progress: Arc::new(move |progress| observer.progress(&id, &progress)),
             databases: self.databases.clone(),
             masker: self.masker(),
-            children: Arc::new(super::child::Children::new(self.journal.clone(), self.options.clone(), self.plan.site.clone())),
+            children: Arc::new(super::child::Children::new(
+                self.journal.clone(),
+                self.options.clone(),
+                self.plan.site.clone(),
+            )),
         }
     }
 

@@ -117,7 +117,8 @@ impl Session {
     async fn open_wait(&mut self, id: StepId, check_when: bool, expires_ms: Option<i64>) -> Result<(), DriverError> {
         let step = self.planned(&id);
         let cx = self.context(&step, 1, CancellationToken::new());
-        let scope = scope::gather(&self.plan, &self.state, &step, &self.facts).with_secrets(&self.plan, &self.secrets).await;
+        let scope =
+            scope::gather(&self.plan, &self.state, &step, &self.facts).with_secrets(&self.plan, &self.secrets).await;
         let ready = match scope {
             Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, None).await,
             Err(failure) => attempt::Ready::Fail(failure),
@@ -133,7 +134,8 @@ impl Session {
         let now = crate::config::now();
         let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
         let kind = self.plan.step(&id).map(|step| step.action.kind);
-        let wait = if kind == Some(crate::spec::actions::ActionKind::Manual) { WaitKind::Manual } else { WaitKind::Approval };
+        let wait =
+            if kind == Some(crate::spec::actions::ActionKind::Manual) { WaitKind::Manual } else { WaitKind::Approval };
         self.adopt(Event::StepWaiting { step: id, wait, prompt: prepared, expires_at })
     }
 
@@ -275,7 +277,11 @@ impl Session {
 
 /// What a person reads: the prompt, or the instructions, from their file if they are one.
 fn prompt(input: &serde_json::Value, files: &crate::plan::Files) -> String {
-    let text = input.get("prompt").or_else(|| input.get("instructions")).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let text = input
+        .get("prompt")
+        .or_else(|| input.get("instructions"))
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or_default();
     files.get(text).cloned().unwrap_or_else(|| text.to_owned())
 }
 

@@ -98,7 +98,11 @@ fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> 
     let allowed = plan.site.site.people_in(&texts(args, "groups"), &texts(args, "people"));
     Some(WaitRule {
         kind,
-        quorum: args.get("quorum").and_then(|node| node.to_json().as_u64()).and_then(|n| n.try_into().ok()).unwrap_or(1),
+        quorum: args
+            .get("quorum")
+            .and_then(|node| node.to_json().as_u64())
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(1),
         exclude: exclude.collect(),
         allowed: allowed.map(|people| people.into_iter().collect()),
         expires_ms: args.get("expires").and_then(Node::text).and_then(Millis::parse).map(whole),
