@@ -12,3 +12,6 @@
 
 pub mod event;
 pub mod ids;
+
+#[path = "../examples/lab/mod.rs"]
+pub mod lab;
