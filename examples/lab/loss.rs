@@ -9,6 +9,7 @@ use super::aggregator::WriteMode;
 use super::db::LabDb;
 use super::error::LabError;
 use super::settings::{Lab, now_ms};
+use super::utility;
 
 /// Rows of the target that are not what a perfect collector would have left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub struct Bounds {
     pub overlap_ms: i64,
     /// T6 - T3.
     pub reread_ms: i64,
+    /// The least that T6 - T3 can be: the utility's own start lies between. What the old collector still had to write
+    /// at T3 is in the source by T6 if its lag is no longer than this.
+    pub reread_least_ms: i64,
 }
 
 /// What a prediction starts from.
@@ -85,7 +89,12 @@ impl Bounds {
             + 30 * lab.options.entities;
         let copy_ms = rows * 1_500 / lab.options.dbu_rows_per_second.max(1);
         let services_ms = SERVICES_BETWEEN * SERVICE_MS + i64::try_from(lab.options.server_start_ms).unwrap_or(0);
-        Ok(Self { outage_ms: copy_ms + services_ms, overlap_ms: 2 * SERVICE_MS, reread_ms: services_ms })
+        Ok(Self {
+            outage_ms: copy_ms + services_ms,
+            overlap_ms: 2 * SERVICE_MS,
+            reread_ms: services_ms,
+            reread_least_ms: utility::START_MS,
+        })
     }
 }
 
@@ -100,7 +109,10 @@ pub fn predict(procedure: Procedure, conditions: &Conditions, bounds: &Bounds) -
     let per_entity = match procedure {
         Procedure::OneStep => Loss { missing: steps(bounds.outage_ms) + unwritten, partial: edges, overwritten: 0 },
         Procedure::TwoStep => Loss { missing: unwritten, partial: edges, overwritten: steps(bounds.overlap_ms) + 1 },
-        Procedure::TwoStepSkip7 => Loss { missing: 0, partial: edges, overwritten: steps(bounds.reread_ms) + 1 },
+        Procedure::TwoStepSkip7 => {
+            let late = if lag_ms <= bounds.reread_least_ms { 0 } else { unwritten };
+            Loss { missing: late, partial: edges, overwritten: steps(bounds.reread_ms) + 1 }
+        }
         Procedure::TwoStepGuarded => Loss::default(),
     };
     Loss {
@@ -185,7 +197,8 @@ mod tests {
 
     /// One run: the new collector is up at `t3`, the old one down at `t4`, the source is read at `t6`.
     fn simulate(c: &Conditions, t3: i64, t4: i64, t6: i64) -> Loss {
-        let end = t3.max(t4).max(t6) + 5 * c.timestep_ms + c.lag_ms;
+        let last = t3.max(t4.min(t6)).max(t6);
+        let end = last + 5 * c.timestep_ms + c.lag_ms;
         let old = collected(65, 0, t4, t6, c);
         let mut target = collected(76, t3, i64::MAX / 4, end, c);
         let before = collected(76, t3, i64::MAX / 4, t6, c);
@@ -199,7 +212,7 @@ mod tests {
             overwritten += i64::from(before.contains_key(&bucket));
             target.insert(bucket, row);
         }
-        lost(&target, 0, (t3.max(t4).max(t6)).div_euclid(c.timestep_ms), overwritten, c)
+        lost(&target, 0, last.div_euclid(c.timestep_ms), overwritten, c)
     }
 
     #[test]
@@ -213,10 +226,12 @@ mod tests {
             let bounds = Bounds {
                 outage_ms: random.i64(1..20 * timestep_ms),
                 overlap_ms: random.i64(1..3 * timestep_ms),
-                reread_ms: random.i64(1..9 * timestep_ms),
+                reread_ms: random.i64(2..9 * timestep_ms),
+                reread_least_ms: 1,
             };
+            let bounds = Bounds { reread_least_ms: random.i64(1..=bounds.reread_ms), ..bounds };
             let at = random.i64(50 * timestep_ms..60 * timestep_ms);
-            let t6 = at + random.i64(0..=bounds.reread_ms);
+            let t6 = at + random.i64(bounds.reread_least_ms..=bounds.reread_ms);
             let outage = at - random.i64(0..=bounds.outage_ms);
             let runs = [
                 (Procedure::OneStep, simulate(&c, at, outage, outage)),
@@ -242,7 +257,7 @@ mod tests {
     #[test]
     fn only_the_guarded_procedure_promises_nothing_lost() {
         let c = Conditions { entities: 50, timestep_ms: 2_000, lag_ms: 200, mode: WriteMode::Close };
-        let bounds = Bounds { outage_ms: 10_000, overlap_ms: 3_000, reread_ms: 8_000 };
+        let bounds = Bounds { outage_ms: 10_000, overlap_ms: 3_000, reread_ms: 8_000, reread_least_ms: 200 };
         assert_eq!(predict(Procedure::TwoStepGuarded, &c, &bounds), Loss::default());
         let one = predict(Procedure::OneStep, &c, &bounds);
         assert_eq!(one, Loss { missing: 300, partial: 50, overwritten: 0 });

@@ -19,7 +19,7 @@ pub(super) const NAME: &str = "database-utility";
 pub(super) const OPTION: (&str, &str, &str) = ("WFM Client Application", "Options", "AllowMigratePerformance");
 
 /// How long the utility needs until it is operational.
-const START_MS: i64 = 200;
+pub(super) const START_MS: i64 = 200;
 /// Rows of performance data per statement.
 const CHUNK_ROWS: i64 = 2_000;
 
