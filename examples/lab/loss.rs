@@ -54,7 +54,7 @@ pub struct Bounds {
     pub outage_ms: i64,
     /// T4 - T3 when the new collector starts first.
     pub overlap_ms: i64,
-    /// T6 - T3.
+    /// T6 - T3, up to the last read of the pass.
     pub reread_ms: i64,
     /// The least that T6 - T3 can be: the utility's own start lies between. What the old collector still had to write
     /// at T3 is in the source by T6 if its lag is no longer than this.
@@ -92,7 +92,7 @@ impl Bounds {
         Ok(Self {
             outage_ms: copy_ms + services_ms,
             overlap_ms: 2 * SERVICE_MS,
-            reread_ms: services_ms,
+            reread_ms: services_ms + copy_ms,
             reread_least_ms: utility::START_MS,
         })
     }

@@ -12,7 +12,11 @@ pub fn site_yaml(lab: &Lab, piton: &Path) -> String {
     let options = &lab.options;
     let mut text = format!(
         "apiVersion: piton/v1\nkind: Site\nname: lab\ntags: [demo]\nvars:\n  timestep: {step}s\n  timestep_seconds: {step}\n  \
-         lab: {dir}\n  piton: {piton}\n  entities: {entities}\n  write_lag: {lag}ms\ndatabases:\n",
+         lab: {dir}\n  piton: {piton}\n  entities: {entities}\n  write_lag: {lag}ms\n  \
+         migrate_database: [{call}, migrate-database]\n  migrate_performance: [{call}, migrate-performance]\ndatabases:\n",
+        call = [&piton.display().to_string(), "lab", "dbu-call", "--dir", &lab.dir.display().to_string()]
+            .map(quoted)
+            .join(", "),
         step = options.timestep_s,
         dir = quoted(&lab.dir.display().to_string()),
         piton = quoted(&piton.display().to_string()),

@@ -226,17 +226,18 @@ async fn migrate_configuration(lab: &Lab, db: &mut LabDb) -> Result<i64, LabErro
     Ok(moved)
 }
 
-/// Source rows over target rows, in key order, up to the newest timestep that the source had when the pass began.
+/// Source rows over target rows in key order, each chunk as the source is when its turn comes: while the old collector
+/// still runs, what it adds meanwhile is taken along for the entities that come later.
 async fn migrate_performance(lab: &Lab, db: &mut LabDb) -> Result<i64, LabError> {
-    keep_evidence(lab, db).await?;
-    let newest = db.number("SELECT MAX(step_start) FROM wfm65.wfm_perf_item", &[]).await?;
     let (started_ms, mut moved, mut after) = (now_ms(), 0, (0_i64, 0_i64));
     loop {
-        let key: [Arg; 4] = [after.0.into(), after.1.into(), newest.into(), CHUNK_ROWS.into()];
-        let last = db.rows(LAST_KEY_OF_CHUNK, &key).await?;
+        let last = db.rows(LAST_KEY_OF_CHUNK, &[after.0.into(), after.1.into(), CHUNK_ROWS.into()]).await?;
         let Some([Arg::Int(entity), Arg::Int(step)]) = last.first().map(Vec::as_slice) else { break };
-        let args: [Arg; 5] = [after.0.into(), after.1.into(), newest.into(), (*entity).into(), (*step).into()];
-        moved += i64::try_from(db.execute(COPY_CHUNK, &args).await?).unwrap_or(i64::MAX);
+        let range: [Arg; 4] = [after.0.into(), after.1.into(), (*entity).into(), (*step).into()];
+        let closed = lab.bucket(now_ms() - lab.options.write_lag_ms) - lab.options.timestep_s;
+        let [after_entity, after_step, last_entity, last_step] = range.clone();
+        db.execute(KEEP_EVIDENCE, &[after_entity, after_step, last_entity, last_step, closed.into()]).await?;
+        moved += i64::try_from(db.execute(COPY_CHUNK, &range).await?).unwrap_or(i64::MAX);
         after = (*entity, *step);
         pace(lab, started_ms, moved).await;
     }
@@ -244,26 +245,23 @@ async fn migrate_performance(lab: &Lab, db: &mut LabDb) -> Result<i64, LabError>
 }
 
 /// The last key of the next chunk after `($1, $2)`.
-const LAST_KEY_OF_CHUNK: &str = "SELECT entity_id, step_start FROM (SELECT entity_id, step_start FROM wfm65.wfm_perf_item \
-     WHERE (entity_id, step_start) > ($1, $2) AND step_start <= $3 ORDER BY entity_id, step_start LIMIT $4) AS chunk \
-     ORDER BY entity_id DESC, step_start DESC LIMIT 1";
+const LAST_KEY_OF_CHUNK: &str = "SELECT entity_id, step_start FROM (SELECT entity_id, step_start \
+     FROM wfm65.wfm_perf_item WHERE (entity_id, step_start) > ($1, $2) ORDER BY entity_id, step_start LIMIT $3) \
+     AS chunk ORDER BY entity_id DESC, step_start DESC LIMIT 1";
+
+/// Keeps the closed rows of a key range that 7.6 collected itself, as they stand before the pass writes there.
+const KEEP_EVIDENCE: &str = "INSERT INTO wfm76.piton_perf_before (entity_id, step_start, iv, handle_s, new_metric, src) \
+     SELECT entity_id, step_start, iv, handle_s, new_metric, src FROM wfm76.wfm_perf_timestep \
+     WHERE (entity_id, step_start) > ($1, $2) AND (entity_id, step_start) <= ($3, $4) AND src = '76' AND step_start <= $5 \
+     ON CONFLICT (entity_id, step_start) DO NOTHING";
 
 const COPY_CHUNK: &str = "INSERT INTO wfm76.wfm_perf_timestep \
      (entity_id, step_start, iv, handle_s, service_level, abandoned, queue_len, new_metric, src) \
      SELECT entity_id, step_start, iv, handle_s, sl_pct, abandoned, queue_len, NULL, '65' FROM wfm65.wfm_perf_item \
-     WHERE (entity_id, step_start) > ($1, $2) AND step_start <= $3 AND (entity_id, step_start) <= ($4, $5) \
+     WHERE (entity_id, step_start) > ($1, $2) AND (entity_id, step_start) <= ($3, $4) \
      ON CONFLICT (entity_id, step_start) DO UPDATE SET iv = excluded.iv, handle_s = excluded.handle_s, \
      service_level = excluded.service_level, abandoned = excluded.abandoned, queue_len = excluded.queue_len, \
      new_metric = excluded.new_metric, src = excluded.src";
-
-/// Keeps the closed rows that 7.6 collected itself, as they stood before the pass, so that what it overwrites can be counted.
-async fn keep_evidence(lab: &Lab, db: &mut LabDb) -> Result<(), LabError> {
-    let sql = "INSERT INTO wfm76.piton_perf_before (entity_id, step_start, iv, handle_s, new_metric, src) \
-               SELECT entity_id, step_start, iv, handle_s, new_metric, src FROM wfm76.wfm_perf_timestep \
-               WHERE src = '76' AND step_start <= $1 ON CONFLICT (entity_id, step_start) DO NOTHING";
-    let closed = lab.bucket(now_ms() - lab.options.write_lag_ms) - lab.options.timestep_s;
-    db.execute(sql, &[closed.into()]).await.map(|_| ())
-}
 
 /// Sleeps until `moved` rows are due at the utility's speed.
 async fn pace(lab: &Lab, started_ms: i64, moved: i64) {
