@@ -31,3 +31,6 @@ pub mod action;
 pub mod journal;
 
 pub mod driver;
+
+#[path = "../examples/lab/mod.rs"]
+pub mod lab;
