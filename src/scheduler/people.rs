@@ -163,6 +163,9 @@ impl State {
         }
         let deviation = !self.rule(number).optional;
         self.unqueue(number);
+        // Nobody can answer it any more; until the skip is recorded it is as if it had not come to it.
+        self.stops_waiting(number);
+        self.steps[number].status = Status::Pending;
         let reason = SkipReason::Person { by: by.clone(), reason: reason.to_owned(), deviation };
         self.skip_requests.insert(number, reason);
         Ok(())

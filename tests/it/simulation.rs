@@ -7,6 +7,7 @@ mod random;
 mod world;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use piton::scheduler::Mutant;
 use world::{Tally, World};
@@ -36,9 +37,11 @@ fn number(name: &str) -> Option<u64> {
 
 fn history(seed: u64) -> Tally {
     let mut world = World::new(seed, None);
-    match world.run() {
-        Ok(tally) => tally,
-        Err(why) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
+    let lived = catch_unwind(AssertUnwindSafe(|| world.run()));
+    match lived {
+        Ok(Ok(tally)) => tally,
+        Ok(Err(why)) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
+        Err(_) => panic!("PITON_SIM_SEED={seed}: a panic\n{}", world.story()),
     }
 }
 

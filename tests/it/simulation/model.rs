@@ -199,7 +199,7 @@ impl Model {
                 self.account(step).approved.insert(by.clone());
             }
             Answer::Ran { .. } => self.succeeds(step)?,
-            Answer::NotRan { .. } => self.account(step).maybe = false,
+            Answer::NotRan { .. } => self.account(step).maybe = self.account(step).maybe_before,
             Answer::Rejected { .. } | Answer::Completed { .. } => {}
         }
         Ok(())
