@@ -286,6 +286,9 @@ pub enum Event {
         outcome: Outcome,
         /// Milestones that this run established (only with `succeeded`).
         milestones: Vec<Milestone>,
+        /// Milestones that it took back (only with `succeeded`).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        revoked: Vec<Milestone>,
         /// What remains or why, for people.
         note: Option<String>,
     },

@@ -267,7 +267,8 @@ impl Journal {
         let ends = each!(self, store => store.ends(site), store.ends(site))?;
         let mut out = Vec::new();
         for record in ends {
-            if let Event::RunFinished { milestones, .. } = record.event {
+            if let Event::RunFinished { milestones, revoked, .. } = record.event {
+                out.retain(|(milestone, _, _)| !revoked.contains(milestone) && !milestones.contains(milestone));
                 out.extend(milestones.into_iter().map(|milestone| (milestone, record.run.clone(), record.at)));
             }
         }

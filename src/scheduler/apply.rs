@@ -58,7 +58,9 @@ impl State {
             Event::UndoFailed { step, attempt, error, retryable } => {
                 self.on_undo_failed(step, *attempt, error, *retryable, at)?;
             }
-            Event::RunFinished { outcome, milestones: _, note } => self.on_finished(*outcome, note.as_deref(), at)?,
+            Event::RunFinished { outcome, milestones: _, revoked: _, note } => {
+                self.on_finished(*outcome, note.as_deref(), at)?
+            }
         }
         self.events += 1;
         if let Some(number) = event.step().and_then(|step| self.flow.number(step)) {

@@ -206,7 +206,12 @@ impl State {
     }
 
     fn finish(&self, outcome: Outcome) -> Event {
-        let milestones = if outcome == Outcome::Succeeded { self.flow.run().milestones.clone() } else { Vec::new() };
+        let run = self.flow.run();
+        let (milestones, revoked) = if outcome == Outcome::Succeeded {
+            (run.milestones.clone(), run.revokes.clone())
+        } else {
+            (Vec::new(), Vec::new())
+        };
         let named = |numbers: &BTreeSet<usize>| -> Vec<String> {
             numbers.iter().take(20).map(|&number| format!("`{}`", self.flow.steps()[number].id)).collect()
         };
@@ -221,6 +226,6 @@ impl State {
                 named(&self.asked).join(", ")
             )),
         };
-        Event::RunFinished { outcome, milestones, note }
+        Event::RunFinished { outcome, milestones, revoked, note }
     }
 }

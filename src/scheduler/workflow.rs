@@ -202,6 +202,8 @@ pub struct RunRule {
     pub on_failure: OnFailure,
     /// What the run establishes when it succeeds.
     pub milestones: Vec<Milestone>,
+    /// What it takes back when it succeeds.
+    pub revokes: Vec<Milestone>,
 }
 
 impl Default for RunRule {
@@ -212,6 +214,7 @@ impl Default for RunRule {
             timeout_ms: None,
             on_failure: OnFailure::Stop,
             milestones: Vec::new(),
+            revokes: Vec::new(),
         }
     }
 }
