@@ -14,7 +14,7 @@ use world::{Tally, World};
 
 const HISTORIES: u64 = 100_000;
 const HISTORIES_PER_MUTANT: u64 = 5_000;
-const THREADS: u64 = 2;
+const THREADS: u8 = 2;
 
 const MUTANTS: [Mutant; 12] = [
     Mutant::RetriesUnknown,
@@ -41,7 +41,7 @@ fn history(seed: u64) -> Tally {
     match lived {
         Ok(Ok(tally)) => tally,
         Ok(Err(why)) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
-        Err(_) => panic!("PITON_SIM_SEED={seed}: a panic\n{}", world.story()),
+        Err(_panic) => panic!("PITON_SIM_SEED={seed}: a panic\n{}", world.story()),
     }
 }
 
@@ -54,7 +54,8 @@ fn every_history_keeps_the_rules() {
     let histories = number("PITON_SIM_HISTORIES").unwrap_or(HISTORIES);
     let halves: Vec<_> = (0..THREADS)
         .map(|half| {
-            std::thread::spawn(move || (half..histories).step_by(THREADS as usize).map(history).collect::<Vec<_>>())
+            let seeds = (u64::from(half)..histories).step_by(usize::from(THREADS));
+            std::thread::spawn(move || seeds.map(history).collect::<Vec<_>>())
         })
         .collect();
     let tallies: Vec<Tally> = halves
@@ -80,6 +81,5 @@ fn every_wrong_rule_is_caught() {
     for mutant in MUTANTS {
         let caught = (0..HISTORIES_PER_MUTANT).find(|&seed| World::new(seed, Some(mutant)).run().is_err());
         assert!(caught.is_some(), "{mutant:?} was not noticed in {HISTORIES_PER_MUTANT} histories");
-        eprintln!("DBG {mutant:?} {caught:?} {:?}", World::new(caught.unwrap(), Some(mutant)).run());
     }
 }
