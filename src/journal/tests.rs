@@ -392,3 +392,12 @@ async fn a_file_is_its_owners_and_keeps_what_was_written() {
     other.append(say(&run, 1, &[skipped("a")]), &LockChange::default()).await.expect("appends");
     assert_eq!(journal.read(&run, 1).await.expect("reads").len(), 2);
 }
+
+#[test]
+fn a_hash_is_what_the_documented_recipe_gives() {
+    // printf of the lines in docs/design/journal.md, piped to sha256sum.
+    let run = RunId::new("r");
+    let (row, _) = chain::link(&run, (1, chain::FIRST), at(1), 0, &Event::RunTimedOut).expect("encodes");
+    assert_eq!(row.payload, r#"{"kind":"run_timed_out"}"#);
+    assert_eq!(row.hash, "918b9d72c1494f1a11e0a6227dd1be1a21582eef21b73bef868a82034d4070dc");
+}
