@@ -38,10 +38,9 @@ fn number(name: &str) -> Option<u64> {
 fn history(seed: u64) -> Tally {
     let mut world = World::new(seed, None);
     let lived = catch_unwind(AssertUnwindSafe(|| world.run()));
-    match lived {
-        Ok(Ok(tally)) => tally,
-        Ok(Err(why)) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
-        Err(_panic) => panic!("PITON_SIM_SEED={seed}: a panic\n{}", world.story()),
+    match lived.unwrap_or_else(|_| Err("a panic".to_owned())) {
+        Ok(tally) => tally,
+        Err(why) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
     }
 }
 
