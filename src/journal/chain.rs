@@ -32,7 +32,7 @@ fn digest(prev_hash: &str, run: &RunId, row: &Row) -> String {
     let mut hasher = Sha256::new();
     hasher.update(head.as_bytes());
     hasher.update(row.payload.as_bytes());
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hasher.finalize())
 }
 
 /// The next record of a chain, as stored and as told.

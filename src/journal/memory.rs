@@ -96,7 +96,9 @@ impl Memory {
         let (new, records): (Vec<Row>, Vec<Record>) = new.into_iter().unzip();
         shared.rows.entry(run.clone()).or_default().extend(new);
         if let Some(summary) = shared.runs.get_mut(run) {
-            records.iter().for_each(|record| summary.follow(record));
+            for record in &records {
+                summary.follow(record);
+            }
         }
         if locks.free_all {
             shared.locks.retain(|_, (by_run, _)| by_run != run);
@@ -107,18 +109,18 @@ impl Memory {
         Ok(records)
     }
 
-    pub(super) fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
+    pub(super) fn rows(&self, run: &RunId, from_seq: u64) -> Vec<Row> {
         let shared = self.lock();
         let rows = shared.rows.get(run).map(Vec::as_slice).unwrap_or_default();
-        Ok(rows.iter().filter(|row| row.seq >= from_seq).cloned().collect())
+        rows.iter().filter(|row| row.seq >= from_seq).cloned().collect()
     }
 
-    pub(super) fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
+    pub(super) fn runs(&self, filter: &RunFilter) -> Vec<RunSummary> {
         let shared = self.lock();
         let mut runs: Vec<RunSummary> = shared.runs.values().filter(|run| filter.admits(run)).cloned().collect();
         runs.sort_by(|a, b| (b.started_at, &b.run).cmp(&(a.started_at, &a.run)));
         runs.truncate(filter.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX));
-        Ok(runs)
+        runs
     }
 
     pub(super) fn head(&self, run: &RunId) -> Head {

@@ -197,7 +197,7 @@ impl Journal {
 
     /// The records of a run from place `from_seq` on; an error if one is missing or cannot be read.
     pub async fn read(&self, run: &RunId, from_seq: u64) -> Result<Vec<Record>, JournalError> {
-        let rows = each!(self, store => store.rows(run, from_seq), store.rows(run, from_seq))?;
+        let rows = each!(self, store => Ok(store.rows(run, from_seq)), store.rows(run, from_seq))?;
         if rows.is_empty() && self.head(run).await?.seq == 0 {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
@@ -206,7 +206,7 @@ impl Journal {
 
     /// Recomputes the hash chain of a run.
     pub async fn verify(&self, run: &RunId) -> Result<Verified, JournalError> {
-        let rows = each!(self, store => store.rows(run, 1), store.rows(run, 1))?;
+        let rows = each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1))?;
         if rows.is_empty() {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
@@ -215,7 +215,7 @@ impl Journal {
 
     /// Runs, the latest first.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
-        each!(self, store => store.runs(filter), store.runs(filter))
+        each!(self, store => Ok(store.runs(filter)), store.runs(filter))
     }
 
     /// The one run whose id is `prefix` or starts with it, or ends with it after the date.

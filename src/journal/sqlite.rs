@@ -324,7 +324,8 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), Journal
 /// Tells apart what people can do something about. The codes are SQLite's primary result codes.
 fn fault(path: &Path, error: sqlx::Error) -> JournalError {
     let path = path.to_owned();
-    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    let code =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse::<i32>().ok());
     match code.map(|code| code & 0xff) {
         Some(5 | 6) => JournalError::Busy { path },
         Some(11) => JournalError::Corrupt { path, source: error },

@@ -41,7 +41,7 @@ fn skipped(step: &str) -> Event {
 
 fn finished(outcome: Outcome) -> Event {
     let milestones = if outcome == Outcome::Succeeded { vec!["db/moved".into()] } else { vec![] };
-    Event::RunFinished { outcome, milestones, note: None }
+    Event::RunFinished { outcome, milestones, revoked: vec![], note: None }
 }
 
 fn owner(pid: i32) -> Owner {
@@ -167,7 +167,10 @@ async fn a_replaced_driver_is_refused_at_its_next_append() {
         assert!(matches!(lost, LeaseError::Lost { generation: 2 }), "{lost}");
         journal.release(&run, first).await.expect("does nothing");
         journal.append(append(second, 2), &LockChange::default()).await.expect("has the lease");
-        journal.append(say(&run, 3, &[skipped("word")]), &LockChange::default()).await.expect("a person needs no lease");
+        journal
+            .append(say(&run, 3, &[skipped("word")]), &LockChange::default())
+            .await
+            .expect("a person needs no lease");
         journal.release(&run, second).await.expect("gives it back");
         let released = journal.append(append(second, 4), &LockChange::default()).await.expect_err("gave it back");
         assert!(matches!(released, AppendError::Fenced { generation: 2 }));
@@ -235,7 +238,8 @@ async fn a_lock_has_one_run_at_a_time() {
 async fn runs_are_listed_found_and_what_they_established_is_known() {
     let (_folder, stores) = stores().await;
     for journal in stores {
-        for (run, second, site) in [("20261121-ab1", 1, "north"), ("20261122-ab2", 2, "south"), ("20261122-cd3", 3, "north")]
+        for (run, second, site) in
+            [("20261121-ab1", 1, "north"), ("20261122-ab2", 2, "south"), ("20261122-cd3", 3, "north")]
         {
             journal.create(&run.into(), at(second), &started(site), &[]).await.expect("creates");
         }
@@ -277,6 +281,11 @@ async fn runs_are_listed_found_and_what_they_established_is_known() {
         let milestones = journal.milestones("north").await.expect("lists");
         assert_eq!(milestones, [("db/moved".into(), "20261121-ab1".into(), at(100))]);
         assert_eq!(journal.milestones("south").await.expect("lists"), []);
+
+        let revoked = vec!["db/moved".into()];
+        let back = Event::RunFinished { outcome: Outcome::Succeeded, milestones: vec![], revoked, note: None };
+        journal.append(say(&"20261122-cd3".into(), 3, &[back]), &none).await.expect("appends");
+        assert_eq!(journal.milestones("north").await.expect("lists"), [], "taken back");
     }
 }
 
@@ -374,11 +383,21 @@ async fn a_file_is_its_owners_and_keeps_what_was_written() {
     let run = RunId::new("r");
     let journal = Journal::open(place).await.expect("opens");
     journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
-    let mode = |name: &str| std::fs::metadata(folder.path().join("a/b").join(name)).expect("is there").permissions().mode();
+    let mode =
+        |name: &str| std::fs::metadata(folder.path().join("a/b").join(name)).expect("is there").permissions().mode();
     assert_eq!(mode("j.db") & 0o777, 0o600);
     assert_eq!(mode("j.db-wal") & 0o777, 0o600);
     // A second process, as it were, while the first one still has it open.
     let other = Journal::open(place).await.expect("opens");
     other.append(say(&run, 1, &[skipped("a")]), &LockChange::default()).await.expect("appends");
     assert_eq!(journal.read(&run, 1).await.expect("reads").len(), 2);
+}
+
+#[test]
+fn a_hash_is_what_the_documented_recipe_gives() {
+    // printf of the lines in docs/design/journal.md, piped to sha256sum.
+    let run = RunId::new("r");
+    let (row, _) = chain::link(&run, (1, chain::FIRST), at(1), 0, &Event::RunTimedOut).expect("encodes");
+    assert_eq!(row.payload, r#"{"kind":"run_timed_out"}"#);
+    assert_eq!(row.hash, "918b9d72c1494f1a11e0a6227dd1be1a21582eef21b73bef868a82034d4070dc");
 }

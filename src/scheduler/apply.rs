@@ -29,7 +29,7 @@ impl State {
                 self.started_at = Some(at);
                 self.opened_at = Some(at);
             }
-            Event::RunResumed { .. } => self.on_resumed(at)?,
+            Event::RunResumed { .. } => self.on_resumed(at),
             Event::StepSkipped { step, reason } => self.on_skipped(step, reason, at)?,
             Event::AttemptStarted { step, attempt, before, input } => {
                 self.on_attempt_started(step, *attempt, before, input, at)?;
@@ -59,7 +59,7 @@ impl State {
                 self.on_undo_failed(step, *attempt, error, *retryable, at)?;
             }
             Event::RunFinished { outcome, milestones: _, revoked: _, note } => {
-                self.on_finished(*outcome, note.as_deref(), at)?
+                self.on_finished(*outcome, note.as_deref(), at)?;
             }
         }
         self.events += 1;
@@ -138,11 +138,9 @@ impl State {
 
     fn check_start(&self, number: usize, attempt: u32, at: Timestamp) -> Result<(), IllegalEvent> {
         let step = &self.flow.steps()[number].id;
-        let ready = match self.steps[number].status {
-            Status::Ready => self.rule(number).wait.is_none(),
-            Status::Pause(due) => due <= at,
-            _ => false,
-        };
+        let status = self.steps[number].status;
+        let ready = (status == Status::Ready && self.rule(number).wait.is_none())
+            || matches!(status, Status::Pause(due) if due <= at);
         if !ready || self.skip_requests.contains_key(&number) {
             return Err(refuse(step, "is not ready to start"));
         }

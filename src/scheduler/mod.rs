@@ -11,6 +11,8 @@ mod progress;
 mod resume;
 mod rollback;
 mod state;
+#[cfg(test)]
+mod tests;
 mod workflow;
 
 pub use state::{Deviation, IllegalEvent, Mutant, State, StepState, StepView};
@@ -24,6 +26,7 @@ use crate::ids::StepId;
 /// What the driver should do now. Asking twice gives the same commands until an event arrives, so the driver keeps
 /// track of those it is already busy with.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful live at a time, and a boxed fact is awkward to match")]
 pub enum Command {
     /// Record `AttemptStarted`, then run the action.
     Start {

@@ -50,7 +50,7 @@ impl State {
 
     pub(super) fn on_expired(&mut self, step: &StepId, at: Timestamp) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
-        if !self.steps[number].expires_at.is_some_and(|expires_at| expires_at <= at) {
+        if self.steps[number].expires_at.is_none_or(|expires_at| expires_at > at) {
             return Err(refuse(step, "does not wait, or its time is not over"));
         }
         self.stops_waiting(number);
@@ -153,16 +153,16 @@ impl State {
     pub(super) fn on_skip_requested(&mut self, step: &StepId, by: &Actor, reason: &str) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
         let untouched = self.steps[number].tries == 0 && !self.steps[number].dirty;
-        let may = match self.steps[number].status {
-            Status::Pending | Status::Ready => untouched,
-            Status::Waiting => true,
-            _ => false,
-        };
+        let status = self.steps[number].status;
+        let may = status == Status::Waiting || (matches!(status, Status::Pending | Status::Ready) && untouched);
         if !may || self.skip_requests.contains_key(&number) {
             return Err(refuse(step, "has started or ended; only a step that has not started can be skipped"));
         }
         let deviation = !self.rule(number).optional;
         self.unqueue(number);
+        // Nobody can answer it any more; until the skip is recorded it is as if it had not come to it.
+        self.stops_waiting(number);
+        self.steps[number].status = Status::Pending;
         let reason = SkipReason::Person { by: by.clone(), reason: reason.to_owned(), deviation };
         self.skip_requests.insert(number, reason);
         Ok(())

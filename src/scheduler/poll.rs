@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::Command;
 use super::apply::later;
 use super::state::{Mutant, Stage, State, Status, Verdict};
+use super::workflow::Phase;
 use crate::event::{Event, Outcome, SkipReason};
 
 impl State {
@@ -112,11 +113,8 @@ impl State {
 
     fn poll_rollback(&self, now: Timestamp, out: &mut Vec<Command>) {
         let Some(&number) = self.undo_stack.last() else { return };
-        let due = match self.steps[number].status {
-            Status::UndoDue => true,
-            Status::UndoPause(at) => at <= now,
-            _ => false,
-        };
+        let status = self.steps[number].status;
+        let due = status == Status::UndoDue || matches!(status, Status::UndoPause(at) if at <= now);
         if due {
             out.push(Command::Undo { step: self.id(number), attempt: self.steps[number].undo_attempts + 1 });
         }
@@ -169,9 +167,8 @@ impl State {
             (Stage::Preflight | Stage::Main, Verdict::Stop | Verdict::Rollback) => {
                 (self.doubts.is_empty() && !self.asked.is_empty()).then_some(Outcome::Stuck)
             }
-            (Stage::Preflight | Stage::Main, Verdict::None) => self.rests(),
-            (Stage::Finally, _) if self.open[2] == 0 => Some(self.final_outcome()),
-            (Stage::Finally, _) => self.rests(),
+            (Stage::Finally, _) if self.open[Phase::Finally.slot()] == 0 => Some(self.final_outcome()),
+            (Stage::Preflight | Stage::Main, Verdict::None) | (Stage::Finally, _) => self.rests(),
         }
     }
 

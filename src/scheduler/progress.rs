@@ -312,10 +312,9 @@ impl State {
             if status == Status::Failed && !optional {
                 self.failed[usize::from(phase == Phase::Finally)] += 1;
             }
-            match status {
-                Status::Pending => self.queue_pending(number),
-                Status::Ready => self.becomes_ready(number),
-                _ => {}
+            // A step in line stands in line again; what it needs may have changed.
+            if matches!(status, Status::Pending | Status::Ready) {
+                self.line_up(number);
             }
         }
     }

@@ -5,14 +5,13 @@
 
 use jiff::Timestamp;
 
-use super::state::{IllegalEvent, Stage, State, Status, Verdict};
+use super::state::{Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Outcome, SkipReason};
 
 impl State {
-    pub(super) fn on_resumed(&mut self, at: Timestamp) -> Result<(), IllegalEvent> {
+    pub(super) fn on_resumed(&mut self, at: Timestamp) {
         let rested = self.finished.take();
-        debug_assert!(rested.is_none_or(|(outcome, _)| !outcome.is_final()), "refused before");
         self.note = None;
         self.doubt_running();
         if let Some((outcome, _)) = rested {
@@ -23,7 +22,6 @@ impl State {
                 self.open_again();
             }
         }
-        Ok(())
     }
 
     /// Attempts without a result are in doubt from here on; a crash uses up no retry.
@@ -119,34 +117,22 @@ impl State {
 
     /// Gives a step that did not get through a fresh start; says whether it needed one.
     fn reopen(&mut self, number: usize) -> bool {
-        let step = &self.steps[number];
-        match step.status {
-            Status::Failed => {
-                if step.dirty && self.rule(number).idempotent == Idempotent::No {
-                    self.steps[number].tries = 0;
-                    self.doubt(number);
-                } else {
-                    self.reset(number);
-                }
-                true
-            }
-            Status::Skipped if matches!(step.skipped, Some(SkipReason::Need(_))) => {
-                self.reset(number);
-                true
-            }
-            Status::Undone | Status::UndoFailed => {
-                self.reset(number);
-                true
-            }
-            Status::Ready | Status::Pause(_) => {
-                // What it needs may be done anew as well, so it stands in line again.
-                self.unqueue(number);
-                self.steps[number].status = Status::Pending;
-                self.steps[number].tries = 0;
-                true
-            }
-            _ => false,
+        let (status, dirty) = (self.steps[number].status, self.steps[number].dirty);
+        let by_need = matches!(self.steps[number].skipped, Some(SkipReason::Need(_)));
+        if status == Status::Failed && dirty && self.rule(number).idempotent == Idempotent::No {
+            self.steps[number].tries = 0;
+            self.doubt(number);
+        } else if matches!(status, Status::Failed | Status::Undone) || (status == Status::Skipped && by_need) {
+            self.reset(number);
+        } else if matches!(status, Status::Ready | Status::Pause(_)) {
+            // What it needs may be done anew as well, so it stands in line again.
+            self.unqueue(number);
+            self.steps[number].status = Status::Pending;
+            self.steps[number].tries = 0;
+        } else {
+            return false;
         }
+        true
     }
 
     fn reset(&mut self, number: usize) {

@@ -497,10 +497,7 @@ impl<'a> StepView<'a> {
 
     /// When the next attempt is due, while it pauses.
     pub fn retry_at(&self) -> Option<Timestamp> {
-        match self.step().status {
-            Status::Pause(at) | Status::UndoPause(at) => Some(at),
-            _ => None,
-        }
+        if let Status::Pause(at) | Status::UndoPause(at) = self.step().status { Some(at) } else { None }
     }
 
     /// Its named results.

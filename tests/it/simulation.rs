@@ -7,13 +7,14 @@ mod random;
 mod world;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use piton::scheduler::Mutant;
 use world::{Tally, World};
 
 const HISTORIES: u64 = 100_000;
 const HISTORIES_PER_MUTANT: u64 = 5_000;
-const THREADS: u64 = 2;
+const THREADS: u8 = 2;
 
 const MUTANTS: [Mutant; 12] = [
     Mutant::RetriesUnknown,
@@ -36,7 +37,8 @@ fn number(name: &str) -> Option<u64> {
 
 fn history(seed: u64) -> Tally {
     let mut world = World::new(seed, None);
-    match world.run() {
+    let lived = catch_unwind(AssertUnwindSafe(|| world.run()));
+    match lived.unwrap_or_else(|_| Err("a panic".to_owned())) {
         Ok(tally) => tally,
         Err(why) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
     }
@@ -51,7 +53,8 @@ fn every_history_keeps_the_rules() {
     let histories = number("PITON_SIM_HISTORIES").unwrap_or(HISTORIES);
     let halves: Vec<_> = (0..THREADS)
         .map(|half| {
-            std::thread::spawn(move || (half..histories).step_by(THREADS as usize).map(history).collect::<Vec<_>>())
+            let seeds = (u64::from(half)..histories).step_by(usize::from(THREADS));
+            std::thread::spawn(move || seeds.map(history).collect::<Vec<_>>())
         })
         .collect();
     let tallies: Vec<Tally> = halves
@@ -77,6 +80,5 @@ fn every_wrong_rule_is_caught() {
     for mutant in MUTANTS {
         let caught = (0..HISTORIES_PER_MUTANT).find(|&seed| World::new(seed, Some(mutant)).run().is_err());
         assert!(caught.is_some(), "{mutant:?} was not noticed in {HISTORIES_PER_MUTANT} histories");
-        eprintln!("DBG {mutant:?} {caught:?} {:?}", World::new(caught.unwrap(), Some(mutant)).run());
     }
 }

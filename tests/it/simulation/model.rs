@@ -12,6 +12,7 @@ use serde_json::Value;
 
 /// The model's account of one step.
 #[derive(Debug, Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact about a step and may be true on its own")]
 struct Account {
     /// It may have changed the world, and nothing has taken that back.
     maybe: bool,
@@ -95,8 +96,11 @@ impl Model {
             Event::UndoStarted { step, .. } => self.undoes(state, step)?,
             Event::UndoSucceeded { step, .. } => *self.account(step) = Account::default(),
             Event::UndoFailed { step, .. } => self.account(step).undoing = false,
-            Event::RunFinished { outcome, milestones, note } => {
-                ensure(milestones.is_empty() != (*outcome == Outcome::Succeeded), || "wrong milestones".into())?;
+            Event::RunFinished { outcome, milestones, revoked, note } => {
+                let same = milestones.is_empty() == revoked.is_empty();
+                ensure(same && milestones.is_empty() != (*outcome == Outcome::Succeeded), || {
+                    "wrong milestones".into()
+                })?;
                 self.finishes(state, *outcome, note.as_deref())?;
             }
             Event::RunStarted { .. }
@@ -113,21 +117,19 @@ impl Model {
 
     /// Looks at `state` once the event is true.
     pub(super) fn saw(&self, state: &State, event: &Event) -> Check {
-        match event {
-            Event::AttemptSucceeded { step, .. } | Event::AttemptFailed { step, .. } => {
-                let kept = view(state, step).before();
-                ensure(kept == self.accounts[step].before.as_ref(), || {
-                    format!("`{step}` lost the before-image of its first attempt: {kept:?}")
-                })
-            }
-            Event::StepAnswered { step, answer: Answer::Approved { .. }, .. } => {
-                let rule = view(state, step).rule().wait.as_ref().expect("was answered");
-                let enough = self.accounts[step].approved.len() >= rule.quorum as usize;
-                let through = view(state, step).state() == StepState::Succeeded;
-                ensure(enough == through, || format!("`{step}` does not respect its quorum"))
-            }
-            _ => Ok(()),
+        if let Event::AttemptSucceeded { step, .. } | Event::AttemptFailed { step, .. } = event {
+            let kept = view(state, step).before();
+            ensure(kept == self.accounts[step].before.as_ref(), || {
+                format!("`{step}` lost the before-image of its first attempt: {kept:?}")
+            })?;
         }
+        if let Event::StepAnswered { step, answer: Answer::Approved { .. }, .. } = event {
+            let rule = view(state, step).rule().wait.as_ref().expect("was answered");
+            let enough = self.accounts[step].approved.len() >= rule.quorum as usize;
+            let through = view(state, step).state() == StepState::Succeeded;
+            ensure(enough == through, || format!("`{step}` does not respect its quorum"))?;
+        }
+        Ok(())
     }
 
     fn may_begin(&self, state: &State, rule: &StepRule) -> Check {
@@ -141,11 +143,7 @@ impl Model {
         }
         ensure(!self.cancelled, || format!("`{}` starts after a cancel", rule.id))?;
         for other in state.steps() {
-            let through = match other.state() {
-                StepState::Succeeded | StepState::Skipped => true,
-                StepState::Failed => other.rule().optional,
-                _ => false,
-            };
+            let through = is_through(other);
             if rule.phase == Phase::Main && other.rule().phase == Phase::Preflight {
                 ensure(through, || format!("`{}` starts before preflight `{}` is through", rule.id, other.rule().id))?;
             }
@@ -199,7 +197,7 @@ impl Model {
                 self.account(step).approved.insert(by.clone());
             }
             Answer::Ran { .. } => self.succeeds(step)?,
-            Answer::NotRan { .. } => self.account(step).maybe = false,
+            Answer::NotRan { .. } => self.account(step).maybe = self.account(step).maybe_before,
             Answer::Rejected { .. } | Answer::Completed { .. } => {}
         }
         Ok(())
@@ -262,25 +260,26 @@ impl Model {
         let any = |wanted: StepState| state.steps().any(|step| step.state() == wanted);
         let failed = state.steps().any(|step| step.state() == StepState::Failed && !step.rule().optional);
         let holds = match outcome {
-            Outcome::Succeeded => {
-                let through = |step: StepView<'_>| match step.state() {
-                    StepState::Succeeded | StepState::Skipped => true,
-                    StepState::Failed => step.rule().optional,
-                    _ => false,
-                };
-                state.steps().all(through) && !self.timed_out
-            }
+            Outcome::Succeeded => state.steps().all(is_through) && !self.timed_out,
             Outcome::Failed => failed || self.timed_out,
             Outcome::RolledBack => state.steps().all(|step| {
                 let left = self.accounts.get(&step.rule().id).is_some_and(|account| account.maybe);
                 !(left && step.rule().has_undo && step.rule().phase == Phase::Main)
             }),
-            Outcome::Stuck => any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return),
+            Outcome::Stuck => {
+                any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return)
+            }
             Outcome::Cancelled => self.cancelled,
             Outcome::Waiting => any(StepState::Waiting),
         };
         ensure(holds, || format!("finishes {outcome:?}, which does not fit its steps"))
     }
+}
+
+/// Whether a step ended in a way that lets the run go on.
+fn is_through(step: StepView<'_>) -> bool {
+    matches!(step.state(), StepState::Succeeded | StepState::Skipped)
+        || (step.state() == StepState::Failed && step.rule().optional)
 }
 
 fn speaks_of_no_return(note: &str) -> bool {

@@ -3,9 +3,7 @@
 use fastrand::Rng;
 use piton::event::WaitKind;
 use piton::ids::Actor;
-use piton::scheduler::{
-    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow,
-};
+use piton::scheduler::{Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow};
 
 pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
     rng.u32(0..100) < percent
@@ -104,6 +102,7 @@ pub(super) fn workflow(rng: &mut Rng) -> Workflow {
         timeout_ms: chance(rng, 12).then(|| rng.i64(10..3_000)),
         on_failure: on_failure(rng),
         milestones: vec!["north/moved".into()],
+        revokes: vec!["north/old".into()],
     };
     Workflow::new(steps, run).expect("needs only point to earlier steps of the same or an earlier phase")
 }

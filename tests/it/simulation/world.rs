@@ -137,14 +137,12 @@ impl World {
 
     /// The same for what people say, which may be refused; a refusal changes nothing.
     fn say(&mut self, event: Event) -> Turn {
-        match self.state.after(&event, self.now) {
-            Ok(_) => self.record(event),
-            Err(_) => {
-                let before = self.state.clone();
-                let refused: Result<(), IllegalEvent> = self.state.apply(&event, self.now);
-                if refused.is_err() && self.state == before { Ok(()) } else { Err("a refusal changed the state".into()) }
-            }
+        if self.state.after(&event, self.now).is_ok() {
+            return self.record(event);
         }
+        let before = self.state.clone();
+        let refused: Result<(), IllegalEvent> = self.state.apply(&event, self.now);
+        if refused.is_err() && self.state == before { Ok(()) } else { Err("a refusal changed the state".into()) }
     }
 
     fn turn(&mut self) -> Turn {
@@ -333,7 +331,7 @@ impl World {
             4 => Event::AttemptProbed { step, attempt, finding: Finding::NotDone },
             5 => Event::RunTimedOut,
             6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new() },
-            _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], note: None },
+            _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], revoked: vec![], note: None },
         };
         match self.state.after(&event, self.now) {
             Ok(_) => Ok(()),
