@@ -93,16 +93,17 @@ impl SqlTable {
     }
 
     /// One row of text columns, if there is one.
-    async fn row(&self, sql: String, at: &OptionName) -> Result<Option<Vec<Option<String>>>, sqlx::Error> {
+    async fn row(&self, sql: String, at: &OptionName) -> Result<Option<Vec<Option<String>>>, StoreError> {
         macro_rules! fetch {
             ($pool:expr) => {{
                 let query = sqlx::query(AssertSqlSafe(sql)).bind(&at.object).bind(&at.section).bind(&at.name);
-                let Some(row) = query.fetch_optional($pool).await? else { return Ok(None) };
-                (0..row.len()).map(|column| row.try_get(column)).collect::<Result<Vec<_>, _>>().map(Some)
+                let row = query.fetch_optional($pool).await.map_err(|error| self.unreachable(&error))?;
+                let Some(row) = row else { return Ok(None) };
+                let columns: Result<Vec<_>, _> = (0..row.len()).map(|column| row.try_get(column)).collect();
+                columns.map(Some).map_err(|error| self.unreachable(&error))
             }};
         }
-        let database = self.open().await.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
-        match &database {
+        match &self.open().await? {
             Database::Sqlite(pool) => fetch!(pool),
             Database::Postgres(pool) => fetch!(pool),
         }
@@ -113,7 +114,7 @@ impl SqlTable {
 impl OptionStore for SqlTable {
     async fn get(&self, at: &OptionName) -> Result<Option<String>, StoreError> {
         let sql = format!("SELECT value FROM {} WHERE {AT}", self.table);
-        let row = self.row(sql, at).await.map_err(|error| self.unreachable(&error))?;
+        let row = self.row(sql, at).await?;
         Ok(row.and_then(|mut columns| columns.pop().flatten()))
     }
 

@@ -123,7 +123,11 @@ impl Action for ServiceAction {
         if matches!(self.verb, ServiceVerb::Start | ServiceVerb::Restart) {
             sweep(cx, &names, Sweep::Start, &mut done).await?;
         }
-        self.outputs(cx, &names, &parse(before), &done.changed).await
+        let before = parse(before);
+        // What an earlier attempt changed counts too: `before` is from the first one.
+        let mut changed = self.changed(&before);
+        changed.extend(done.changed.into_iter().filter(|name| !before.contains_key(name)));
+        self.outputs(cx, &names, &before, &changed).await
     }
 
     async fn probe(&self, cx: &Context, before: &Value) -> Finding {
@@ -153,11 +157,7 @@ impl Action for ServiceAction {
                 return Finding::NotDone;
             }
         }
-        let restarted = self.verb == ServiceVerb::Restart;
-        let is_changed =
-            |(_, was): &(&String, &Was)| restarted || was.status.is_running() == (self.verb == ServiceVerb::Stop);
-        let changed: Vec<String> = before.iter().filter(is_changed).map(|(name, _)| name.clone()).collect();
-        match self.outputs(cx, &names, &before, &changed).await {
+        match self.outputs(cx, &names, &before, &self.changed(&before)).await {
             Ok(outputs) => Finding::Done(outputs),
             Err(_) => Finding::Unknown,
         }
@@ -223,6 +223,17 @@ impl Action for ServiceAction {
 impl ServiceAction {
     fn names<'a>(&self, cx: &'a Context) -> Result<Vec<&'a str>, Failure> {
         select::select(&cx.site.site, &self.args)
+    }
+
+    /// Names of the services that are not what they were before, once the work is done.
+    fn changed(&self, before: &Before) -> Vec<String> {
+        let is_changed = |was: &Was| match self.verb {
+            ServiceVerb::Start => !was.status.is_running(),
+            ServiceVerb::Stop => was.status.is_running(),
+            ServiceVerb::Restart => true,
+            ServiceVerb::Check => false,
+        };
+        before.iter().filter(|(_, was)| is_changed(was)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Refuses held services, or releases them all when that is asked.
