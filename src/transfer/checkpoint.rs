@@ -1,0 +1,161 @@
+//! The table `piton_checkpoint` of the target database: how far a copy has come.
+//!
+//! Each chunk moves its row in the chunk's own transaction, so a copy is exactly once whatever dies. Written by `copy`, read by
+//! [`copied`], the probe after a crash.
+
+use serde_json::Value as Json;
+
+use super::database::{Database, Engine};
+use super::error::TransferError;
+use super::schema::quote;
+use super::session::{Arg, Begin, Session};
+use super::value::Value;
+
+/// The table's name.
+pub(super) const TABLE: &str = "piton_checkpoint";
+
+/// How far one table of one copy has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableCheckpoint {
+    /// The source table.
+    pub table: String,
+    /// The source key of the last row that is done; `None` before the first chunk.
+    pub(super) last_key: Option<Vec<Value>>,
+    /// Source rows that are done.
+    pub rows: u64,
+    /// Chunks that are done.
+    pub chunk_no: u64,
+    /// Whether the table is done.
+    pub done: bool,
+    /// When the row was last moved, RFC 3339.
+    pub updated_at: String,
+}
+
+/// What the target knows about a copy.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Copied {
+    /// One entry per table that was begun, by name.
+    pub tables: Vec<TableCheckpoint>,
+}
+
+impl Copied {
+    /// True where every one of `tables` is done; the copy with this token must not be repeated.
+    pub fn is_done(&self, tables: &[String]) -> bool {
+        tables.iter().all(|name| self.tables.iter().any(|known| known.table == *name && known.done))
+    }
+
+    /// Source rows that are committed.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows).sum()
+    }
+}
+
+fn text(value: &str) -> Arg {
+    Arg::One(Value::Text(value.to_owned()))
+}
+
+/// What is committed under `token`; nothing where no copy ever ran into this database.
+pub async fn copied(to: &Database, token: &str) -> Result<Copied, TransferError> {
+    let mut session = Session::open(to).await?;
+    if !exists(&mut session).await? {
+        return Ok(Copied::default());
+    }
+    Ok(Copied { tables: load(&mut session, token).await? })
+}
+
+async fn exists(session: &mut Session) -> Result<bool, TransferError> {
+    let sql = match session.engine() {
+        Engine::Sqlite => format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{TABLE}'"),
+        Engine::Postgres => format!("SELECT count(to_regclass('{TABLE}'))::text"),
+    };
+    Ok(session.number(&sql, Vec::new()).await? == Some(1))
+}
+
+/// Creates the table where it is missing.
+pub(super) async fn prepare(session: &mut Session) -> Result<(), TransferError> {
+    if exists(session).await? {
+        return Ok(());
+    }
+    session.begin(Begin::Write).await?;
+    if session.engine() == Engine::Postgres {
+        // Two copies may start at once; `IF NOT EXISTS` alone can still collide in the catalogue.
+        session.run("SELECT pg_advisory_xact_lock(hashtext('piton_checkpoint'))", Vec::new()).await?;
+    }
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {} (token TEXT NOT NULL, table_name TEXT NOT NULL, last_key TEXT, rows BIGINT NOT NULL, \
+         chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, updated_at TEXT NOT NULL, PRIMARY KEY (token, table_name))",
+        quote(TABLE)
+    );
+    session.run(&sql, Vec::new()).await?;
+    session.commit().await
+}
+
+/// Every table of a token.
+pub(super) async fn load(session: &mut Session, token: &str) -> Result<Vec<TableCheckpoint>, TransferError> {
+    let sql = format!(
+        "SELECT table_name, last_key, CAST(rows AS TEXT), CAST(chunk_no AS TEXT), CAST(done AS TEXT), updated_at \
+         FROM {} WHERE token = $1 ORDER BY table_name",
+        quote(TABLE)
+    );
+    let rows = session.rows(&sql, vec![text(token)]).await?;
+    rows.iter()
+        .map(|row| {
+            decode(row)
+                .ok_or_else(|| TransferError::request(format!("the row of `{token}` in `{TABLE}` is unreadable")))
+        })
+        .collect()
+}
+
+fn decode(row: &[Value]) -> Option<TableCheckpoint> {
+    let [table, last_key, rows, chunk_no, done, updated_at] = row else { return None };
+    let last_key = match last_key.to_text() {
+        None => None,
+        Some(stored) => {
+            let parts: Vec<Json> = serde_json::from_str(&stored).ok()?;
+            Some(parts.iter().map(Value::from_stored).collect::<Option<Vec<_>>>()?)
+        }
+    };
+    Some(TableCheckpoint {
+        table: table.to_text()?,
+        last_key,
+        rows: u64::try_from(rows.as_integer()?).ok()?,
+        chunk_no: u64::try_from(chunk_no.as_integer()?).ok()?,
+        done: done.as_integer()? == 1,
+        updated_at: updated_at.to_text()?,
+    })
+}
+
+/// Moves the row inside of the caller's transaction.
+///
+/// Refuses to go on where another process has moved it in between (`chunk_no` is the guard).
+pub(super) async fn advance(session: &mut Session, token: &str, state: &TableCheckpoint) -> Result<(), TransferError> {
+    let key = state.last_key.as_ref().map(|key| Json::Array(key.iter().map(Value::to_stored).collect()).to_string());
+    let integer = match session.engine() {
+        Engine::Sqlite => "",
+        Engine::Postgres => "::int8",
+    };
+    let sql = format!(
+        "INSERT INTO {0} (token, table_name, last_key, rows, chunk_no, done, updated_at) \
+         VALUES ($1, $2, $3, $4{integer}, $5{integer}, $6{integer}, $7) ON CONFLICT (token, table_name) DO UPDATE SET \
+         last_key = excluded.last_key, rows = excluded.rows, chunk_no = excluded.chunk_no, done = excluded.done, \
+         updated_at = excluded.updated_at WHERE {0}.chunk_no = excluded.chunk_no - 1",
+        quote(TABLE)
+    );
+    let number = |n: u64| Arg::One(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)));
+    let args = vec![
+        text(token),
+        text(&state.table),
+        Arg::One(key.map_or(Value::Null, Value::Text)),
+        number(state.rows),
+        number(state.chunk_no),
+        number(u64::from(state.done)),
+        text(&jiff::Timestamp::now().to_string()),
+    ];
+    if session.run(&sql, args).await? == 1 {
+        return Ok(());
+    }
+    Err(TransferError::request(format!(
+        "another process moves the copy `{token}` of `{}`: stop one of the two",
+        state.table
+    )))
+}

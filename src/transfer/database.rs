@@ -1,0 +1,174 @@
+//! Opens databases by address and hands out sessions; the only place that knows the drivers' pools.
+//!
+//! Refuses engines that are not spoken here. Used by every other file of this module and by the database actions.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+
+use super::error::TransferError;
+
+/// How long a SQLite writer waits for another process's lock.
+pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECTIONS_MAX: u32 = 8;
+
+/// The engines that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// SQLite 3, one file.
+    Sqlite,
+    /// PostgreSQL, a server.
+    Postgres,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        })
+    }
+}
+
+/// How to open a database.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// Longest time for one statement, enforced by PostgreSQL (`statement_timeout`); SQLite has no such setting of its own, there the
+    /// timeout of the single call counts.
+    pub statement_timeout: Option<Duration>,
+    /// Refuses every write through this handle.
+    pub read_only: bool,
+    /// Creates the SQLite file where it does not exist; no meaning for servers.
+    pub create: bool,
+}
+
+/// An open database; clones share one pool.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// A SQLite file.
+    Sqlite(SqlitePool),
+    /// A PostgreSQL server's database.
+    Postgres(PgPool),
+}
+
+impl Database {
+    /// Opens `url` (`sqlite:///abs/path.db`, `sqlite:rel.db`, `postgres://...`) and proves it with one connection.
+    pub async fn connect(url: &str, options: ConnectOptions) -> Result<Self, TransferError> {
+        let address = without_password(url);
+        let bad = |why: String| TransferError::Address { url: address.clone(), why };
+        let lost = |source| TransferError::Connect { address: address.clone(), source };
+        match url.split(':').next() {
+            Some("sqlite") => {
+                let opened = sqlite_options(url, &options).map_err(|e| bad(e.to_string()))?;
+                let pool = SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(CONNECT_TIMEOUT)
+                    .connect_with(opened)
+                    .await
+                    .map_err(lost)?;
+                Ok(Self::Sqlite(pool))
+            }
+            Some("postgres" | "postgresql") => {
+                let opened = postgres_options(url, &options).map_err(|e| bad(e.to_string()))?;
+                let pool = PgPoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(CONNECT_TIMEOUT)
+                    .connect_with(opened)
+                    .await
+                    .map_err(lost)?;
+                Ok(Self::Postgres(pool))
+            }
+            Some(_) | None => Err(bad("the engine is not one of sqlite, postgres".to_owned())),
+        }
+    }
+
+    /// The engine behind this handle.
+    pub fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// Ends every connection and waits for them.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+fn sqlite_options(url: &str, options: &ConnectOptions) -> Result<SqliteConnectOptions, sqlx::Error> {
+    let opened = SqliteConnectOptions::from_str(url)?
+        .read_only(options.read_only)
+        .create_if_missing(options.create && !options.read_only)
+        .busy_timeout(SQLITE_BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .row_buffer_size(1_000);
+    if options.read_only {
+        return Ok(opened);
+    }
+    Ok(opened.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full))
+}
+
+/// Sets what makes text output independent of the server's configuration: zone, date style, float digits, byte strings.
+fn postgres_options(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions, sqlx::Error> {
+    let mut settings = vec![
+        ("TimeZone", "UTC".to_owned()),
+        ("DateStyle", "ISO,YMD".to_owned()),
+        ("IntervalStyle", "iso_8601".to_owned()),
+        ("extra_float_digits", "3".to_owned()),
+        ("bytea_output", "hex".to_owned()),
+    ];
+    if let Some(limit) = options.statement_timeout {
+        settings.push(("statement_timeout", limit.as_millis().to_string()));
+    }
+    if options.read_only {
+        settings.push(("default_transaction_read_only", "on".to_owned()));
+    }
+    Ok(PgConnectOptions::from_str(url)?.application_name("piton").options(settings))
+}
+
+/// The address as it may be shown: `postgres://user:***@host/db`.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((user, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    match user.split_once(':') {
+        Some((name, _)) => format!("{scheme}://{name}:***@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_address_has_no_password() {
+        assert_eq!(without_password("postgres://wfm:s@cret@db/wfm"), "postgres://wfm:***@db/wfm");
+        assert_eq!(without_password("sqlite:rel.db"), "sqlite:rel.db");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_engine_is_refused_by_name() {
+        let error = Database::connect("oracle://x", ConnectOptions::default()).await.expect_err("not spoken");
+        assert!(matches!(error, TransferError::Address { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_is_a_connect_error_unless_created() {
+        let folder = tempfile::tempdir().expect("a temp dir");
+        let url = format!("sqlite://{}", folder.path().join("a.db").display());
+        let error = Database::connect(&url, ConnectOptions::default()).await.expect_err("no such file");
+        assert!(matches!(error, TransferError::Connect { .. }), "{error}");
+        let made =
+            Database::connect(&url, ConnectOptions { create: true, ..Default::default() }).await.expect("created");
+        assert_eq!(made.engine(), Engine::Sqlite);
+        made.close().await;
+    }
+}

@@ -1,0 +1,40 @@
+//! Everything Piton does inside databases: statements with bound values, assertions, migrations, exact copies between engines,
+//! comparison, watermarks and gaps.
+//!
+//! Knows nothing of runs or steps; the `db.*` actions call it and hand it a token that stays the same over every resume.
+//! Refuses to change a value on its way, to write what a policy forbids, and to claim an effect it cannot prove.
+
+mod checkpoint;
+mod compare;
+mod copy;
+mod database;
+mod error;
+mod mapping;
+mod migrate;
+mod overlap;
+mod plan;
+mod policy;
+mod rows;
+mod schema;
+mod series;
+mod session;
+mod sql_text;
+mod statement;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::{Copied, TableCheckpoint, copied};
+pub use compare::{CompareMode, CompareReport, CompareRequest, Difference, TableComparison, compare};
+pub use copy::{CHUNK_ROWS_DEFAULT, CopyProgress, CopyReport, CopyRequest, TableReport, copy};
+pub use database::{ConnectOptions, Database, Engine, SQLITE_BUSY_TIMEOUT};
+pub use error::TransferError;
+pub use mapping::{Ignore, Lookup, Mapping, TableMapping};
+pub use migrate::{applied, migrate};
+pub use overlap::{KEYS_SHOWN, OverlapReport, TableOverlap, overlap};
+pub use plan::check;
+pub use policy::Policy;
+pub use rows::Range;
+pub use series::{EntityGaps, Gaps, Lagging, Series, Watermark, gaps, watermark};
+pub use statement::{AssertOutcome, Binds, Expect, Rows, StatementOptions, assert, execute, query};

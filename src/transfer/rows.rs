@@ -1,0 +1,550 @@
+//! Reads and writes the rows of one planned table: chunks by key, look-ups by key, inserts, updates, on either engine.
+//!
+//! Refuses rows whose values the target cannot hold and rows without a full key. Used by `copy`, `overlap` and `compare`.
+
+use std::collections::HashMap;
+
+use super::database::Engine;
+use super::error::TransferError;
+use super::plan::{From, TablePlan};
+use super::schema::{Column, Table, quote};
+use super::session::{Arg, Session};
+use super::value::{Value, convert};
+
+/// A half-open range over the time column: `from <= t < to`, whole seconds since the epoch; an open end is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Range {
+    /// First second that is in.
+    pub from: Option<i64>,
+    /// First second that is out again.
+    pub to: Option<i64>,
+}
+
+/// A row as it will stand in the target.
+#[derive(Debug, Clone)]
+pub(super) struct MappedRow {
+    /// The source's own key, for the keyset and the checkpoint.
+    pub(super) source_key: Vec<Value>,
+    /// One value per planned column.
+    pub(super) values: Vec<Value>,
+}
+
+/// Key maps by target column: the source's value to the target's.
+pub(super) type Lookups = HashMap<String, HashMap<String, Value>>;
+
+/// Parameters and their text, per engine.
+struct Params {
+    engine: Engine,
+    args: Vec<Arg>,
+}
+
+impl Params {
+    fn new(engine: Engine) -> Self {
+        Self { engine, args: Vec::new() }
+    }
+
+    fn bind(&mut self, value: Value, cast: &str) -> String {
+        self.args.push(Arg::One(value));
+        match self.engine {
+            Engine::Sqlite => format!("?{}", self.args.len()),
+            Engine::Postgres => format!("(${}::text)::{cast}", self.args.len()),
+        }
+    }
+}
+
+/// A column as it is read.
+fn read(engine: Engine, sql: &str) -> String {
+    match engine {
+        Engine::Sqlite => sql.to_owned(),
+        Engine::Postgres => format!("({sql})::text"),
+    }
+}
+
+fn range_sql(params: &mut Params, time: &Column, range: Range, clauses: &mut Vec<String>) {
+    let name = quote(&time.name);
+    for (bound, compare) in [(range.from, ">="), (range.to, "<")] {
+        if let Some(bound) = bound {
+            clauses.push(format!("{name} {compare} {}", params.bind(Value::Int(bound), "int8")));
+        }
+    }
+}
+
+/// The time column, or why a range cannot be taken.
+fn time_of(plan: &TablePlan, range: Range) -> Result<Option<&(Column, Column)>, TransferError> {
+    if plan.time.is_none() && range != Range::default() {
+        return Err(TransferError::request(format!(
+            "`{}` has no `time` column in the mapping, so no range can be taken of it",
+            plan.source.name
+        )));
+    }
+    Ok(plan.time.as_ref())
+}
+
+fn where_sql(clauses: &[String]) -> String {
+    if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) }
+}
+
+/// Which side of a plan is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Source,
+    Target,
+}
+
+/// Counts the rows of one side within a range.
+pub(super) async fn count(
+    session: &mut Session,
+    plan: &TablePlan,
+    side: Side,
+    range: Range,
+) -> Result<u64, TransferError> {
+    let mut params = Params::new(session.engine());
+    let mut clauses = Vec::new();
+    if let Some((source, target)) = time_of(plan, range)? {
+        range_sql(&mut params, if side == Side::Source { source } else { target }, range, &mut clauses);
+    }
+    let table = if side == Side::Source { &plan.source } else { &plan.target };
+    let sql = format!("SELECT {} FROM {}{}", read(session.engine(), "count(*)"), table.quoted(), where_sql(&clauses));
+    let counted = session.number(&sql, params.args).await?.unwrap_or(0);
+    Ok(u64::try_from(counted).unwrap_or(0))
+}
+
+/// Refuses source rows that a keyset walk would lose: keys with NULL and keys that are not unique.
+pub(super) async fn check_keys(session: &mut Session, plan: &TablePlan) -> Result<(), TransferError> {
+    let table = plan.source.quoted();
+    let problem =
+        |problem: String| TransferError::Mapping { mapping: plan.source.name.clone(), problems: vec![problem] };
+    for column in plan.source_key.iter().filter(|column| !column.not_null) {
+        let sql =
+            format!("SELECT {} FROM {table} WHERE {} IS NULL", read(session.engine(), "count(*)"), quote(&column.name));
+        let nulls = session.number(&sql, Vec::new()).await?.unwrap_or(0);
+        if nulls > 0 {
+            return Err(problem(format!("{nulls} rows have NULL in the key column `{}`", column.name)));
+        }
+    }
+    let names: Vec<String> = plan.source_key.iter().map(|column| column.name.clone()).collect();
+    if !plan.source.is_unique(&names) {
+        let list = names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT {} FROM (SELECT {list} FROM {table} GROUP BY {list} HAVING count(*) > 1 LIMIT 1) AS d",
+            read(session.engine(), "count(*)")
+        );
+        if session.number(&sql, Vec::new()).await? != Some(0) {
+            return Err(problem(format!("the key {names:?} is not unique in the source")));
+        }
+    }
+    Ok(())
+}
+
+/// Loads every key map of a plan and proves it injective and, over the source rows in range, total.
+pub(super) async fn load_lookups(
+    source: &mut Session,
+    target: &mut Session,
+    plan: &TablePlan,
+    range: Range,
+) -> Result<Lookups, TransferError> {
+    let mut lookups = Lookups::new();
+    for column in &plan.columns {
+        let Some(lookup) = &column.lookup else { continue };
+        let wrong = |why: String| TransferError::Lookup {
+            table: lookup.table.clone(),
+            column: column.target.name.clone(),
+            why,
+        };
+        let table = super::schema::describe(target, &lookup.table).await?;
+        let (from, to) = (table.require(&lookup.from)?, table.require(&lookup.to)?);
+        let engine = target.engine();
+        let sql = format!(
+            "SELECT {}, {} FROM {}",
+            read(engine, &quote(&from.name)),
+            read(engine, &quote(&to.name)),
+            table.quoted()
+        );
+        let mut map = HashMap::new();
+        let mut images = HashMap::new();
+        for row in target.rows(&sql, Vec::new()).await? {
+            let [old, new] = row.as_slice() else { continue };
+            let (Some(old), Some(image)) = (old.to_text(), new.to_text()) else {
+                return Err(wrong("it holds NULL".to_owned()));
+            };
+            if let Some(other) = images.insert(image.clone(), old.clone()) {
+                return Err(wrong(format!("not injective: `{other}` and `{old}` both become `{image}`")));
+            }
+            let new = convert(new.clone(), Some(to.kind), column.target.kind).map_err(wrong)?;
+            if map.insert(old.clone(), new).is_some() {
+                return Err(wrong(format!("`{old}` is mapped twice")));
+            }
+        }
+        let missing = unmapped(source, plan, range, &column.from, &map).await?;
+        if !missing.is_empty() {
+            return Err(wrong(format!("not total: no entry for {missing:?}")));
+        }
+        lookups.insert(column.target.name.clone(), map);
+    }
+    Ok(lookups)
+}
+
+async fn unmapped(
+    source: &mut Session,
+    plan: &TablePlan,
+    range: Range,
+    from: &From,
+    map: &HashMap<String, Value>,
+) -> Result<Vec<String>, TransferError> {
+    let From::Source(sql, _) = from else { return Ok(Vec::new()) };
+    let mut params = Params::new(source.engine());
+    let mut clauses = vec![format!("{sql} IS NOT NULL")];
+    if let Some((time, _)) = time_of(plan, range)? {
+        range_sql(&mut params, time, range, &mut clauses);
+    }
+    let shown = read(source.engine(), sql);
+    let sql = format!("SELECT DISTINCT {shown} FROM {}{}", plan.source.quoted(), where_sql(&clauses));
+    let mut missing = Vec::new();
+    source
+        .each_row(&sql, params.args, |row| {
+            let value = row.first().and_then(Value::to_text).unwrap_or_default();
+            if missing.len() < 10 && !map.contains_key(&value) {
+                missing.push(value);
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(missing)
+}
+
+/// Reads the next chunk of source rows in key order and maps it.
+pub(super) async fn read_chunk(
+    session: &mut Session,
+    plan: &TablePlan,
+    lookups: &Lookups,
+    after: Option<&[Value]>,
+    range: Range,
+    limit: usize,
+) -> Result<Vec<MappedRow>, TransferError> {
+    let engine = session.engine();
+    let mut params = Params::new(engine);
+    let keys: Vec<String> = plan.source_key.iter().map(|column| quote(&column.name)).collect();
+    let mut clauses = keyset_sql(&mut params, &plan.source_key, after);
+    if let Some((time, _)) = time_of(plan, range)? {
+        range_sql(&mut params, time, range, &mut clauses);
+    }
+    let mut shown: Vec<String> = keys.iter().map(|key| read(engine, key)).collect();
+    shown.extend(plan.columns.iter().filter_map(|column| match &column.from {
+        From::Source(sql, _) => Some(read(engine, sql)),
+        From::Constant(_) => None,
+    }));
+    let sql = format!(
+        "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
+        shown.join(", "),
+        plan.source.quoted(),
+        where_sql(&clauses),
+        keys.join(", ")
+    );
+    let mut rows = Vec::new();
+    session
+        .each_row(&sql, params.args, |mut row| {
+            let rest = row.split_off(keys.len());
+            let values = map_row(plan, lookups, &row, rest)?;
+            rows.push(MappedRow { source_key: row, values });
+            Ok(())
+        })
+        .await?;
+    Ok(rows)
+}
+
+/// `(k1, k2) > (.., ..)`, or nothing for the first chunk.
+fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> Vec<String> {
+    let Some(after) = after else { return Vec::new() };
+    let names: Vec<String> = key.iter().map(|column| quote(&column.name)).collect();
+    let bounds: Vec<String> =
+        key.iter().zip(after).map(|(column, value)| params.bind(value.clone(), &column.cast)).collect();
+    vec![format!("({}) > ({})", names.join(", "), bounds.join(", "))]
+}
+
+/// `k1=1, k2=2` for messages.
+fn key_text(plan: &TablePlan, source_key: &[Value]) -> String {
+    let show = |value: &Value| value.to_text().unwrap_or_else(|| "NULL".to_owned());
+    let parts: Vec<String> =
+        plan.source_key.iter().zip(source_key).map(|(c, v)| format!("{}={}", c.name, show(v))).collect();
+    parts.join(", ")
+}
+
+pub(super) fn misfit(plan: &TablePlan, source_key: &[Value], column: &str, why: String) -> TransferError {
+    TransferError::Misfit {
+        table: plan.source.name.clone(),
+        key: key_text(plan, source_key),
+        column: column.to_owned(),
+        why,
+    }
+}
+
+fn map_row(
+    plan: &TablePlan,
+    lookups: &Lookups,
+    source_key: &[Value],
+    read: Vec<Value>,
+) -> Result<Vec<Value>, TransferError> {
+    let mut read = read.into_iter();
+    let mut values = Vec::with_capacity(plan.columns.len());
+    for column in &plan.columns {
+        let wrong = |why: String| misfit(plan, source_key, &column.target.name, why);
+        let (value, kind) = match &column.from {
+            From::Source(_, kind) => (read.next().unwrap_or(Value::Null), *kind),
+            From::Constant(value) => (value.clone(), None),
+        };
+        let value = match (lookups.get(&column.target.name), value.to_text()) {
+            (Some(map), Some(old)) => {
+                map.get(&old).cloned().ok_or_else(|| wrong(format!("the key map has no entry for `{old}`")))?
+            }
+            (Some(_) | None, _) => convert(value, kind, column.target.kind).map_err(wrong)?,
+        };
+        if value == Value::Null && column.target.not_null {
+            return Err(wrong("NULL is not allowed".to_owned()));
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// Finds rows of `table` by key; the answer has one entry per key, `None` where there is no such row.
+///
+/// `lock` keeps the found rows from changing until the transaction ends (PostgreSQL; SQLite's writers are alone anyway).
+pub(super) async fn find(
+    session: &mut Session,
+    table: &Table,
+    key: &[Column],
+    keys: &[Vec<Value>],
+    columns: &[Column],
+    lock: bool,
+) -> Result<Vec<Option<Vec<Value>>>, TransferError> {
+    let mut found: Vec<Option<Vec<Value>>> = vec![None; keys.len()];
+    let engine = session.engine();
+    let shown: String =
+        columns.iter().map(|c| format!(", {}", read(engine, &format!("t.{}", quote(&c.name))))).collect();
+    let batch = match engine {
+        Engine::Sqlite => SQLITE_BINDS_MAX / (key.len() + 1),
+        Engine::Postgres => keys.len().max(1),
+    };
+    for (number, part) in keys.chunks(batch).enumerate() {
+        let (list, args) = key_list(engine, key, part);
+        let joined: Vec<String> = key
+            .iter()
+            .enumerate()
+            .map(|(i, c)| format!("t.{} = {}", quote(&c.name), cast(engine, &format!("u.k{i}"), &c.cast)))
+            .collect();
+        let lock = if lock && engine == Engine::Postgres { " FOR UPDATE OF t" } else { "" };
+        let (table, joined) = (table.quoted(), joined.join(" AND "));
+        let sql = match engine {
+            Engine::Sqlite => format!("WITH {list} SELECT u.o{shown} FROM u CROSS JOIN {table} AS t ON {joined}"),
+            Engine::Postgres => format!("SELECT u.o::text{shown} FROM {list} JOIN {table} AS t ON {joined}{lock}"),
+        };
+        session
+            .each_row(&sql, args, |mut row| {
+                let values = row.split_off(1);
+                let position = row[0].as_integer().and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
+                if let Some(slot) = found.get_mut(number * batch + position.saturating_sub(1)) {
+                    *slot = Some(values);
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(found)
+}
+
+/// Stays below SQLite's SQLITE_MAX_VARIABLE_NUMBER (32,766).
+const SQLITE_BINDS_MAX: usize = 30_000;
+/// Rows of one SQLite statement; larger ones gain nothing.
+const SQLITE_ROWS_MAX: usize = 1_000;
+
+fn cast(engine: Engine, sql: &str, to: &str) -> String {
+    match engine {
+        Engine::Sqlite => sql.to_owned(),
+        Engine::Postgres => format!("{sql}::{to}"),
+    }
+}
+
+/// `u(o, k0, k1, ..)`: the keys with their position from 1.
+fn key_list(engine: Engine, key: &[Column], keys: &[Vec<Value>]) -> (String, Vec<Arg>) {
+    let names: Vec<String> = (0..key.len()).map(|i| format!("k{i}")).collect();
+    match engine {
+        Engine::Sqlite => {
+            let numbered = keys.iter().enumerate().map(|(i, values)| {
+                let position = i64::try_from(i + 1).expect("a chunk is far smaller than i64");
+                std::iter::once(Value::Int(position)).chain(values.iter().cloned())
+            });
+            let (list, args) = sqlite_values(key.len() + 1, numbered);
+            (format!("u(o, {}) AS (VALUES {list})", names.join(", ")), args)
+        }
+        Engine::Postgres => {
+            let (list, args) = postgres_columns(key.len(), keys);
+            (format!("unnest({list}) WITH ORDINALITY AS u({}, o)", names.join(", ")), args)
+        }
+    }
+}
+
+fn sqlite_values<R: IntoIterator<Item = Value>>(width: usize, rows: impl Iterator<Item = R>) -> (String, Vec<Arg>) {
+    let args: Vec<Arg> = rows.flatten().map(Arg::One).collect();
+    let row = format!("({})", vec!["?"; width].join(", "));
+    (vec![row; args.len() / width].join(", "), args)
+}
+
+fn postgres_columns(width: usize, rows: &[Vec<Value>]) -> (String, Vec<Arg>) {
+    let args = (0..width).map(|i| Arg::Column(rows.iter().map(|row| row[i].to_text()).collect())).collect();
+    let list: Vec<String> = (1..=width).map(|i| format!("${i}::text[]")).collect();
+    (list.join(", "), args)
+}
+
+/// Inserts rows that are expected to be new; returns how many really were.
+pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<Value>]) -> Result<u64, TransferError> {
+    let names: Vec<String> = plan.columns.iter().map(|c| quote(&c.target.name)).collect();
+    let key: Vec<String> = plan.key.iter().map(|i| quote(&plan.columns[*i].target.name)).collect();
+    let head = format!("INSERT INTO {} ({})", plan.target.quoted(), names.join(", "));
+    let tail = format!("ON CONFLICT ({}) DO NOTHING", key.join(", "));
+    let width = plan.columns.len();
+    let mut inserted = 0;
+    match session.engine() {
+        Engine::Sqlite => {
+            for part in rows.chunks((SQLITE_BINDS_MAX / width).clamp(1, SQLITE_ROWS_MAX)) {
+                let (list, args) = sqlite_values(width, part.iter().cloned());
+                inserted += session.run(&format!("{head} VALUES {list} {tail}"), args).await?;
+            }
+        }
+        Engine::Postgres if !rows.is_empty() => {
+            let (list, args) = postgres_columns(width, rows);
+            let aliases: Vec<String> = (0..width).map(|i| format!("c{i}")).collect();
+            let shown: Vec<String> =
+                plan.columns.iter().enumerate().map(|(i, c)| format!("u.c{i}::{}", c.target.cast)).collect();
+            let sql = format!(
+                "{head} OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({list}) AS u({}) {tail}",
+                shown.join(", "),
+                aliases.join(", ")
+            );
+            inserted = session.run(&sql, args).await?;
+        }
+        Engine::Postgres => {}
+    }
+    Ok(inserted)
+}
+
+/// What an update does to the row that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Sets the mapped columns; with `reset` the target-only ones go back to their defaults.
+    Overwrite { reset: bool },
+    /// Adds the additive columns and leaves everything else.
+    Add,
+}
+
+/// Updates rows that exist, by key; returns how many were found.
+pub(super) async fn update(
+    session: &mut Session,
+    plan: &TablePlan,
+    rows: &[Vec<Value>],
+    change: Change,
+) -> Result<u64, TransferError> {
+    let engine = session.engine();
+    let width = plan.columns.len();
+    let sets = assignments(engine, plan, change);
+    if sets.is_empty() || rows.is_empty() {
+        return Ok(0);
+    }
+    let on: Vec<String> = plan
+        .key
+        .iter()
+        .map(|i| {
+            let target = &plan.columns[*i].target;
+            format!("t.{} = {}", quote(&target.name), cast(engine, &format!("u.c{i}"), &target.cast))
+        })
+        .collect();
+    let aliases = (0..width).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
+    let (table, sets, on) = (plan.target.quoted(), sets.join(", "), on.join(" AND "));
+    let batch = match engine {
+        Engine::Sqlite => (SQLITE_BINDS_MAX / width).clamp(1, SQLITE_ROWS_MAX),
+        Engine::Postgres => rows.len(),
+    };
+    let mut updated = 0;
+    for part in rows.chunks(batch) {
+        let (sql, args) = match engine {
+            Engine::Sqlite => {
+                let (list, args) = sqlite_values(width, part.iter().cloned());
+                let sql =
+                    format!("WITH u({aliases}) AS (VALUES {list}) UPDATE {table} AS t SET {sets} FROM u WHERE {on}");
+                (sql, args)
+            }
+            Engine::Postgres => {
+                let (list, args) = postgres_columns(width, part);
+                (format!("UPDATE {table} AS t SET {sets} FROM unnest({list}) AS u({aliases}) WHERE {on}"), args)
+            }
+        };
+        updated += session.run(&sql, args).await?;
+    }
+    Ok(updated)
+}
+
+fn assignments(engine: Engine, plan: &TablePlan, change: Change) -> Vec<String> {
+    let given = |i: usize| cast(engine, &format!("u.c{i}"), &plan.columns[i].target.cast);
+    match change {
+        Change::Add => plan
+            .additive
+            .iter()
+            .map(|i| {
+                let name = quote(&plan.columns[*i].target.name);
+                let new = given(*i);
+                format!("{name} = CASE WHEN t.{name} IS NULL THEN {new} WHEN {new} IS NULL THEN t.{name} ELSE t.{name} + {new} END")
+            })
+            .collect(),
+        Change::Overwrite { reset } => {
+            let mapped = (0..plan.columns.len())
+                .filter(|i| !plan.key.contains(i))
+                .map(|i| format!("{} = {}", quote(&plan.columns[i].target.name), given(i)));
+            let others = plan.target_only.iter().filter(|_| reset).map(|column| {
+                let default = match engine {
+                    Engine::Sqlite => format!("({})", column.default.as_deref().unwrap_or("NULL")),
+                    Engine::Postgres => "DEFAULT".to_owned(),
+                };
+                format!("{} = {default}", quote(&column.name))
+            });
+            mapped.chain(others).collect()
+        }
+    }
+}
+
+/// Reads the next chunk of target keys in key order, with every planned column.
+pub(super) async fn read_target_chunk(
+    session: &mut Session,
+    plan: &TablePlan,
+    after: Option<&[Value]>,
+    range: Range,
+    limit: usize,
+) -> Result<Vec<Vec<Value>>, TransferError> {
+    let engine = session.engine();
+    let mut params = Params::new(engine);
+    let key = plan.target_key();
+    let mut clauses = keyset_sql(&mut params, &key, after);
+    if let Some((_, time)) = time_of(plan, range)? {
+        range_sql(&mut params, time, range, &mut clauses);
+    }
+    let shown: Vec<String> = plan.columns.iter().map(|c| read(engine, &quote(&c.target.name))).collect();
+    let order: Vec<String> = key.iter().map(|column| quote(&column.name)).collect();
+    let sql = format!(
+        "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
+        shown.join(", "),
+        plan.target.quoted(),
+        where_sql(&clauses),
+        order.join(", ")
+    );
+    session.rows(&sql, params.args).await
+}
+
+impl TablePlan {
+    /// The target's key columns in the order of the source's.
+    pub(super) fn target_key(&self) -> Vec<Column> {
+        self.key.iter().map(|i| self.columns[*i].target.clone()).collect()
+    }
+
+    /// Every planned target column.
+    pub(super) fn target_columns(&self) -> Vec<Column> {
+        self.columns.iter().map(|plan| plan.target.clone()).collect()
+    }
+}

@@ -1,0 +1,206 @@
+//! One connection with a transaction of its own, speaking rows of [`Value`]s to either engine.
+//!
+//! Refuses to go back into the pool: whatever is dropped half-way is closed, so the engine rolls back. Used by the files that read and
+//! write tables; statements of the user go through `statement`.
+
+use futures_util::TryStreamExt;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, Row, TypeInfo, ValueRef};
+
+use super::database::{Database, Engine};
+use super::error::TransferError;
+use super::value::Value;
+
+/// What a statement is given.
+#[derive(Debug, Clone)]
+pub(super) enum Arg {
+    /// One value; PostgreSQL gets it as text and casts.
+    One(Value),
+    /// A whole column for `unnest`, PostgreSQL only.
+    Column(Vec<Option<String>>),
+}
+
+/// How a transaction is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Takes the write lock at once where the engine has one.
+    Write,
+    /// Reads one state of the database until the end.
+    Snapshot,
+}
+
+/// A connection that is used by one task.
+#[derive(Debug)]
+pub(super) enum Session {
+    Sqlite(PoolConnection<Sqlite>),
+    Postgres(PoolConnection<Postgres>),
+}
+
+impl Session {
+    pub(super) async fn open(database: &Database) -> Result<Self, TransferError> {
+        let engine = database.engine();
+        let lost = |source| TransferError::Connect { address: engine.to_string(), source };
+        Ok(match database {
+            Database::Sqlite(pool) => {
+                let mut connection = pool.acquire().await.map_err(lost)?;
+                connection.close_on_drop();
+                Self::Sqlite(connection)
+            }
+            Database::Postgres(pool) => {
+                let mut connection = pool.acquire().await.map_err(lost)?;
+                connection.close_on_drop();
+                Self::Postgres(connection)
+            }
+        })
+    }
+
+    pub(super) fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    pub(super) async fn begin(&mut self, mode: Begin) -> Result<(), TransferError> {
+        let sql = match (self.engine(), mode) {
+            (Engine::Sqlite, Begin::Write) => "BEGIN IMMEDIATE",
+            (Engine::Sqlite, Begin::Snapshot) => "BEGIN",
+            (Engine::Postgres, Begin::Write) => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            (Engine::Postgres, Begin::Snapshot) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        self.run(sql, Vec::new()).await.map(drop)
+    }
+
+    /// Commits; a connection that breaks here leaves the effect unknown.
+    pub(super) async fn commit(&mut self) -> Result<(), TransferError> {
+        self.run("COMMIT", Vec::new()).await.map(drop)
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), TransferError> {
+        self.run("ROLLBACK", Vec::new()).await.map(drop)
+    }
+
+    /// Runs one statement and returns the number of rows it touched.
+    pub(super) async fn run(&mut self, sql: &str, args: Vec<Arg>) -> Result<u64, TransferError> {
+        let engine = self.engine();
+        let text = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Sqlite(connection) => sqlx::query_with(text, sqlite_arguments(args)?)
+                .execute(&mut **connection)
+                .await
+                .map(|done| done.rows_affected()),
+            Self::Postgres(connection) => sqlx::query_with(text, postgres_arguments(args)?)
+                .execute(&mut **connection)
+                .await
+                .map(|done| done.rows_affected()),
+        }
+        .map_err(|error| TransferError::sql(engine, &error))
+    }
+
+    /// Reads every row; on PostgreSQL each column must have been cast to text.
+    pub(super) async fn rows(&mut self, sql: &str, args: Vec<Arg>) -> Result<Vec<Vec<Value>>, TransferError> {
+        let mut all = Vec::new();
+        self.each_row(sql, args, |row| {
+            all.push(row);
+            Ok(())
+        })
+        .await?;
+        Ok(all)
+    }
+
+    /// Hands every row to `take` as it arrives.
+    pub(super) async fn each_row(
+        &mut self,
+        sql: &str,
+        args: Vec<Arg>,
+        mut take: impl FnMut(Vec<Value>) -> Result<(), TransferError>,
+    ) -> Result<(), TransferError> {
+        let engine = self.engine();
+        let wrong = |error: sqlx::Error| TransferError::sql(engine, &error);
+        let text = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Sqlite(connection) => {
+                let mut stream = sqlx::query_with(text, sqlite_arguments(args)?).fetch(&mut **connection);
+                while let Some(row) = stream.try_next().await.map_err(wrong)? {
+                    take(sqlite_row(&row).map_err(wrong)?)?;
+                }
+            }
+            Self::Postgres(connection) => {
+                let mut stream = sqlx::query_with(text, postgres_arguments(args)?).fetch(&mut **connection);
+                while let Some(row) = stream.try_next().await.map_err(wrong)? {
+                    take(postgres_row(&row).map_err(wrong)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The one number of a one-row answer; `None` for NULL or no row.
+    pub(super) async fn number(&mut self, sql: &str, args: Vec<Arg>) -> Result<Option<i64>, TransferError> {
+        let rows = self.rows(sql, args).await?;
+        Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer))
+    }
+}
+
+pub(super) fn sqlite_arguments(args: Vec<Arg>) -> Result<SqliteArguments, TransferError> {
+    use sqlx::Arguments;
+    let mut bound = SqliteArguments::default();
+    for arg in args {
+        let Arg::One(value) = arg else { return Err(TransferError::statement("SQLite takes no column arguments")) };
+        match value {
+            Value::Null => bound.add(Option::<i64>::None),
+            Value::Int(number) => bound.add(number),
+            Value::Real(number) => bound.add(number),
+            Value::Text(text) => bound.add(text),
+            Value::Blob(bytes) => bound.add(bytes),
+            Value::BadText(_) => return Err(TransferError::statement("a text that is not UTF-8 cannot be bound")),
+        }
+        .map_err(|error| TransferError::statement(error.to_string()))?;
+    }
+    Ok(bound)
+}
+
+pub(super) fn postgres_arguments(args: Vec<Arg>) -> Result<PgArguments, TransferError> {
+    use sqlx::Arguments;
+    let mut bound = PgArguments::default();
+    for arg in args {
+        match arg {
+            Arg::One(Value::Null) => bound.add(Option::<String>::None),
+            Arg::One(value) => bound.add(
+                value.to_text().ok_or_else(|| TransferError::statement("a text that is not UTF-8 cannot be bound"))?,
+            ),
+            Arg::Column(column) => bound.add(column),
+        }
+        .map_err(|error| TransferError::statement(error.to_string()))?;
+    }
+    Ok(bound)
+}
+
+pub(super) fn sqlite_row(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
+    (0..row.len())
+        .map(|i| {
+            let raw = row.try_get_raw(i)?;
+            if raw.is_null() {
+                return Ok(Value::Null);
+            }
+            let name = raw.type_info().name().to_owned();
+            Ok(match name.as_str() {
+                "INTEGER" => Value::Int(row.try_get_unchecked(i)?),
+                "REAL" => Value::Real(row.try_get_unchecked(i)?),
+                "TEXT" => {
+                    let bytes: Vec<u8> = row.try_get_unchecked(i)?;
+                    String::from_utf8(bytes).map_or_else(|e| Value::BadText(e.into_bytes()), Value::Text)
+                }
+                _ => Value::Blob(row.try_get_unchecked(i)?),
+            })
+        })
+        .collect()
+}
+
+fn postgres_row(row: &PgRow) -> Result<Vec<Value>, sqlx::Error> {
+    (0..row.len())
+        .map(|i| Ok(row.try_get_unchecked::<Option<String>, _>(i)?.map_or(Value::Null, Value::Text)))
+        .collect()
+}
