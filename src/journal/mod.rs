@@ -9,6 +9,8 @@ mod error;
 mod lease;
 mod memory;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

@@ -264,13 +264,13 @@ impl State {
     /// An attempt in doubt turned out to have changed nothing.
     pub(super) fn did_not_run(&mut self, number: usize) {
         self.steps[number].dirty = self.steps[number].dirty_before;
-        self.becomes_ready(number);
+        self.line_up(number);
     }
 
     /// Nothing but its declared idempotency, or a person, can resolve a doubt.
     pub(super) fn cannot_be_told(&mut self, number: usize) {
         if self.rule(number).idempotent != Idempotent::No || self.is(Mutant::RerunsDoubt) {
-            self.becomes_ready(number);
+            self.line_up(number);
         } else if self.is(Mutant::DoubtIsFailure) {
             self.steps[number].dirty = false;
             self.fails(number);

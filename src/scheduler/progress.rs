@@ -248,12 +248,19 @@ impl State {
 
     fn enter_finally(&mut self) {
         self.unchoose();
+        self.give_up_pauses();
         self.stage = Stage::Finally;
         for number in 0..self.steps.len() {
             if self.rule(number).phase == Phase::Finally && self.steps[number].status == Status::Pending {
                 self.queue_pending(number);
             }
         }
+    }
+
+    /// A step that was in doubt may start, once all that it needs is (still) met.
+    pub(super) fn line_up(&mut self, number: usize) {
+        self.steps[number].status = Status::Pending;
+        self.queue_pending(number);
     }
 
     /// Counts the unmet needs of a pending step and queues it accordingly.
@@ -270,7 +277,11 @@ impl State {
             };
             match met {
                 Met::Yes => {}
-                Met::Never => never = never.or(Some(on)),
+                // It stays unmet, so that the other needs cannot make the step ready.
+                Met::Never => {
+                    never = never.or(Some(on));
+                    unmet += 1;
+                }
                 Met::NotYet => unmet += 1,
             }
         }

@@ -18,7 +18,10 @@ impl State {
         if let Some((outcome, _)) = rested {
             self.opened_at = Some(at);
             self.cancels = 0;
-            self.open_again(outcome);
+            // A run that only waited has not ended: it goes on where it is, whatever failed before stays failed.
+            if outcome != Outcome::Waiting {
+                self.open_again();
+            }
         }
         Ok(())
     }
@@ -50,11 +53,11 @@ impl State {
         }
     }
 
-    fn open_again(&mut self, outcome: Outcome) {
+    fn open_again(&mut self) {
         match self.stage {
             Stage::Rollback if self.barrier.is_none() || !self.undo_stack.is_empty() => self.undo_again(),
             Stage::Finally if self.rolled_back => self.finally_again(),
-            Stage::Rollback | Stage::Preflight | Stage::Main | Stage::Finally => self.go_forward(outcome),
+            Stage::Rollback | Stage::Preflight | Stage::Main | Stage::Finally => self.go_forward(),
         }
         self.rebuild();
     }
@@ -70,13 +73,10 @@ impl State {
     }
 
     /// Everything that failed, was passed over because of that, or was undone is to be done again.
-    fn go_forward(&mut self, outcome: Outcome) {
-        // A run that only waited has lost nothing.
-        if outcome != Outcome::Waiting {
-            self.timed_out = false;
-            self.verdict = Verdict::None;
-            self.why = None;
-        }
+    fn go_forward(&mut self) {
+        self.timed_out = false;
+        self.verdict = Verdict::None;
+        self.why = None;
         self.barrier = None;
         self.remains.clear();
         self.passed_over.clear();
@@ -139,8 +139,11 @@ impl State {
                 true
             }
             Status::Ready | Status::Pause(_) => {
+                // What it needs may be done anew as well, so it stands in line again.
+                self.unqueue(number);
+                self.steps[number].status = Status::Pending;
                 self.steps[number].tries = 0;
-                false
+                true
             }
             _ => false,
         }

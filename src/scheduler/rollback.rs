@@ -26,15 +26,21 @@ impl State {
     /// Takes back everything that was about to happen.
     fn clear_the_way(&mut self) {
         self.unchoose();
-        for (_, number) in std::mem::take(&mut self.pauses) {
-            self.steps[number].status = Status::Failed;
-            self.settled(number);
-        }
+        self.give_up_pauses();
         for number in std::mem::take(&mut self.waiting) {
             self.stops_waiting(number);
             let step = &mut self.steps[number];
             step.status = Status::Pending;
             step.answers.clear();
+        }
+    }
+
+    /// There is no next attempt any more: what paused has failed for good.
+    pub(super) fn give_up_pauses(&mut self) {
+        for (_, number) in std::mem::take(&mut self.pauses) {
+            self.steps[number].status = Status::Failed;
+            self.failed[0] += usize::from(!self.rule(number).optional);
+            self.settled(number);
         }
     }
 

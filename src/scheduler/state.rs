@@ -242,7 +242,7 @@ impl Verdict {
 }
 
 /// A run, folded from its events.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     pub(super) flow: Arc<Workflow>,
     pub(super) mutant: Option<Mutant>,

@@ -247,7 +247,7 @@ pub enum WorkflowError {
 }
 
 /// The rules of a run, checked and indexed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Workflow {
     steps: Vec<StepRule>,
     run: RunRule,
