@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use super::aggregator;
 use super::db::LabDb;
 use super::error::LabError;
 use super::settings::{Database, Lab, LabOptions, Release, now_ms};
 use super::truth::Load;
-use super::{aggregator, component::ComponentName};
 
 const SESSIONS: &str = include_str!("../../schemas/wfm/lab-session.sql");
 
@@ -134,7 +134,7 @@ fn configuration(entities: i64) -> String {
         let (agent, day) = (1 + (n - 1) / PLANNED_DAYS, 20_000 + (n - 1) % PLANNED_DAYS);
         format!("{agent}, {day}, {}, 'published'", 1 + n % (sites * 4))
     });
-    sql += &rows("wfm_security_role", ComponentName::ALL.len() as i64, &|n| format!("{n}, 'Role {n}'"));
+    sql += &rows("wfm_security_role", 4, &|n| format!("{n}, 'Role {n}'"));
     sql + "COMMIT"
 }
 

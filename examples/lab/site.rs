@@ -70,3 +70,25 @@ fn quoted(text: &str) -> String {
 fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("a string takes any text");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::LabOptions;
+    use super::*;
+    use crate::plan::{Given, Plan, load_site};
+
+    #[test]
+    fn every_wfm_runbook_can_be_planned_on_the_site_of_a_lab() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let lab = Lab { dir: dir.path().to_owned(), options: LabOptions::default(), history_end_s: 0 };
+        let path = dir.path().join("site.yaml");
+        std::fs::write(&path, site_yaml(&lab, Path::new("/usr/bin/piton"))).expect("the folder is there");
+        let runbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks");
+        for name in ["two-step", "two-step-guarded", "one-step", "update-to-8x", "rollback", "../tutorial/first"] {
+            let site = load_site(&path).unwrap_or_else(|error| panic!("the site: {error:?}"));
+            let runbook = runbooks.join("wfm").join(format!("{name}.yaml"));
+            let plan = Plan::load(&runbook, site, &Given::default());
+            assert!(plan.is_ok(), "{name}: {:?}", plan.err().map(|error| format!("{error:?}")));
+        }
+    }
+}
