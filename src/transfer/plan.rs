@@ -58,15 +58,15 @@ pub async fn check(from: &Database, to: &Database, mapping: &Mapping) -> Result<
         let table = mapping.table(name);
         targets.push(table.target(name));
         targets.extend(table.lookup.values().map(|lookup| lookup.table.clone()));
-        if let Err(error) = plan_table(&mut source, &mut target, mapping, name).await {
-            match error {
-                TransferError::Mapping { problems: found, .. } => problems.extend(found),
-                TransferError::UnknownTable { .. } | TransferError::UnknownColumn { .. } => {
-                    problems.push(error.to_string())
-                }
-                TransferError::Sql { .. } if !error.effect_unknown() => problems.push(error.to_string()),
-                other => return Err(other),
-            }
+        let Err(error) = plan_table(&mut source, &mut target, mapping, name).await else { continue };
+        let unfit = matches!(error, TransferError::UnknownTable { .. } | TransferError::UnknownColumn { .. })
+            || matches!(error, TransferError::Sql { effect_unknown: false, .. });
+        if let TransferError::Mapping { problems: found, .. } = error {
+            problems.extend(found);
+        } else if unfit {
+            problems.push(error.to_string());
+        } else {
+            return Err(error);
         }
     }
     for name in schema::tables(&mut source).await? {
@@ -243,7 +243,7 @@ fn plan_key(
         match columns.iter().position(|plan| is_column(&plan.from, name)) {
             Some(index) => key.push(index),
             None => {
-                problems.push(format!("`{}`: the key column `{name}` is not mapped to a target column", source.name))
+                problems.push(format!("`{}`: the key column `{name}` is not mapped to a target column", source.name));
             }
         }
     }
