@@ -234,11 +234,11 @@ pub(super) async fn read_chunk(
         From::Constant(_) => None,
     }));
     let sql = format!(
-        "SELECT {} FROM {} AS piton_row{} ORDER BY {} LIMIT {limit}",
+        "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
         shown.join(", "),
         plan.source.quoted(),
         where_sql(&clauses),
-        order_sql(&plan.source_key)
+        order_sql(&plan.source, &plan.source_key)
     );
     let mut rows = Vec::new();
     session
@@ -262,8 +262,8 @@ fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> V
 }
 
 /// The key columns, qualified: a bare name would mean the output column, which PostgreSQL reads as text and would sort as text.
-fn order_sql(key: &[Column]) -> String {
-    key.iter().map(|column| format!("piton_row.{}", quote(&column.name))).collect::<Vec<_>>().join(", ")
+fn order_sql(table: &Table, key: &[Column]) -> String {
+    key.iter().map(|column| format!("{}.{}", table.quoted(), quote(&column.name))).collect::<Vec<_>>().join(", ")
 }
 
 /// `k1=1, k2=2` for messages.
@@ -532,11 +532,11 @@ pub(super) async fn read_target_chunk(
     }
     let shown: Vec<String> = plan.columns.iter().map(|c| read(engine, &quote(&c.target.name))).collect();
     let sql = format!(
-        "SELECT {} FROM {} AS piton_row{} ORDER BY {} LIMIT {limit}",
+        "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
         shown.join(", "),
         plan.target.quoted(),
         where_sql(&clauses),
-        order_sql(&key)
+        order_sql(&plan.target, &key)
     );
     session.rows(&sql, params.args).await
 }

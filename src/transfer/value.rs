@@ -145,9 +145,11 @@ impl Value {
         match literal {
             Json::Null => Self::Null,
             Json::Bool(flag) => Self::Int(i64::from(*flag)),
-            Json::Number(number) => number
-                .as_i64()
-                .map_or_else(|| number.as_f64().map_or_else(|| Self::Text(number.to_string()), Self::Real), Self::Int),
+            Json::Number(number) => match (number.as_i64(), number.as_f64().filter(|_| number.is_f64())) {
+                (Some(whole), _) => Self::Int(whole),
+                (None, Some(real)) => Self::Real(real),
+                (None, None) => Self::Text(number.to_string()),
+            },
             Json::String(text) => Self::Text(text.clone()),
             Json::Array(_) | Json::Object(_) => Self::Text(literal.to_string()),
         }

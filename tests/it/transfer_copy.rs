@@ -227,8 +227,8 @@ async fn a_backend_killed_in_the_middle_loses_and_doubles_nothing() {
         }
     };
     let first = request(Policy::SourceWins { replace_row: true }, "t");
-    let (killed, ()) = tokio::join!(pair.copy(&first), killer);
-    let error = killed.expect_err("its backend was killed");
+    let (outcome, ()) = tokio::join!(pair.copy(&first), killer);
+    let error = outcome.expect_err("its backend was killed");
     assert!(error.effect_unknown(), "{error:?}");
     holder.rollback().await.expect("lets go");
     assert_eq!(copied(&pair.to, "t").await.expect("probe").rows(), 4);
@@ -253,12 +253,12 @@ async fn a_row_exactly_on_a_boundary_belongs_to_the_later_range() {
     }
 }
 
-const TYPED: &str = r#"
+const TYPED: &str = r"
 apiVersion: piton/v1
 kind: Mapping
 name: typed
 sets: { all: [typed] }
-"#;
+";
 
 fn typed(token: &str) -> CopyRequest {
     CopyRequest::new(Mapping::from_yaml(TYPED).expect("valid"), "all", Policy::Fail, token)
@@ -391,4 +391,58 @@ async fn sqlite_shared_with_another_writer_waits_instead_of_failing() {
     let patient = request(Policy::Fail, "t");
     let (copied, ()) = tokio::join!(pair.copy(&patient), hold);
     assert_eq!(copied.expect("waits").changed(), 30);
+}
+
+#[tokio::test]
+async fn a_surrogate_number_and_text_keys_survive_a_full_overwrite() {
+    let text = r"
+apiVersion: piton/v1
+kind: Mapping
+name: keyed
+sets: { all: [keyed] }
+tables:
+  keyed: { key: [code], ignore: { target: [id, note] } }
+";
+    for engines in PAIRS {
+        let pair = Pair::empty(engines).await;
+        run(&pair.from, "CREATE TABLE keyed (code VARCHAR(20) NOT NULL PRIMARY KEY, n INTEGER)").await;
+        let id = match engines.1 {
+            Engine::Sqlite => "id INTEGER PRIMARY KEY AUTOINCREMENT",
+            Engine::Postgres => "id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        };
+        run(&pair.to, &format!("CREATE TABLE keyed ({id}, code VARCHAR(20) NOT NULL UNIQUE, n INTEGER, note TEXT)"))
+            .await;
+        run(&pair.to, "INSERT INTO keyed (code, n, note) VALUES ('zz', 0, ''), ('b', 0, 'lost')").await;
+        run(
+            &pair.from,
+            "INSERT INTO keyed VALUES ('a', 1), ('B', 2), ('b', 3), ('ä', 4), ('Z', 5), ('_', 6), ('10', 7), ('9', 8)",
+        )
+        .await;
+        let mapping = Mapping::from_yaml(text).expect("valid");
+        let mut wanted = CopyRequest::new(mapping, "all", Policy::SourceWins { replace_row: true }, "t");
+        wanted.chunk_rows = 2;
+        let account = pair.copy(&wanted).await.expect("copies");
+        assert_eq!((account.tables[0].inserted, account.tables[0].updated), (7, 1), "{engines:?}");
+        let row = rows_of(&pair.to, "SELECT id, n, note FROM keyed WHERE code = 'b'").await.remove(0);
+        assert_eq!(Value::Object(row), json!({"id": 2, "n": 3, "note": null}), "{engines:?}");
+        let found = pair.compare(&wanted).await;
+        assert_eq!((found.missing, found.different, found.extra), (0, 0, 1), "{engines:?}: only `zz` is extra");
+        wanted.token = "again".into();
+        assert_eq!(pair.copy(&wanted).await.expect("all equal").changed(), 0, "{engines:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_copies_under_one_token_cannot_both_write_a_chunk() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let pair = Pair::new((Engine::Sqlite, engine)).await;
+        run(&pair.to, "INSERT INTO perf_item VALUES (1, 900, 100, 100, 'x', 0, '76', 'own')").await;
+        let same = request(Policy::MergeAdditive, "t");
+        let (a, b) = tokio::join!(pair.copy(&same), pair.copy(&same));
+        assert!(a.is_ok() || b.is_ok(), "{a:?} {b:?}");
+        let _ = pair.copy(&same).await.expect("goes on or is done");
+        let sql = "SELECT iv FROM perf_item WHERE entity_id = 1 AND step_start = 900";
+        assert_eq!(rows_of(&pair.to, sql).await[0]["iv"], 101, "{engine:?}: added once");
+        assert_eq!(rows_of(&pair.to, "SELECT 1 AS one FROM perf_item").await.len(), 30);
+    }
 }

@@ -14,7 +14,7 @@ async fn open(name: &str) -> Database {
     Database::connect(&url, ConnectOptions::default()).await.expect("the server runs")
 }
 
-fn binds(values: Value) -> Binds {
+fn binds(values: &Value) -> Binds {
     values.as_object().expect("a map").clone().into_iter().collect()
 }
 
@@ -28,7 +28,7 @@ async fn values_of_every_type_come_right_both_ways() {
         "i": 41, "b": 9_223_372_036_854_775_807_i64, "f": 0.1, "n": "12345678901234567890.12", "t": "it's; -- fine", "y": true,
         "u": "6F9619FF-8B86-D011-B42D-00C04FC964FF", "j": {"k": [1, null]}, "ts": "2024-02-03T04:05:06+01:00", "a": [1, 2],
     });
-    let rows = query(&database, sql, &binds(given), StatementOptions::default()).await.expect("runs");
+    let rows = query(&database, sql, &binds(&given), StatementOptions::default()).await.expect("runs");
     assert_eq!(rows.columns[0], "i");
     let wanted = json!({
         "i": 42, "b": 9_223_372_036_854_775_807_i64, "f": 0.1, "n": "12345678901234567890.12", "t": "it's; -- fine!", "y": true,
@@ -43,19 +43,19 @@ async fn wrong_binds_and_wrong_words_are_named_where_they_stand() {
     let database = open("st_errors").await;
     let none = Binds::new();
     let all = StatementOptions::default();
-    let error = query(&database, "SELECT :a, :b", &binds(json!({"b": 1, "c": 2})), all).await.expect_err("a and c");
+    let error = query(&database, "SELECT :a, :b", &binds(&json!({"b": 1, "c": 2})), all).await.expect_err("a and c");
     assert!(
         matches!(&error, TransferError::Binds { missing, unused } if missing == &["a"] && unused == &["c"]),
         "{error}"
     );
-    let error = query(&database, "SELECT :a::int + nope", &binds(json!({"a": 1})), all).await.expect_err("no column");
+    let error = query(&database, "SELECT :a::int + nope", &binds(&json!({"a": 1})), all).await.expect_err("no column");
     let TransferError::Sql { position, code, .. } = &error else { panic!("{error}") };
     assert_eq!((*position, code.as_deref()), (Some(18), Some("42703")));
-    let error = query(&database, "SELECT :a::int", &binds(json!({"a": true})), all).await.expect_err("no number");
+    let error = query(&database, "SELECT :a::int", &binds(&json!({"a": true})), all).await.expect_err("no number");
     assert!(matches!(error, TransferError::BindType { .. }), "{error}");
-    let error = query(&database, "SELECT :a::text", &binds(json!({"a": "x\0y"})), all).await.expect_err("NUL");
+    let error = query(&database, "SELECT :a::text", &binds(&json!({"a": "x\0y"})), all).await.expect_err("NUL");
     assert!(error.to_string().contains("NUL"), "{error}");
-    let error = query(&database, "SELECT :a::int", &binds(json!({"a": "many"})), all).await.expect_err("no number");
+    let error = query(&database, "SELECT :a::int", &binds(&json!({"a": "many"})), all).await.expect_err("no number");
     assert!(matches!(&error, TransferError::Sql { code: Some(code), .. } if code == "22P02"), "{error}");
     assert!(query(&database, "SELECT 1 AS a, 2 AS a", &none, all).await.is_err(), "one name twice");
     assert!(query(&database, "SELECT 1; SELECT 2", &none, all).await.is_err(), "two statements");
@@ -68,7 +68,7 @@ async fn a_change_of_several_statements_is_one_transaction() {
     let all = StatementOptions::default();
     let sql = "CREATE TABLE t (a int PRIMARY KEY, at timestamptz); INSERT INTO t VALUES (:one, now()), (2, now());
                CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1; $$; UPDATE t SET a = a + 10 WHERE a > :one";
-    let affected = execute(&database, sql, &binds(json!({"one": 1})), all).await.expect("runs");
+    let affected = execute(&database, sql, &binds(&json!({"one": 1})), all).await.expect("runs");
     assert_eq!(affected, 3);
     let broken = "INSERT INTO t VALUES (100, NULL); INSERT INTO t VALUES (100, NULL)";
     let error = execute(&database, broken, &Binds::new(), all).await.expect_err("twice");

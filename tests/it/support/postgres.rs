@@ -47,15 +47,17 @@ impl PrivatePostgres {
             nix::unistd::chown(&folder, Some(user.uid), Some(user.gid)).expect("root may give a folder away");
         }
         let watchdog = [std::process::id().to_string(), data.display().to_string(), folder.display().to_string()];
-        Command::new("setsid")
-            .args(["sh", "-c", WATCHDOG, "piton-pg-watchdog"])
+        // `setsid -f` forks and returns at once; the watchdog itself must outlive this process.
+        let status = Command::new("setsid")
+            .args(["-f", "sh", "-c", WATCHDOG, "piton-pg-watchdog"])
             .args(watchdog)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .expect("sh and setsid are there");
+            .status()
+            .expect("setsid (util-linux) is there");
+        assert!(status.success(), "the watchdog did not start: {status}");
         let data_text = data.display().to_string();
         run(as_server(&binary("initdb"))
             .args(["-D", &data_text, "-U", "postgres", "-A", "trust", "-E", "UTF8"])
