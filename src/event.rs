@@ -248,6 +248,8 @@ pub enum Event {
         /// Why, if said.
         reason: Option<String>,
     },
+    /// The run worked longer than it may; what runs is stopped.
+    RunTimedOut,
     /// The run turned back.
     RollbackStarted {
         /// Why.
@@ -284,6 +286,9 @@ pub enum Event {
         outcome: Outcome,
         /// Milestones that this run established (only with `succeeded`).
         milestones: Vec<Milestone>,
+        /// Milestones that it took back (only with `succeeded`).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        revoked: Vec<Milestone>,
         /// What remains or why, for people.
         note: Option<String>,
     },
@@ -305,6 +310,7 @@ impl Event {
             Self::StepExpired { .. } => "step_expired",
             Self::SkipRequested { .. } => "skip_requested",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::RunTimedOut => "run_timed_out",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::UndoStarted { .. } => "undo_started",
             Self::UndoSucceeded { .. } => "undo_succeeded",
@@ -331,6 +337,7 @@ impl Event {
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
             | Self::CancelRequested { .. }
+            | Self::RunTimedOut
             | Self::RollbackStarted { .. }
             | Self::RunFinished { .. } => None,
         }

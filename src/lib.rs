@@ -10,6 +10,27 @@
 //!
 //! A module uses only modules that stand before it in the list below; `tests/it/architecture.rs` enforces it.
 
-pub mod event;
 pub mod ids;
+
+pub mod event;
+
+pub mod config;
+
+pub mod spec;
+
+pub mod site;
+
+pub mod plan;
+
+pub mod scheduler;
+
 pub mod transfer;
+
+pub mod action;
+
+pub mod journal;
+
+pub mod driver;
+
+#[path = "../examples/lab/mod.rs"]
+pub mod lab;

@@ -1,5 +1,6 @@
-//! The integration tests, one binary: real files, real processes, real servers.
+//! Integration tests: one binary, one module per subject.
 
+mod simulation;
 mod support;
 mod transfer_copy;
 mod transfer_statement;

@@ -1,0 +1,5 @@
+-- Offending rows: active activities of 6.5 without a performance row since `since` (epoch seconds).
+SELECT a.activity_id FROM wfm_activity AS a
+WHERE a.is_active = 1 AND NOT EXISTS (
+  SELECT 1 FROM wfm_perf_item AS p WHERE p.entity_id = a.activity_id AND p.step_start >= :since
+)

@@ -1,0 +1,40 @@
+//! From rendered arguments to the action that they describe.
+
+use super::Action;
+use super::db::{Execute, Query};
+use super::service::{ServiceAction, ServiceVerb};
+use crate::spec::actions::Args;
+
+/// The action of these arguments.
+pub fn action(args: Args) -> Box<dyn Action> {
+    let service = |verb, args: Box<_>| Box::new(ServiceAction { verb, args: *args });
+    match args {
+        Args::Exec(args) => args,
+        Args::ServiceStart(args) => service(ServiceVerb::Start, args),
+        Args::ServiceStop(args) => service(ServiceVerb::Stop, args),
+        Args::ServiceRestart(args) => service(ServiceVerb::Restart, args),
+        Args::ServiceCheck(args) => service(ServiceVerb::Check, args),
+        Args::OptionSet(args) => args,
+        Args::OptionUnset(args) => args,
+        Args::OptionCheck(args) => args,
+        Args::DbExecute(args) => Box::new(Execute(*args)),
+        Args::DbQuery(args) => Box::new(Query(*args)),
+        Args::DbAssert(args) => args,
+        Args::DbMigrate(args) => args,
+        Args::DbCopy(args) => args,
+        Args::DbCompare(args) => args,
+        Args::DbGaps(args) => args,
+        Args::DbWatermark(args) => args,
+        Args::WaitUntil(args) => args,
+        Args::WaitFor(args) => args,
+        Args::WaitBoundary(args) => args,
+        Args::WaitAt(args) => args,
+        Args::Approval(args) => args,
+        Args::Manual(args) => args,
+        Args::FileWrite(args) => args,
+        Args::HttpRequest(args) => args,
+        Args::NotifyWebhook(args) => args,
+        Args::NotifyCommand(args) => args,
+        Args::Runbook(args) => args,
+    }
+}

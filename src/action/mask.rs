@@ -1,0 +1,236 @@
+//! Hides secrets in whatever is recorded or shown: raw, in base64, percent-encoded and escaped for JSON.
+//!
+//! Works on whole texts and on streams, where a secret may lie across the border of two chunks. Knows only the secrets
+//! that it was made with; it never guesses. Called by every action that captures output or reports an error.
+
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+
+/// What stands where a secret stood.
+pub const MASK: &str = "***";
+
+/// Shorter secrets are hidden as they are, but not in their encodings: those would match ordinary text.
+const ENCODED_LENGTH_MIN: usize = 4;
+
+/// Finds secrets and puts [`MASK`] in their place; clones share one automaton.
+#[derive(Clone, Default)]
+pub struct Masker {
+    automaton: Option<Arc<AhoCorasick>>,
+    longest: usize,
+}
+
+impl std::fmt::Debug for Masker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Masker").field("armed", &self.automaton.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Masker {
+    /// Hides these secrets; empty ones are ignored.
+    pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
+        let mut forms: Vec<Vec<u8>> = secrets.into_iter().flat_map(|secret| forms(secret.as_ref())).collect();
+        forms.sort();
+        forms.dedup();
+        if forms.is_empty() {
+            return Self::default();
+        }
+        let longest = forms.iter().map(Vec::len).max().unwrap_or(0);
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&forms)
+            .expect("a few short secrets never exceed the automaton's limits");
+        Self { automaton: Some(Arc::new(automaton)), longest }
+    }
+
+    /// The text without secrets.
+    pub fn text(&self, text: &str) -> String {
+        match &self.automaton {
+            None => text.to_owned(),
+            Some(automaton) => {
+                let mut out = String::with_capacity(text.len());
+                automaton.replace_all_with(text, &mut out, |_, _, out| {
+                    out.push_str(MASK);
+                    true
+                });
+                out
+            }
+        }
+    }
+
+    /// The value without secrets in any of its texts and keys.
+    pub fn json(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(&text)),
+            Value::Array(items) => Value::Array(items.into_iter().map(|item| self.json(item)).collect()),
+            Value::Object(fields) => {
+                Value::Object(fields.into_iter().map(|(key, value)| (self.text(&key), self.json(value))).collect())
+            }
+            Value::Number(number) => {
+                let text = number.to_string();
+                if self.text(&text) == text { Value::Number(number) } else { Value::String(self.text(&text)) }
+            }
+            Value::Null | Value::Bool(_) => value,
+        }
+    }
+
+    /// Starts on a stream.
+    pub fn stream(&self) -> MaskStream {
+        MaskStream { masker: self.clone(), held: Vec::new() }
+    }
+}
+
+/// Masks a stream chunk by chunk; holds back as many bytes as a secret could still need.
+#[derive(Debug)]
+pub struct MaskStream {
+    masker: Masker,
+    held: Vec<u8>,
+}
+
+impl MaskStream {
+    /// Takes the next bytes and gives those that are safe to show.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(bytes);
+        let safe = (self.held.len() + 1).saturating_sub(self.masker.longest.max(1));
+        self.release(safe)
+    }
+
+    /// Gives what was held back; the stream is over.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.release(self.held.len())
+    }
+
+    /// Gives the held bytes before `safe`; a secret that starts before it goes as a whole.
+    fn release(&mut self, safe: usize) -> Vec<u8> {
+        let Some(automaton) = self.masker.automaton.clone() else { return std::mem::take(&mut self.held) };
+        let mut out = Vec::with_capacity(safe);
+        let mut at = 0;
+        for found in automaton.find_iter(&self.held) {
+            if found.start() >= safe {
+                break;
+            }
+            out.extend_from_slice(&self.held[at..found.start()]);
+            out.extend_from_slice(MASK.as_bytes());
+            at = found.end();
+        }
+        if at < safe {
+            out.extend_from_slice(&self.held[at..safe]);
+            at = safe;
+        }
+        self.held.drain(..at);
+        out
+    }
+}
+
+/// Every form in which a secret may turn up.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    if secret.is_empty() {
+        return Vec::new();
+    }
+    let mut forms = vec![secret.as_bytes().to_vec()];
+    // What a shell or a file adds or drops at the end is no part of the secret.
+    let trimmed = secret.trim();
+    if !trimmed.is_empty() && trimmed != secret {
+        forms.push(trimmed.as_bytes().to_vec());
+    }
+    if secret.len() < ENCODED_LENGTH_MIN {
+        return forms;
+    }
+    for offset in 0..3 {
+        forms.push(base64_inside(&STANDARD_NO_PAD, secret.as_bytes(), offset));
+        forms.push(base64_inside(&URL_SAFE_NO_PAD, secret.as_bytes(), offset));
+    }
+    for upper in [true, false] {
+        for plus in [true, false] {
+            forms.push(percent_encoded(secret, upper, plus));
+        }
+    }
+    let json = Value::from(secret).to_string();
+    forms.push(json.as_bytes()[1..json.len() - 1].to_vec());
+    forms
+}
+
+/// The characters of base64 that `secret` alone decides when it starts `offset` bytes into a group of three.
+fn base64_inside(engine: &impl base64::Engine, secret: &[u8], offset: usize) -> Vec<u8> {
+    let mut padded = vec![0; offset];
+    padded.extend_from_slice(secret);
+    let text = engine.encode(&padded);
+    let first = (offset * 8).div_ceil(6);
+    let end = padded.len() * 8 / 6;
+    text.as_bytes()[first..end].to_vec()
+}
+
+fn percent_encoded(secret: &str, upper: bool, space_as_plus: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    for byte in secret.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte);
+        } else if byte == b' ' && space_as_plus {
+            out.push(b'+');
+        } else {
+            let hex = if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") };
+            out.extend_from_slice(hex.as_bytes());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &str = "p@ss \"wörd/1";
+
+    #[test]
+    fn every_form_of_a_secret_is_hidden() {
+        let masker = Masker::new([SECRET]);
+        assert_eq!(masker.text(&format!("say {SECRET}!")), "say ***!");
+        assert_eq!(masker.text("x=p%40ss%20%22w%C3%B6rd%2F1&"), "x=***&");
+        assert_eq!(masker.text("x=p%40ss+%22w%c3%b6rd%2f1&"), "x=***&");
+        assert_eq!(masker.text(&json!({ "k": SECRET }).to_string()), r#"{"k":"***"}"#);
+        for lead in ["", "a", "ab", "abc"] {
+            let encoded = STANDARD.encode(format!("{lead}{SECRET} and more"));
+            assert!(masker.text(&encoded).contains(MASK), "{lead}: {encoded}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_searched_everywhere() {
+        let masker = Masker::new(["hunter2", "4711"]);
+        let value = json!({ "hunter2": ["a hunter2", 4711, 1, null] });
+        assert_eq!(masker.json(value), json!({ "***": ["a ***", "***", 1, null] }));
+    }
+
+    #[test]
+    fn no_secrets_change_nothing() {
+        let masker = Masker::new([""]);
+        assert_eq!(masker.text("plain"), "plain");
+        assert_eq!(masker.stream().push(b"plain"), b"plain");
+    }
+
+    proptest! {
+        #[test]
+        fn chunk_borders_make_no_difference(cuts in prop::collection::vec(0_usize..60, 0..6)) {
+            let masker = Masker::new(["topsecret", "secretary", "et"]);
+            let text = b"a topsecretary met a secretary; topsecrettopsecret e t topsecre".as_slice();
+            let mut cuts: Vec<usize> = cuts;
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let mut stream = masker.stream();
+            let mut seen = Vec::new();
+            for pair in cuts.windows(2) {
+                seen.extend(stream.push(&text[pair[0]..pair[1]]));
+            }
+            seen.extend(stream.finish());
+            let whole = masker.text(std::str::from_utf8(text).expect("ASCII"));
+            prop_assert_eq!(String::from_utf8_lossy(&seen), whole);
+        }
+    }
+}

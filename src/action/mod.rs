@@ -1,0 +1,163 @@
+//! What a step does. An action knows nothing of scheduling; it looks, acts, says what it found and how to go back.
+//!
+//! After a failure it says what it knows: nothing was changed ([`Effect::None`]), or it cannot tell
+//! ([`Effect::Unknown`]). Called by the driver only.
+
+pub mod build;
+pub mod databases;
+mod db;
+mod db_copy;
+mod db_series;
+pub mod exec;
+pub mod mask;
+mod pending;
+mod people;
+pub mod process;
+mod runbook;
+pub mod service;
+mod wait_until;
+
+mod durable;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{Effect, Finding, Outcome, Outputs};
+use crate::ids::{Actor, RunId, StepId};
+use crate::plan::Files;
+use crate::site::LoadedSite;
+
+/// What an action can do. Arguments are part of the implementing value, already rendered.
+#[async_trait]
+pub trait Action: Send + Sync {
+    /// Looks at the world before the first change. Kept durably before `run`; needed to undo and to probe.
+    async fn before(&self, _cx: &Context) -> Result<Value, Failure> {
+        Ok(Value::Null)
+    }
+
+    /// Does the work.
+    async fn run(&self, cx: &Context, before: &Value) -> Result<Outputs, Failure>;
+
+    /// Says what became of an attempt whose result is unknown.
+    async fn probe(&self, _cx: &Context, _before: &Value) -> Finding {
+        Finding::Unknown
+    }
+
+    /// Goes back to `before`. Must be safe to repeat.
+    async fn undo(&self, _cx: &Context, _before: &Value) -> Result<(), Failure> {
+        Err(Failure::harmless("this action has no inverse"))
+    }
+
+    /// Says what `run` would change, without changing anything.
+    async fn preview(&self, _cx: &Context) -> Preview {
+        Preview::Unknown("the action cannot tell beforehand".into())
+    }
+}
+
+/// An action that did not do its work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// What went wrong, for people.
+    pub error: String,
+    /// Whether the world may have changed.
+    pub effect: Effect,
+    /// Whether trying again can help.
+    pub retryable: bool,
+}
+
+impl Failure {
+    /// A failure that changed nothing and may pass.
+    pub fn harmless(error: impl Into<String>) -> Self {
+        Self { error: error.into(), effect: Effect::None, retryable: true }
+    }
+
+    /// A failure that changed nothing and will not pass by itself.
+    pub fn permanent(error: impl Into<String>) -> Self {
+        Self { error: error.into(), effect: Effect::None, retryable: false }
+    }
+
+    /// A failure behind which the world may have changed.
+    pub fn unknown(error: impl Into<String>) -> Self {
+        Self { error: error.into(), effect: Effect::Unknown, retryable: true }
+    }
+}
+
+/// What an action would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preview {
+    /// Something; in a few words.
+    WillChange(String),
+    /// Nothing; why.
+    NoChange(String),
+    /// It cannot be told; why.
+    Unknown(String),
+}
+
+/// How far a long action has come; shown, never stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// What is being done, for instance the table.
+    pub what: String,
+    /// Units done.
+    pub done: u64,
+    /// Units in all, if known.
+    pub total: Option<u64>,
+    /// Units per second.
+    pub per_second: f64,
+}
+
+/// Where progress goes.
+pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What an action gets to work with.
+#[derive(Clone)]
+pub struct Context {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// Who started the run.
+    pub actor: Actor,
+    /// The site.
+    pub site: LoadedSite,
+    /// Folder that Piton keeps its own state in: service states, evidence.
+    pub state_dir: PathBuf,
+    /// Folder of the runbook; relative paths start here.
+    pub base: PathBuf,
+    /// Cancelled when the attempt must end: stop what was started, then return.
+    pub cancel: CancellationToken,
+    /// Where progress goes.
+    pub progress: ProgressSink,
+    /// Texts of the files that the runbook names, as they were when the plan was made.
+    pub files: Arc<Files>,
+    /// Starts runs of other runbooks.
+    pub children: Arc<dyn RunChild>,
+    /// Opens databases of the site once per run.
+    pub databases: databases::Databases,
+    /// Hides secrets in whatever is recorded or shown.
+    pub masker: mask::Masker,
+}
+
+/// Runs other runbooks; the driver's side of the `runbook` action.
+#[async_trait]
+pub trait RunChild: Send + Sync {
+    /// Starts the child run of this step, or takes it up again where it was.
+    async fn run_child(
+        &self,
+        parent: &RunId,
+        step: &StepId,
+        runbook: &Path,
+        params: &BTreeMap<String, Value>,
+        cancel: CancellationToken,
+    ) -> Result<(RunId, Outcome), Failure>;
+}

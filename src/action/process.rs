@@ -1,0 +1,314 @@
+//! Runs one command to its end: own session, bounded memory, no orphans, secrets hidden.
+//!
+//! Refuses to wait for ever: when the command is over, or must end, its whole process group goes with it. A process that
+//! left the session by itself (a daemon) is out of reach. Called by `exec`, control commands, readiness checks and
+//! notifications.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::mask::{MaskStream, Masker};
+
+/// Variables that a command inherits; all others must be said.
+pub const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"];
+
+/// From the polite signal to the one that cannot be refused.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the pipes of a finished command are still read when a process outside its group holds them.
+const PIPE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes kept of the beginning and of the end of a stream each.
+pub const KEPT: usize = 64 * 1024;
+
+/// What becomes of processes that a command leaves behind in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    /// They are killed.
+    Kill,
+    /// They stay: starting something is what the command is for. Killed all the same after a cancel.
+    Keep,
+}
+
+/// A command to run.
+#[derive(Debug, Clone)]
+pub(crate) struct CommandLine {
+    /// Program and arguments.
+    pub(crate) argv: Vec<String>,
+    /// Variables on top of [`INHERITED`].
+    pub(crate) env: BTreeMap<String, String>,
+    /// Folder to run in.
+    pub(crate) cwd: PathBuf,
+    /// Text for standard input; nothing is an empty input.
+    pub(crate) stdin: Option<String>,
+    /// What becomes of what it leaves behind.
+    pub(crate) leftovers: Leftovers,
+}
+
+impl CommandLine {
+    /// A command without extras, run in `folder`.
+    pub(crate) fn new(argv: &[String], folder: &Path) -> Self {
+        Self {
+            argv: argv.to_vec(),
+            env: BTreeMap::new(),
+            cwd: folder.to_path_buf(),
+            stdin: None,
+            leftovers: Leftovers::Kill,
+        }
+    }
+
+    /// The program as people know it.
+    pub(crate) fn program(&self) -> &str {
+        self.argv.first().map_or("", String::as_str)
+    }
+}
+
+/// A command that could not be started; nothing happened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start `{program}`: {source}")]
+pub(crate) struct NotStarted {
+    program: String,
+    source: std::io::Error,
+}
+
+impl NotStarted {
+    /// Whether it may start another time.
+    pub(crate) fn may_pass(&self) -> bool {
+        use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+        !matches!(self.source.kind(), NotFound | PermissionDenied | InvalidInput)
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Its exit status.
+    pub(crate) status: ExitStatus,
+    /// What it printed.
+    pub(crate) stdout: Captured,
+    /// What it complained about.
+    pub(crate) stderr: Captured,
+    /// Whether it was told to end.
+    pub(crate) cancelled: bool,
+}
+
+impl Finished {
+    /// How it ended, with the last lines of its complaint, for an error message.
+    pub(crate) fn describe(&self) -> String {
+        let end = match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => {
+                let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |s| s.as_str().to_owned());
+                format!("killed by {name}")
+            }
+            (None, None) => "no exit code".to_owned(),
+        };
+        let end = if self.cancelled { format!("stopped ({end})") } else { end };
+        let complaint = [&self.stderr, &self.stdout].into_iter().map(|c| c.last_lines(5)).find(|text| !text.is_empty());
+        match complaint {
+            Some(text) => format!("{end}: {text}"),
+            None => end,
+        }
+    }
+}
+
+/// The beginning and the end of a stream; the middle is only counted.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    mask: Option<MaskStream>,
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    raw: Vec<u8>,
+    total: u64,
+}
+
+impl Captured {
+    fn new(masker: &Masker) -> Self {
+        Self { mask: Some(masker.stream()), head: Vec::new(), tail: VecDeque::new(), raw: Vec::new(), total: 0 }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        if self.raw.len() <= 2 * KEPT {
+            self.raw.extend_from_slice(&bytes[..bytes.len().min(2 * KEPT + 1 - self.raw.len())]);
+        }
+        if let Some(mask) = &mut self.mask {
+            let shown = mask.push(bytes);
+            self.keep(&shown);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(mask) = self.mask.take() {
+            let rest = mask.finish();
+            self.keep(&rest);
+        }
+    }
+
+    fn keep(&mut self, shown: &[u8]) {
+        let room = (KEPT - self.head.len()).min(shown.len());
+        self.head.extend_from_slice(&shown[..room]);
+        self.tail.extend(&shown[room..]);
+        let over = self.tail.len().saturating_sub(KEPT);
+        self.tail.drain(..over);
+    }
+
+    /// Everything that was printed, with its secrets; nothing when it was more than is kept.
+    pub(crate) fn raw(&self) -> Option<String> {
+        (self.raw.len() <= 2 * KEPT).then(|| String::from_utf8_lossy(&self.raw).into_owned())
+    }
+
+    /// Bytes printed in all.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// What is kept, without secrets; a gap says how much is missing.
+    pub(crate) fn text(&self) -> String {
+        let mut bytes = self.head.clone();
+        let missing = self.total.saturating_sub((self.head.len() + self.tail.len()) as u64);
+        if missing > 0 && self.tail.len() == KEPT {
+            bytes.extend_from_slice(format!("\n[... {missing} bytes left out ...]\n").as_bytes());
+        }
+        let (front, back) = self.tail.as_slices();
+        bytes.extend_from_slice(front);
+        bytes.extend_from_slice(back);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The last lines that are not empty, without secrets, joined by ` | `.
+    pub(crate) fn last_lines(&self, count: usize) -> String {
+        let text = self.text();
+        let mut lines: Vec<&str> = text.lines().rev().map(str::trim).filter(|l| !l.is_empty()).take(count).collect();
+        lines.reverse();
+        let joined: String = lines.join(" | ").chars().filter(|c| !c.is_control()).collect();
+        match joined.char_indices().rev().nth(999) {
+            Some((cut, _)) if cut > 0 => format!("...{}", &joined[cut..]),
+            _ => joined,
+        }
+    }
+}
+
+/// Kills a process group when the future that watches it is dropped.
+struct GroupGuard(Option<Pid>);
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            signal_group(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Sends a signal to a group; one that is gone needs none.
+pub(crate) fn signal_group(group: Pid, signal: Signal) {
+    if let Err(error) = killpg(group, signal)
+        && error != nix::errno::Errno::ESRCH
+    {
+        tracing::warn!(group = group.as_raw(), %signal, %error, "signal not delivered");
+    }
+}
+
+/// A tokio command with the minimal environment; a program with a relative path is looked up from `cwd`.
+pub(crate) fn prepared(line: &CommandLine) -> CommandWrap {
+    let program = line.program();
+    let path = if program.contains('/') { line.cwd.join(program) } else { PathBuf::from(program) };
+    CommandWrap::with_new(path, |command| {
+        command.args(line.argv.get(1..).unwrap_or_default()).current_dir(&line.cwd).env_clear();
+        for name in INHERITED {
+            if let Some(value) = crate::config::variable(name) {
+                command.env(name, value);
+            }
+        }
+        command.envs(&line.env);
+    })
+}
+
+/// Runs the command to its end; after a cancel it gets [`GRACE`] to end by itself.
+///
+/// # Errors
+/// Only when it could not be started at all.
+pub(crate) async fn run(
+    line: &CommandLine,
+    cancel: &CancellationToken,
+    masker: &Masker,
+) -> Result<Finished, NotStarted> {
+    let fail = |source| NotStarted { program: masker.text(line.program()), source };
+    let mut command = prepared(line);
+    command.command_mut().stdin(if line.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.command_mut().stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.wrap(ProcessSession).spawn().map_err(fail)?;
+    let group = group_of(child.as_ref()).map_err(fail)?;
+    let mut guard = GroupGuard(Some(group));
+
+    let (mut stdout, mut stderr) = (Captured::new(masker), Captured::new(masker));
+    let (out, err, input) = (child.stdout().take(), child.stderr().take(), child.stdin().take());
+    let text = line.stdin.clone().unwrap_or_default();
+    let mut cancelled = false;
+    let status = {
+        let feed = async move {
+            if let Some(mut input) = input {
+                // A command need not read its input; a closed pipe is its choice.
+                let _ = input.write_all(text.as_bytes()).await;
+            }
+        };
+        let pipes = async { tokio::join!(drain(out, &mut stdout), drain(err, &mut stderr), feed) };
+        tokio::pin!(pipes);
+        let mut piping = true;
+        let mut kill_at: Option<Instant> = None;
+        // The leader alone is waited for here: what it leaves behind is ended below.
+        let status = loop {
+            let deadline = kill_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                status = child.inner_mut().wait() => break status,
+                _ = &mut pipes, if piping => piping = false,
+                () = cancel.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    signal_group(group, Signal::SIGTERM);
+                    kill_at = Some(Instant::now() + GRACE);
+                }
+                () = tokio::time::sleep_until(deadline), if kill_at.is_some() => {
+                    signal_group(group, Signal::SIGKILL);
+                    kill_at = None;
+                }
+            }
+        };
+        if line.leftovers == Leftovers::Kill || cancelled {
+            signal_group(group, Signal::SIGKILL);
+        }
+        guard.0 = None;
+        if piping {
+            let patience = if line.leftovers == Leftovers::Keep { Duration::from_millis(200) } else { PIPE_PATIENCE };
+            let _ = tokio::time::timeout(patience, &mut pipes).await;
+        }
+        status
+    };
+    stdout.finish();
+    stderr.finish();
+    let status = status.map_err(fail)?;
+    Ok(Finished { status, stdout, stderr, cancelled })
+}
+
+/// The group that a fresh child leads.
+pub(crate) fn group_of(child: &dyn ChildWrapper) -> Result<Pid, std::io::Error> {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    pid.map(Pid::from_raw).ok_or_else(|| std::io::Error::other("the child has no process id"))
+}
+
+async fn drain(pipe: Option<impl AsyncRead + Unpin>, into: &mut Captured) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        into.push(&buffer[..count]);
+    }
+}

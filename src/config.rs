@@ -1,0 +1,43 @@
+//! What the process is told from outside the runbook: environment, user, host. The only place that reads them.
+
+use std::path::{Path, PathBuf};
+
+use crate::ids::Actor;
+
+/// The value of an environment variable, if it is set to UTF-8 text.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The current time. Everything below the driver gets it as a value.
+pub fn now() -> jiff::Timestamp {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_millisecond(now.as_millisecond()).expect("a time that was just read is in range")
+}
+
+/// Name of this host.
+pub fn host() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".into())
+}
+
+/// The user of this process as the system knows it; behind `sudo`, the person who called it.
+pub fn local_user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    let user = user.unwrap_or_else(|| nix::unistd::getuid().to_string());
+    match variable("SUDO_USER") {
+        Some(caller) if user == "root" => caller,
+        _ => user,
+    }
+}
+
+/// Who acts: the person named by `--as`, or the local user.
+pub fn actor(named: Option<&str>) -> Actor {
+    Actor::new(named.map_or_else(local_user, str::to_owned))
+}
+
+/// The store when nothing else is said: `.piton/piton.db` in the nearest folder above `start` that has one or is a
+/// project (`.git`), else in `start`.
+pub fn default_store(start: &Path) -> PathBuf {
+    let marked = start.ancestors().find(|folder| folder.join(".piton").is_dir() || folder.join(".git").exists());
+    marked.unwrap_or(start).join(".piton").join("piton.db")
+}

@@ -1,0 +1,168 @@
+//! One attempt: its arguments, the look before, the work, the postcondition, within its time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::scope::{self, Scope};
+use crate::action::{Action, Context, Failure, build};
+use crate::event::{Finding, Outputs};
+use crate::plan::{Plan, PlanStep, render_action};
+use crate::spec::actions::ActionSpec;
+use crate::spec::runbook::Undo;
+
+/// How long an action may take to stop after it was told to.
+const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// An attempt that is ready to be recorded and run.
+pub struct Prepared {
+    /// The action with its arguments.
+    pub action: Box<dyn Action>,
+    /// What the journal keeps of the arguments.
+    pub input: Json,
+    /// What the action saw before the first change.
+    pub before: Json,
+    /// What templates see.
+    pub scope: Scope,
+}
+
+/// What came out of preparing a step.
+pub enum Ready {
+    /// Its condition is false.
+    Skip,
+    /// It can start.
+    Go(Box<Prepared>),
+    /// It cannot; nothing was changed.
+    Fail(Failure),
+}
+
+/// The action of `spec`, rendered.
+pub fn make(plan: &Plan, spec: &ActionSpec, scope: &Scope) -> Result<(Box<dyn Action>, Json), Failure> {
+    let rendered = render_action(spec, &plan.source, &scope.full, &scope.masked)
+        .map_err(|error| Failure::permanent(error.to_string()))?;
+    Ok((build::action(rendered.args), rendered.input))
+}
+
+/// Evaluates the condition, renders the arguments and lets the action look at the world.
+pub async fn prepare(
+    plan: &Plan,
+    step: &PlanStep,
+    cx: &Context,
+    scope: Scope,
+    check_when: bool,
+    first_before: Option<Json>,
+) -> Ready {
+    if check_when && let Some(when) = &step.when {
+        match when.evaluate(&scope.full) {
+            Ok(Json::Bool(true)) => {}
+            Ok(Json::Bool(false)) => return Ready::Skip,
+            Ok(other) => {
+                let error = format!("`when` yields `{other}`, not true or false: `{}`", when.text);
+                return Ready::Fail(Failure::permanent(error));
+            }
+            Err(error) => return Ready::Fail(Failure::permanent(format!("`when` (`{}`): {error}", when.text))),
+        }
+    }
+    let (action, input) = match make(plan, &step.action, &scope) {
+        Ok(made) => made,
+        Err(failure) => return Ready::Fail(failure),
+    };
+    let before = match first_before.filter(|before| !before.is_null()) {
+        Some(before) => before,
+        None => match action.before(cx).await {
+            Ok(before) => before,
+            Err(failure) => return Ready::Fail(failure),
+        },
+    };
+    Ready::Go(Box::new(Prepared { action, input, before, scope }))
+}
+
+/// Does the work of a prepared attempt and checks its postcondition.
+pub async fn run(plan: Arc<Plan>, step: PlanStep, cx: Context, prepared: Prepared) -> Result<Outputs, Failure> {
+    let limit = step.timeout.map(crate::spec::values::Millis::duration);
+    let work = async {
+        let outputs = prepared.action.run(&cx, &prepared.before).await?;
+        let outputs = scope::named_outputs(&step, &prepared.scope.full, outputs)?;
+        if let Some(verify) = &step.verify {
+            self::verify(&plan, verify, &cx, &prepared.scope, &outputs).await?;
+        }
+        Ok(outputs)
+    };
+    within(limit, &cx, work).await
+}
+
+async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, outputs: &Outputs) -> Result<(), Failure> {
+    let with_outputs = |scope: &Json| {
+        let mut scope = scope.clone();
+        scope["outputs"] = json!(outputs);
+        scope
+    };
+    let scope = Scope { full: with_outputs(&scope.full), masked: with_outputs(&scope.masked) };
+    let wrong = |failure: Failure| Failure::unknown(format!("verify `{}`: {}", spec.kind.key(), failure.error));
+    let (action, _) = make(plan, spec, &scope).map_err(wrong)?;
+    let before = action.before(cx).await.map_err(wrong)?;
+    action.run(cx, &before).await.map(|_| ()).map_err(wrong)
+}
+
+/// Runs `work`; tells it to stop when its time is over or the run is cancelled, and gives it a moment to do so.
+async fn within<T>(
+    limit: Option<Duration>,
+    cx: &Context,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::pin!(work);
+    let timer = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let cut = tokio::select! {
+        result = &mut work => return result,
+        () = timer => format!("took longer than its timeout of {}", humane(limit)),
+        () = cx.cancel.cancelled() => "was cancelled".to_owned(),
+    };
+    cx.cancel.cancel();
+    match tokio::time::timeout(STOP_GRACE, work).await {
+        Ok(Ok(outputs)) => Ok(outputs),
+        Ok(Err(failure)) => Err(Failure { error: format!("the attempt {cut}: {}", failure.error), ..failure }),
+        Err(_) => Err(Failure::unknown(format!("the attempt {cut} and did not stop in time"))),
+    }
+}
+
+fn humane(limit: Option<Duration>) -> String {
+    let ms = limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    crate::spec::values::Millis(ms).to_string()
+}
+
+/// Looks up what became of an attempt in doubt.
+pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, before: &Json) -> Finding {
+    match make(plan, &step.action, &scope) {
+        Ok((action, _)) => match action.probe(cx, before).await {
+            Finding::Done(outputs) => match scope::named_outputs(step, &scope.full, outputs) {
+                Ok(outputs) => Finding::Done(outputs),
+                Err(_) => Finding::Unknown,
+            },
+            other @ (Finding::NotDone | Finding::Unknown) => other,
+        },
+        Err(_) => Finding::Unknown,
+    }
+}
+
+/// Goes back to where the step began.
+pub async fn undo(plan: Arc<Plan>, step: PlanStep, cx: Context, scope: Scope, before: Json) -> Result<(), Failure> {
+    let limit = step.timeout.map(crate::spec::values::Millis::duration);
+    let work = async {
+        match &step.undo {
+            Some(Undo::Auto(_)) => make(&plan, &step.action, &scope)?.0.undo(&cx, &before).await,
+            Some(Undo::Action(spec)) => {
+                let (action, _) = make(&plan, spec, &scope)?;
+                let before = action.before(&cx).await?;
+                action.run(&cx, &before).await.map(|_| ())
+            }
+            None => Ok(()),
+        }
+    };
+    within(limit, &cx, work).await
+}

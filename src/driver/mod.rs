@@ -1,0 +1,229 @@
+//! The driver: the only place that starts tasks and reads the clock while a run is under way.
+//!
+//! One door for facts: refuse before it is durable, durable before it is true for anybody else, true before it is
+//! shown. A start is recorded before its action runs. A journal that cannot be written stops the run, resumable; it
+//! never goes on unrecorded. `docs/design/driver.md` tells the whole loop.
+
+mod attempt;
+mod child;
+mod outside;
+mod scope;
+mod session;
+mod turn;
+mod workflow;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::action::Progress;
+use crate::event::{Event, Outcome, Record};
+use crate::ids::{Actor, Milestone, RunId, StepId};
+use crate::journal::{AppendError, Journal, JournalError, LeaseError, Owner};
+use crate::plan::{Plan, PlanError};
+use crate::scheduler::State;
+
+pub use outside::{Told, read, say};
+
+/// Length of a driver's lease on a run; renewed at a third of it.
+const LEASE: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+
+/// Why a run did not start or stopped without an outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The journal could not be read or written. The run can be resumed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A fact could not be recorded. The run can be resumed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// Another driver has the run.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The plan cannot be made again.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The site lacks a fact that another runbook establishes.
+    #[error("milestone `{milestone}` is not established on site `{site}`; run the runbook that achieves it first")]
+    Milestone {
+        /// Which.
+        milestone: Milestone,
+        /// Where.
+        site: String,
+    },
+    /// The plan of a run is not what it was.
+    #[error(
+        "the run was started with plan {then}, but what the journal kept makes {now}; was it written by another version?"
+    )]
+    Digest {
+        /// At the start.
+        then: String,
+        /// Now.
+        now: String,
+    },
+    /// What a person said cannot be true.
+    #[error("{0}")]
+    Refused(String),
+    /// The run is over for good.
+    #[error("run `{run}` is over ({outcome}); start a new one")]
+    Over {
+        /// Which.
+        run: RunId,
+        /// How it ended.
+        outcome: String,
+    },
+    /// The journal of the run does not hang together.
+    #[error("the journal of this run does not hang together: {0}")]
+    Broken(String),
+    /// The process cannot tell who it is.
+    #[error("this process cannot be identified: {0}")]
+    Identity(#[from] std::io::Error),
+}
+
+/// Sees a run as it goes; can never slow or fail it.
+pub trait Observer: Send + Sync {
+    /// A fact that is durable, and the state behind it.
+    fn record(&self, record: &Record, state: &State);
+
+    /// How far a running step has come.
+    fn progress(&self, _step: &StepId, _progress: &Progress) {}
+}
+
+/// Sees nothing.
+#[derive(Debug)]
+pub struct Blind;
+
+impl Observer for Blind {
+    fn record(&self, _: &Record, _: &State) {}
+}
+
+/// How to drive.
+#[derive(Clone)]
+pub struct Options {
+    /// Who acts.
+    pub by: Actor,
+    /// Folder for Piton's own state.
+    pub state_dir: PathBuf,
+    /// Keeps waiting for people instead of resting.
+    pub wait: bool,
+    /// Cancelled once: finish what runs and rest. See `stop_now`.
+    pub stop: CancellationToken,
+    /// Cancelled as well: end the running attempts.
+    pub stop_now: CancellationToken,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+    /// The run and step that started this one.
+    pub parent: Option<(RunId, StepId)>,
+}
+
+impl Options {
+    /// Options for a driver that nobody watches.
+    pub fn new(by: Actor, state_dir: PathBuf) -> Self {
+        Self {
+            by,
+            state_dir,
+            wait: false,
+            stop: CancellationToken::new(),
+            stop_now: CancellationToken::new(),
+            observer: Arc::new(Blind),
+            parent: None,
+        }
+    }
+}
+
+/// How a run ended or why it rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The run.
+    pub run: RunId,
+    /// How.
+    pub outcome: Outcome,
+    /// What remains or why.
+    pub note: Option<String>,
+}
+
+/// Starts a run of `plan` and drives it until it ends or rests.
+///
+/// # Errors
+/// Before anything is recorded: a milestone, a lock or the id is not to be had. Later: the journal failed.
+pub async fn start(plan: Plan, journal: &Journal, run: RunId, options: Options) -> Result<Ended, DriverError> {
+    begin(&plan, journal, &run, &options).await?;
+    drive(plan, journal, run, options, false).await
+}
+
+/// Records the start of a run without driving it.
+///
+/// # Errors
+/// As [`start`].
+pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<(), DriverError> {
+    let established = journal.milestones(&plan.site.site.name).await?;
+    if let Some(missing) = plan.milestones.iter().find(|wanted| established.iter().all(|(name, _, _)| name != *wanted))
+    {
+        return Err(DriverError::Milestone { milestone: missing.clone(), site: plan.site.site.name.clone() });
+    }
+    let source = serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?;
+    let started = Event::RunStarted {
+        runbook: plan.name.clone(),
+        version: plan.version.clone(),
+        digest: plan.digest.clone(),
+        site: plan.site.site.name.clone(),
+        by: options.by.clone(),
+        params: plan.params.clone(),
+        piton: env!("CARGO_PKG_VERSION").to_owned(),
+        source,
+        parent: options.parent.clone(),
+    };
+    journal.create(run, crate::config::now(), &started, &plan.locks).await?;
+    Ok(())
+}
+
+/// Takes a run up again and drives it until it ends or rests.
+///
+/// # Errors
+/// When it is over for good, another driver has it, or the journal fails.
+pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<Ended, DriverError> {
+    let told = read(journal, &run).await?;
+    if let Some(outcome) = told.state.outcome().filter(|outcome| outcome.is_final()) {
+        let outcome =
+            serde_json::to_value(outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        return Err(DriverError::Over { run, outcome });
+    }
+    drive(told.plan, journal, run, options, true).await
+}
+
+async fn drive(
+    plan: Plan,
+    journal: &Journal,
+    run: RunId,
+    options: Options,
+    resumed: bool,
+) -> Result<Ended, DriverError> {
+    let owner = Owner::this_process()?;
+    let generation = journal.claim(&run, &owner, crate::config::now(), LEASE).await?;
+    let lost = CancellationToken::new();
+    let renewal = tokio::spawn(keep_lease(journal.clone(), run.clone(), generation, lost.clone()));
+    let driver = owner.to_string();
+    let mut session = session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost).await?;
+    let result = session.drive(resumed.then_some(driver)).await;
+    session.close().await;
+    renewal.abort();
+    if result.is_ok() {
+        journal.release(&run, generation).await?;
+    }
+    result
+}
+
+/// Renews the lease until it is lost; then tells the session, which can no longer record anything anyway.
+async fn keep_lease(journal: Journal, run: RunId, generation: u64, lost: CancellationToken) {
+    let third = std::time::Duration::from_secs(10);
+    loop {
+        tokio::time::sleep(third).await;
+        let until = crate::config::now().checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
+        if let Err(error) = journal.renew(&run, generation, until).await {
+            tracing::error!(%run, %error, "the lease is lost");
+            lost.cancel();
+            return;
+        }
+    }
+}

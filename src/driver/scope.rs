@@ -1,0 +1,194 @@
+//! What templates and expressions of a step see. Only the steps that are named are put in, so that the cost of a step
+//! does not grow with the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value as Json, json};
+
+use crate::action::Failure;
+use crate::action::mask::Masker;
+use crate::event::Outputs;
+use crate::plan::{Plan, PlanStep};
+use crate::scheduler::{State, StepState};
+use crate::site::SecretSource;
+use crate::spec::reference::{Reference, template_references};
+use crate::spec::runbook::{ParamType, Undo};
+use crate::spec::yaml::{Node, Value};
+
+/// Facts about the run itself.
+#[derive(Debug, Clone)]
+pub struct RunFacts {
+    /// Its id.
+    pub id: String,
+    /// Who started it.
+    pub starter: String,
+    /// When, RFC 3339.
+    pub started_at: String,
+}
+
+/// A scope with secrets and the same with `***` in their place.
+pub struct Scope {
+    /// For running.
+    pub full: Json,
+    /// For the journal.
+    pub masked: Json,
+}
+
+/// Every name that the step uses anywhere.
+fn references(step: &PlanStep) -> Vec<Reference> {
+    let mut found = Vec::new();
+    let undo = match &step.undo {
+        Some(Undo::Action(action)) => Some(action),
+        Some(Undo::Auto(_)) | None => None,
+    };
+    for action in std::iter::once(&step.action).chain(step.verify.as_ref()).chain(undo) {
+        collect(&action.args, &mut found);
+    }
+    for expression in step.when.iter().chain(step.outputs.values()) {
+        found.extend(expression.references());
+    }
+    found
+}
+
+fn collect(node: &Node, found: &mut Vec<Reference>) {
+    match &node.value {
+        Value::Text(text) => found.extend(template_references(text).unwrap_or_default()),
+        Value::List(items) => items.iter().for_each(|item| collect(item, found)),
+        Value::Map(pairs) => pairs.iter().for_each(|(_, child)| collect(child, found)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) => {}
+    }
+}
+
+/// A scope before secrets are put in; gathered without waiting, so that the state need not be copied.
+pub struct Gathered {
+    scope: Json,
+    references: Vec<Reference>,
+}
+
+/// What the step sees, but for secrets.
+pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> Gathered {
+    let references = references(step);
+    let mut scope =
+        json!({ "params": plan.params, "site": plan.site.site.scope(), "run": run_facts(plan, state, facts) });
+    scope["steps"] = steps(plan, state, &references);
+    if let Some(item) = &step.item {
+        scope["item"] = item.clone();
+    }
+    Gathered { scope, references }
+}
+
+impl Gathered {
+    /// The scope with secrets.
+    pub async fn with_secrets(self, plan: &Plan, secrets_of_run: &Secrets) -> Result<Scope, Failure> {
+        let Self { mut scope, references } = self;
+        let mut masked = scope.clone();
+        let mut secrets = Map::new();
+        for name in names(&references, "secrets") {
+            let source = plan.site.site.secrets.get(&name);
+            let source = source.ok_or_else(|| Failure::permanent(format!("the site has no secret `{name}`")))?;
+            let value = secrets_of_run.fetch(&name, source, plan).await?;
+            masked["secrets"][&name] = "***".into();
+            secrets.insert(name, value.into());
+        }
+        scope["secrets"] = Json::Object(secrets);
+        for name in secret_params(plan, &references) {
+            let reference = plan.params.get(&name).and_then(Json::as_str).unwrap_or_default();
+            let Some(source) = SecretSource::from_reference(reference) else { continue };
+            scope["params"][&name] = secrets_of_run.fetch(&format!("params.{name}"), &source, plan).await?.into();
+            masked["params"][&name] = "***".into();
+        }
+        Ok(Scope { full: scope, masked })
+    }
+}
+
+/// Secrets of a run: each fetched once, all of them hidden from then on.
+#[derive(Default)]
+pub struct Secrets {
+    fetched: tokio::sync::Mutex<BTreeMap<String, SecretString>>,
+    known: std::sync::Mutex<Vec<SecretString>>,
+}
+
+impl Secrets {
+    async fn fetch(&self, name: &str, source: &SecretSource, plan: &Plan) -> Result<String, Failure> {
+        let mut fetched = self.fetched.lock().await;
+        if let Some(value) = fetched.get(name) {
+            return Ok(value.expose_secret().to_owned());
+        }
+        let value = source.fetch(name, &plan.site.base).await.map_err(|error| Failure::harmless(error.to_string()))?;
+        let text = value.expose_secret().to_owned();
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(value.clone());
+        fetched.insert(name.to_owned(), value);
+        Ok(text)
+    }
+
+    /// Hides every secret that was fetched so far.
+    pub fn masker(&self) -> Masker {
+        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Masker::new(known.iter().map(|secret| secret.expose_secret().to_owned()))
+    }
+}
+
+fn run_facts(plan: &Plan, state: &State, facts: &RunFacts) -> Json {
+    let outcome = serde_json::to_value(state.outcome_so_far()).unwrap_or_default();
+    json!({
+        "id": facts.id, "starter": facts.starter, "started_at": facts.started_at,
+        "runbook": plan.name, "version": plan.version, "outcome": outcome,
+    })
+}
+
+/// The second part of every reference that begins with `root`.
+fn names(references: &[Reference], root: &str) -> BTreeSet<String> {
+    references.iter().filter(|r| r.path[0] == root).filter_map(|r| r.path.get(1).cloned()).collect()
+}
+
+fn secret_params(plan: &Plan, references: &[Reference]) -> BTreeSet<String> {
+    let mut names = names(references, "params");
+    names.retain(|name| plan.param_types.get(name) == Some(&ParamType::Secret));
+    names
+}
+
+/// Outputs and states of the named steps; of a `foreach`, outputs by key.
+fn steps(plan: &Plan, state: &State, references: &[Reference]) -> Json {
+    let mut steps = Map::new();
+    for id in names(references, "steps") {
+        let items = plan.instances(&id);
+        let value = match items.as_slice() {
+            [only] if only.item.is_none() => one_step(state, only),
+            items => {
+                let outputs: Map<String, Json> = items
+                    .iter()
+                    .filter_map(|step| {
+                        let key = step.id.as_str().split_once('[')?.1.strip_suffix(']')?;
+                        Some((key.to_owned(), one_step(state, step)["outputs"].clone()))
+                    })
+                    .collect();
+                json!({ "outputs": outputs })
+            }
+        };
+        steps.insert(id, value);
+    }
+    Json::Object(steps)
+}
+
+fn one_step(state: &State, step: &PlanStep) -> Json {
+    let view = state.step(&step.id);
+    let outputs = view.as_ref().map(|view| view.outputs().clone()).unwrap_or_default();
+    let state = view.map_or(StepState::Pending, |view| view.state());
+    json!({ "outputs": outputs, "state": state })
+}
+
+/// The author's own outputs of a step, computed from the action's.
+pub fn named_outputs(step: &PlanStep, scope: &Json, mut outputs: Outputs) -> Result<Outputs, Failure> {
+    if step.outputs.is_empty() {
+        return Ok(outputs);
+    }
+    let mut scope = scope.clone();
+    scope["outputs"] = json!(outputs);
+    for (name, rule) in &step.outputs {
+        let value = rule.evaluate(&scope);
+        let value = value.map_err(|error| Failure::unknown(format!("output `{name}` (`{}`): {error}", rule.text)))?;
+        outputs.insert(name.clone(), value);
+    }
+    Ok(outputs)
+}

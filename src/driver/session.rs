@@ -1,0 +1,290 @@
+//! A driver at work on one run: tasks that run, facts that wait to be recorded, and the loop between them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Prepared, Ready};
+use super::scope::{RunFacts, Secrets};
+use super::{DriverError, Ended, Options, outside};
+use crate::action::databases::Databases;
+use crate::action::mask::Masker;
+use crate::action::{Context, Failure};
+use crate::event::{Effect, Event, Finding, Outcome, Outputs};
+use crate::ids::{Actor, RunId, StepId};
+use crate::journal::Journal;
+use crate::plan::{Plan, PlanStep};
+use crate::scheduler::State;
+
+/// How often the journal is asked for facts from outside.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What a task does for a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Work {
+    /// Condition, arguments, look before.
+    Prepare,
+    /// The action itself.
+    Act,
+    /// Finding out about an attempt in doubt.
+    Probe,
+    /// Going back.
+    Undo,
+}
+
+/// What a task came to.
+pub(super) enum Done {
+    /// A step is ready, or is not.
+    Prepared(StepId, u32, Ready),
+    /// An attempt ended.
+    Acted(StepId, u32, Result<Outputs, Failure>),
+    /// A doubt was looked into.
+    Probed(StepId, u32, Finding),
+    /// An undo ended.
+    Undone(StepId, u32, Result<(), Failure>),
+}
+
+/// A task that may start once its event is durable.
+pub(super) enum Deferred {
+    /// Run a prepared attempt.
+    Act(StepId, u32, Box<Prepared>),
+    /// Undo a step.
+    Undo(StepId, u32),
+}
+
+/// A driver at work on one run.
+pub(super) struct Session {
+    pub(super) plan: Arc<Plan>,
+    pub(super) journal: Journal,
+    pub(super) run: RunId,
+    pub(super) generation: u64,
+    pub(super) options: Options,
+    pub(super) state: State,
+    /// Place of the latest durable record.
+    pub(super) seq: u64,
+    /// Facts that are true for this session and not durable yet.
+    pub(super) pending: Vec<Event>,
+    /// Tasks that wait for their fact to be durable.
+    pub(super) deferred: Vec<Deferred>,
+    pub(super) busy: HashMap<StepId, (Work, CancellationToken)>,
+    pub(super) tasks: JoinSet<Done>,
+    pub(super) facts: RunFacts,
+    pub(super) secrets: Arc<Secrets>,
+    databases: Databases,
+    lost: CancellationToken,
+    stops_seen: u8,
+}
+
+impl Session {
+    /// Reads the run back and gets ready to drive it.
+    pub(super) async fn open(
+        plan: Plan,
+        journal: Journal,
+        run: RunId,
+        generation: u64,
+        options: Options,
+        lost: CancellationToken,
+    ) -> Result<Self, DriverError> {
+        let records = journal.read(&run, 1).await?;
+        let state = outside::fold(&plan, &records)?;
+        let starter = match records.first().map(|record| &record.event) {
+            Some(Event::RunStarted { by, .. }) => by.clone(),
+            _ => Actor::new(""),
+        };
+        let started_at = records.first().map(|record| record.at.to_string()).unwrap_or_default();
+        let facts = RunFacts { id: run.to_string(), starter: starter.to_string(), started_at };
+        if let Some(first) = records.first() {
+            options.observer.record(first, &state);
+        }
+        Ok(Self {
+            databases: Databases::new(plan.site.clone()),
+            plan: Arc::new(plan),
+            journal,
+            run,
+            generation,
+            options,
+            state,
+            seq: records.last().map_or(0, |record| record.seq),
+            pending: Vec::new(),
+            deferred: Vec::new(),
+            busy: HashMap::new(),
+            tasks: JoinSet::new(),
+            facts,
+            secrets: Arc::default(),
+            lost,
+            stops_seen: 0,
+        })
+    }
+
+    /// Drives until the run ends or rests; `resumed_by` names the driver when the run is taken up again.
+    pub(super) async fn drive(&mut self, resumed_by: Option<String>) -> Result<Ended, DriverError> {
+        if let Some(driver) = resumed_by {
+            self.adopt(Event::RunResumed { by: self.options.by.clone(), driver })?;
+        }
+        loop {
+            self.turn().await?;
+            if let Some(outcome) = self.state.outcome()
+                && self.tasks.is_empty()
+            {
+                let note = self.state.note().map(str::to_owned);
+                return Ok(Ended { run: self.run.clone(), outcome, note });
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for the next thing to happen and takes it in.
+    async fn wait(&mut self) -> Result<(), DriverError> {
+        let now = crate::config::now();
+        let wake = self.state.next_wake().map_or(LOOK, |at| {
+            let ms = at.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
+            Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LOOK)
+        });
+        let stop = if self.stops_seen == 0 { self.options.stop.clone() } else { self.options.stop_now.clone() };
+        let stoppable = self.stops_seen < 2;
+        tokio::select! {
+            Some(done) = self.tasks.join_next() => {
+                self.take(done)?;
+                while let Some(done) = self.tasks.try_join_next() {
+                    self.take(done)?;
+                }
+            }
+            () = stop.cancelled(), if stoppable => {
+                self.stops_seen += 1;
+                let event = Event::CancelRequested { by: self.options.by.clone(), reason: None };
+                self.adopt_if_legal(event);
+            }
+            () = self.lost.cancelled() => {
+                self.cancel_tasks();
+                return Err(crate::journal::AppendError::Fenced { generation: 0 }.into());
+            }
+            () = tokio::time::sleep(wake) => {}
+        }
+        self.look_outside().await
+    }
+
+    /// Takes in the end of a task.
+    fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), DriverError> {
+        let done = done.map_err(|error| DriverError::Broken(format!("a task of this driver broke: {error}")))?;
+        match done {
+            Done::Prepared(step, attempt, ready) => {
+                self.busy.remove(&step);
+                self.started(step, attempt, ready)
+            }
+            Done::Acted(step, attempt, Ok(outputs)) => {
+                self.busy.remove(&step);
+                self.adopt(Event::AttemptSucceeded { step, attempt, outputs: self.mask_outputs(outputs) })
+            }
+            Done::Acted(step, attempt, Err(failure)) => {
+                self.busy.remove(&step);
+                self.adopt(self.failed(step, attempt, failure))
+            }
+            Done::Probed(step, attempt, finding) => {
+                self.busy.remove(&step);
+                self.adopt(Event::AttemptProbed { step, attempt, finding })
+            }
+            Done::Undone(step, attempt, result) => {
+                self.busy.remove(&step);
+                self.adopt(match result {
+                    Ok(()) => Event::UndoSucceeded { step, attempt },
+                    Err(failure) => Event::UndoFailed {
+                        step,
+                        attempt,
+                        error: self.masker().text(&failure.error),
+                        retryable: failure.retryable,
+                    },
+                })
+            }
+        }
+    }
+
+    /// A prepared step: its start (to be made durable before it acts), its skip or its failure.
+    fn started(&mut self, step: StepId, attempt: u32, ready: Ready) -> Result<(), DriverError> {
+        if !self.still_wanted(&step, attempt) {
+            return Ok(());
+        }
+        match ready {
+            Ready::Skip => self.adopt(Event::StepSkipped { step, reason: crate::event::SkipReason::When }),
+            Ready::Go(prepared) => {
+                let event = Event::AttemptStarted {
+                    step: step.clone(),
+                    attempt,
+                    before: prepared.before.clone(),
+                    input: prepared.input.clone(),
+                };
+                self.adopt(event)?;
+                self.deferred.push(Deferred::Act(step, attempt, prepared));
+                Ok(())
+            }
+            Ready::Fail(failure) => {
+                let event =
+                    Event::AttemptStarted { step: step.clone(), attempt, before: Json::Null, input: Json::Null };
+                self.adopt(event)?;
+                self.adopt(self.failed(step, attempt, Failure { effect: Effect::None, ..failure }))
+            }
+        }
+    }
+
+    fn failed(&self, step: StepId, attempt: u32, failure: Failure) -> Event {
+        let Failure { error, effect, retryable } = failure;
+        Event::AttemptFailed { step, attempt, error: self.masker().text(&error), effect, retryable }
+    }
+
+    fn mask_outputs(&self, outputs: Outputs) -> Outputs {
+        let masker = self.masker();
+        outputs.into_iter().map(|(name, value)| (name, masker.json(value))).collect()
+    }
+
+    /// Hides every secret that was fetched so far.
+    pub(super) fn masker(&self) -> Masker {
+        self.secrets.masker()
+    }
+
+    /// What an action of this step works with.
+    pub(super) fn context(&self, step: &PlanStep, attempt: u32, cancel: CancellationToken) -> Context {
+        let observer = Arc::clone(&self.options.observer);
+        let id = step.id.clone();
+        Context {
+            run: self.run.clone(),
+            step: step.id.clone(),
+            attempt,
+            actor: Actor::new(&self.facts.starter),
+            site: self.plan.site.clone(),
+            state_dir: self.options.state_dir.clone(),
+            base: self.plan.base.clone(),
+            files: Arc::clone(&self.plan.files),
+            cancel,
+            progress: Arc::new(move |progress| observer.progress(&id, &progress)),
+            databases: self.databases.clone(),
+            masker: self.masker(),
+            children: Arc::new(super::child::Children::new(
+                self.journal.clone(),
+                self.options.clone(),
+                self.plan.site.clone(),
+            )),
+        }
+    }
+
+    /// Tells every running task to stop.
+    pub(super) fn cancel_tasks(&self) {
+        for (_, cancel) in self.busy.values() {
+            cancel.cancel();
+        }
+    }
+
+    /// Stops what still runs and closes the databases of the site.
+    pub(super) async fn close(&mut self) {
+        self.cancel_tasks();
+        while self.tasks.join_next().await.is_some() {}
+        self.databases.close().await;
+    }
+
+    /// Whether resting for people would be the end of this driver, and is not wanted.
+    pub(super) fn keeps_waiting(&self, event: &Event) -> bool {
+        self.options.wait && matches!(event, Event::RunFinished { outcome: Outcome::Waiting, .. })
+    }
+}

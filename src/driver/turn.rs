@@ -1,0 +1,295 @@
+//! One turn of a driver: ask the scheduler, do what needs no waiting, make all facts durable together, then act.
+
+use tokio_util::sync::CancellationToken;
+
+use super::session::{Deferred, Done, Session, Work};
+use super::{DriverError, attempt, scope};
+use crate::event::{Event, LockChange, WaitKind};
+use crate::ids::StepId;
+use crate::journal::{Append, AppendError};
+use crate::plan::PlanStep;
+use crate::scheduler::{Command, StepState};
+
+/// Most facts in one transaction.
+const BATCH: usize = 500;
+
+impl Session {
+    /// Asks the scheduler until it has nothing new to say, then makes everything durable and lets the actions run.
+    pub(super) async fn turn(&mut self) -> Result<(), DriverError> {
+        loop {
+            let mut news = false;
+            for command in self.state.poll(crate::config::now()) {
+                news |= self.perform(command).await?;
+            }
+            if !news || self.pending.len() >= BATCH {
+                self.flush().await?;
+                if !news {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Does what a command says; true when that made a new fact.
+    async fn perform(&mut self, command: Command) -> Result<bool, DriverError> {
+        match command {
+            Command::Record(event) => {
+                if self.keeps_waiting(&event) {
+                    return Ok(false);
+                }
+                self.adopt(event)?;
+                Ok(true)
+            }
+            Command::CancelAttempts => {
+                self.cancel_tasks();
+                Ok(false)
+            }
+            Command::Start { step, attempt, check_when } => {
+                if !self.busy.contains_key(&step) {
+                    self.prepare(step, attempt, check_when);
+                }
+                Ok(false)
+            }
+            Command::OpenWait { step, check_when, expires_ms } => {
+                self.open_wait(step, check_when, expires_ms).await?;
+                Ok(true)
+            }
+            Command::Probe { step, attempt } => {
+                if !self.busy.contains_key(&step) {
+                    self.probe(step, attempt);
+                }
+                Ok(false)
+            }
+            Command::Undo { step, attempt } => {
+                if self.busy.contains_key(&step) {
+                    return Ok(false);
+                }
+                self.adopt(Event::UndoStarted { step: step.clone(), attempt })?;
+                self.deferred.push(Deferred::Undo(step, attempt));
+                Ok(true)
+            }
+        }
+    }
+
+    fn planned(&self, step: &StepId) -> PlanStep {
+        self.plan.step(step).cloned().expect("the scheduler names steps of the plan only")
+    }
+
+    fn occupy(&mut self, step: &StepId, work: Work) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        self.busy.insert(step.clone(), (work, cancel.clone()));
+        cancel
+    }
+
+    fn prepare(&mut self, id: StepId, attempt: u32, check_when: bool) {
+        let step = self.planned(&id);
+        let cancel = self.occupy(&id, Work::Prepare);
+        let cx = self.context(&step, attempt, cancel);
+        let before = self.state.step(&id).and_then(|view| view.before().cloned());
+        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
+        let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
+        self.tasks.spawn(async move {
+            let ready = match gathered.with_secrets(&plan, &secrets).await {
+                Ok(scope) => attempt::prepare(&plan, &step, &cx, scope, check_when, before).await,
+                Err(failure) => attempt::Ready::Fail(failure),
+            };
+            Done::Prepared(id, attempt, ready)
+        });
+    }
+
+    fn probe(&mut self, id: StepId, attempt: u32) {
+        let step = self.planned(&id);
+        let cancel = self.occupy(&id, Work::Probe);
+        let cx = self.context(&step, attempt, cancel);
+        let before = self.state.step(&id).and_then(|view| view.before().cloned()).unwrap_or_default();
+        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
+        let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
+        self.tasks.spawn(async move {
+            let finding = match gathered.with_secrets(&plan, &secrets).await {
+                Ok(scope) => attempt::probe(&plan, &step, &cx, scope, &before).await,
+                Err(_) => crate::event::Finding::Unknown,
+            };
+            Done::Probed(id, attempt, finding)
+        });
+    }
+
+    /// Renders what people are asked and records that they are.
+    async fn open_wait(&mut self, id: StepId, check_when: bool, expires_ms: Option<i64>) -> Result<(), DriverError> {
+        let step = self.planned(&id);
+        let cx = self.context(&step, 1, CancellationToken::new());
+        let scope =
+            scope::gather(&self.plan, &self.state, &step, &self.facts).with_secrets(&self.plan, &self.secrets).await;
+        let ready = match scope {
+            Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, None).await,
+            Err(failure) => attempt::Ready::Fail(failure),
+        };
+        let prepared = match ready {
+            attempt::Ready::Skip => {
+                return self.adopt(Event::StepSkipped { step: id, reason: crate::event::SkipReason::When });
+            }
+            // A question that cannot be asked as written is asked with its error, so that nothing is hidden.
+            attempt::Ready::Fail(failure) => failure.error,
+            attempt::Ready::Go(prepared) => prompt(&prepared.input, &self.plan.files),
+        };
+        let now = crate::config::now();
+        let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
+        let kind = self.plan.step(&id).map(|step| step.action.kind);
+        let wait =
+            if kind == Some(crate::spec::actions::ActionKind::Manual) { WaitKind::Manual } else { WaitKind::Approval };
+        self.adopt(Event::StepWaiting { step: id, wait, prompt: prepared, expires_at })
+    }
+
+    /// Whether a prepared attempt is still what the scheduler asks for.
+    pub(super) fn still_wanted(&self, step: &StepId, attempt: u32) -> bool {
+        let commands = self.state.poll(crate::config::now());
+        let same = |command: &Command| match command {
+            Command::Start { step: wanted, attempt: number, .. } => wanted == step && *number == attempt,
+            Command::OpenWait { .. }
+            | Command::Probe { .. }
+            | Command::Undo { .. }
+            | Command::CancelAttempts
+            | Command::Record(_) => false,
+        };
+        commands.iter().any(same)
+    }
+
+    /// Makes a fact true for this session; it becomes durable with the next flush, before anything acts on it.
+    pub(super) fn adopt(&mut self, event: Event) -> Result<(), DriverError> {
+        self.state
+            .apply(&event, crate::config::now())
+            .map_err(|error| DriverError::Broken(format!("`{}` was refused: {error}", event.kind())))?;
+        self.pending.push(event);
+        Ok(())
+    }
+
+    /// Adopts a fact unless it cannot be true any more.
+    pub(super) fn adopt_if_legal(&mut self, event: Event) {
+        if self.state.apply(&event, crate::config::now()).is_ok() {
+            self.pending.push(event);
+        }
+    }
+
+    /// Makes every pending fact durable, shows it, and starts what waited for it.
+    pub(super) async fn flush(&mut self) -> Result<(), DriverError> {
+        while !self.pending.is_empty() {
+            let events = std::mem::take(&mut self.pending);
+            let rests = events.iter().rev().find_map(|event| match event {
+                Event::RunFinished { outcome, .. } => Some(frees_locks(*outcome)),
+                _ => None,
+            });
+            let take = match events.first() {
+                Some(Event::RunResumed { .. }) => self.plan.locks.clone(),
+                _ => Vec::new(),
+            };
+            let locks = LockChange { take, free_all: rests == Some(true) };
+            let append = Append {
+                run: &self.run,
+                expected_seq: self.seq,
+                generation: Some(self.generation),
+                at: crate::config::now(),
+                events: &events,
+            };
+            match self.journal.append(append, &locks).await {
+                Ok(records) => {
+                    for record in &records {
+                        self.seq = record.seq;
+                        self.options.observer.record(record, &self.state);
+                    }
+                }
+                Err(AppendError::Conflict { .. }) => self.rebase(events).await?,
+                Err(error) => {
+                    self.cancel_tasks();
+                    return Err(error.into());
+                }
+            }
+        }
+        for deferred in std::mem::take(&mut self.deferred) {
+            self.act(deferred);
+        }
+        Ok(())
+    }
+
+    /// Somebody else recorded a fact first: takes it in and adopts the own facts behind it, as far as they still hold.
+    async fn rebase(&mut self, events: Vec<Event>) -> Result<(), DriverError> {
+        let records = self.journal.read(&self.run, 1).await?;
+        self.state = super::outside::fold(&self.plan, &records)?;
+        for record in records.iter().filter(|record| record.seq > self.seq) {
+            self.options.observer.record(record, &self.state);
+        }
+        self.seq = records.last().map_or(self.seq, |record| record.seq);
+        events.into_iter().for_each(|event| self.adopt_if_legal(event));
+        let state = &self.state;
+        self.deferred.retain(|deferred| {
+            let (Deferred::Act(step, ..) | Deferred::Undo(step, _)) = deferred;
+            state.step(step).is_some_and(|view| matches!(view.state(), StepState::Running | StepState::Undoing))
+        });
+        Ok(())
+    }
+
+    /// Takes in facts that people recorded from outside.
+    pub(super) async fn look_outside(&mut self) -> Result<(), DriverError> {
+        if !self.pending.is_empty() {
+            return Ok(());
+        }
+        if self.journal.head(&self.run).await?.seq <= self.seq {
+            return Ok(());
+        }
+        for record in self.journal.read(&self.run, self.seq + 1).await? {
+            self.state
+                .apply(&record.event, record.at)
+                .map_err(|error| DriverError::Broken(format!("record {}: {error}", record.seq)))?;
+            self.seq = record.seq;
+            self.options.observer.record(&record, &self.state);
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, deferred: Deferred) {
+        match deferred {
+            Deferred::Act(id, attempt, prepared) => {
+                let step = self.planned(&id);
+                let cancel = self.occupy(&id, Work::Act);
+                let cx = self.context(&step, attempt, cancel);
+                let plan = self.plan.clone();
+                self.tasks.spawn(async move {
+                    let result = attempt::run(plan, step, cx, *prepared).await;
+                    Done::Acted(id, attempt, result)
+                });
+            }
+            Deferred::Undo(id, attempt) => {
+                let step = self.planned(&id);
+                let cancel = self.occupy(&id, Work::Undo);
+                let cx = self.context(&step, attempt, cancel);
+                let before = self.state.step(&id).and_then(|view| view.before().cloned()).unwrap_or_default();
+                let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
+                let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
+                self.tasks.spawn(async move {
+                    let result = match gathered.with_secrets(&plan, &secrets).await {
+                        Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
+                        Err(failure) => Err(failure),
+                    };
+                    Done::Undone(id, attempt, result)
+                });
+            }
+        }
+    }
+}
+
+/// What a person reads: the prompt, or the instructions, from their file if they are one.
+fn prompt(input: &serde_json::Value, files: &crate::plan::Files) -> String {
+    let text = input
+        .get("prompt")
+        .or_else(|| input.get("instructions"))
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or_default();
+    files.get(text).cloned().unwrap_or_else(|| text.to_owned())
+}
+
+/// Whether a run that ends or rests like this lets go of its locks. A run that people must still settle keeps them.
+fn frees_locks(outcome: crate::event::Outcome) -> bool {
+    use crate::event::Outcome;
+    match outcome {
+        Outcome::Succeeded | Outcome::RolledBack | Outcome::Failed | Outcome::Cancelled => true,
+        Outcome::Stuck | Outcome::Waiting => false,
+    }
+}

@@ -1,0 +1,118 @@
+//! A plan as the scheduler's rules.
+
+use crate::event::WaitKind;
+use crate::ids::Actor;
+use crate::plan::{Plan, PlanStep, has_probe};
+use crate::scheduler::{
+    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
+};
+use crate::spec::actions::ActionKind;
+use crate::spec::runbook;
+use crate::spec::values::Millis;
+use crate::spec::yaml::{Node, Value};
+
+/// The rules of a plan; `starter` is who `run.starter` stands for.
+pub fn of_plan(plan: &Plan, starter: &Actor) -> Result<Workflow, WorkflowError> {
+    let steps = plan.steps.iter().map(|step| rule(plan, step, starter)).collect();
+    let run = RunRule {
+        parallel_max: plan.limits.parallel.max(1),
+        locks: plan.locks.clone(),
+        timeout_ms: plan.limits.timeout.map(whole),
+        on_failure: on_failure(plan.on_failure),
+        milestones: plan.achieves.clone(),
+        revokes: plan.revokes.clone(),
+    };
+    Workflow::new(steps, run)
+}
+
+fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
+    let needs = step.needs.iter().map(|(need, outcome)| Need { step: need.clone(), outcome: need_outcome(*outcome) });
+    StepRule {
+        needs: needs.collect(),
+        has_when: step.when.is_some(),
+        wait: wait_rule(plan, step, starter),
+        retry: step.retry.as_ref().map_or(Retry::NEVER, retry),
+        idempotent: match step.idempotent {
+            runbook::Idempotent::Yes => Idempotent::Yes,
+            runbook::Idempotent::No => Idempotent::No,
+            runbook::Idempotent::Resumable => Idempotent::Resumable,
+        },
+        has_probe: has_probe(step.action.kind),
+        has_undo: step.undo.is_some(),
+        on_failure: on_failure(step.on_failure),
+        optional: step.optional.is_some(),
+        point_of_no_return: step.point_of_no_return.is_some(),
+        locks: step.locks.clone(),
+        phase: match step.phase {
+            _ if step.is_finally => Phase::Finally,
+            runbook::Phase::Preflight => Phase::Preflight,
+            runbook::Phase::Main => Phase::Main,
+        },
+        ..StepRule::new(step.id.clone())
+    }
+}
+
+fn whole(millis: Millis) -> i64 {
+    i64::try_from(millis.0).unwrap_or(i64::MAX)
+}
+
+fn need_outcome(outcome: Option<runbook::NeedOutcome>) -> NeedOutcome {
+    match outcome {
+        None => NeedOutcome::Done,
+        Some(runbook::NeedOutcome::Succeeded) => NeedOutcome::Succeeded,
+        Some(runbook::NeedOutcome::Failed) => NeedOutcome::Failed,
+        Some(runbook::NeedOutcome::Skipped) => NeedOutcome::Skipped,
+        Some(runbook::NeedOutcome::Any) => NeedOutcome::Any,
+    }
+}
+
+fn on_failure(rule: runbook::OnFailure) -> OnFailure {
+    match rule {
+        runbook::OnFailure::Rollback => OnFailure::Rollback,
+        runbook::OnFailure::Stop => OnFailure::Stop,
+        runbook::OnFailure::Continue => OnFailure::Continue,
+    }
+}
+
+fn retry(retry: &runbook::Retry) -> Retry {
+    Retry {
+        attempts_max: retry.attempts.max(1),
+        initial_ms: whole(retry.backoff.initial),
+        factor: retry.backoff.factor,
+        max_ms: whole(retry.backoff.max),
+    }
+}
+
+/// Who may answer, how many must, until when; read from the arguments, which hold no templates there.
+fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> {
+    let args = &step.action.args;
+    let kind = match step.action.kind {
+        ActionKind::Approval => WaitKind::Approval,
+        ActionKind::Manual => WaitKind::Manual,
+        _ => return None,
+    };
+    let exclude = texts(args, "exclude").into_iter().map(|name| match name.as_str() {
+        "run.starter" => starter.clone(),
+        _ => Actor::new(name),
+    });
+    let allowed = plan.site.site.people_in(&texts(args, "groups"), &texts(args, "people"));
+    Some(WaitRule {
+        kind,
+        quorum: args
+            .get("quorum")
+            .and_then(|node| node.to_json().as_u64())
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(1),
+        exclude: exclude.collect(),
+        allowed: allowed.map(|people| people.into_iter().collect()),
+        expires_ms: args.get("expires").and_then(Node::text).and_then(Millis::parse).map(whole),
+    })
+}
+
+fn texts(args: &Node, key: &str) -> Vec<String> {
+    match args.get(key).map(|node| &node.value) {
+        Some(Value::List(items)) => items.iter().filter_map(|item| item.text().map(str::to_owned)).collect(),
+        Some(Value::Text(text)) => vec![text.clone()],
+        Some(Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Map(_)) | None => Vec::new(),
+    }
+}

@@ -1,0 +1,118 @@
+//! The hash chain: how a record is hashed, and how a chain is checked.
+//!
+//! A hash covers everything that a record says and the hash before it, so that nothing can be changed, dropped or put
+//! in between without every later hash being wrong. `docs/design/journal.md` shows how to recompute it by hand.
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::{Append, AppendError, JournalError, Verified};
+use crate::event::{Event, Record};
+use crate::ids::RunId;
+
+/// What stands in the place of the hash before the first record.
+pub(super) const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A record as it is stored.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) seq: u64,
+    pub(super) at_ms: i64,
+    pub(super) generation: u64,
+    pub(super) kind: String,
+    pub(super) payload: String,
+    pub(super) prev_hash: String,
+    pub(super) hash: String,
+}
+
+/// SHA-256 in hex over the eight lines that `docs/design/journal.md` names.
+fn digest(prev_hash: &str, run: &RunId, row: &Row) -> String {
+    let head =
+        format!("piton-journal-v1\n{prev_hash}\n{run}\n{}\n{}\n{}\n{}\n", row.seq, row.at_ms, row.generation, row.kind);
+    let mut hasher = Sha256::new();
+    hasher.update(head.as_bytes());
+    hasher.update(row.payload.as_bytes());
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The next record of a chain, as stored and as told.
+pub(super) fn link(
+    run: &RunId,
+    (seq, prev_hash): (u64, &str),
+    at: Timestamp,
+    generation: u64,
+    event: &Event,
+) -> Result<(Row, Record), JournalError> {
+    let broken = |why: serde_json::Error| JournalError::Broken { run: run.clone(), seq, why: why.to_string() };
+    let payload = serde_json::to_string(event).map_err(broken)?;
+    let mut row = Row {
+        seq,
+        at_ms: at.as_millisecond(),
+        generation,
+        kind: event.kind().to_owned(),
+        payload,
+        prev_hash: prev_hash.to_owned(),
+        hash: String::new(),
+    };
+    row.hash = digest(prev_hash, run, &row);
+    let record = record(run, &row)?;
+    Ok((row, record))
+}
+
+/// What a stored row says.
+pub(super) fn record(run: &RunId, row: &Row) -> Result<Record, JournalError> {
+    let broken = |why: String| JournalError::Broken { run: run.clone(), seq: row.seq, why };
+    let event = serde_json::from_str(&row.payload).map_err(|why| broken(why.to_string()))?;
+    let at = Timestamp::from_millisecond(row.at_ms).map_err(|why| broken(why.to_string()))?;
+    Ok(Record { run: run.clone(), seq: row.seq, at, generation: row.generation, event, hash: row.hash.clone() })
+}
+
+/// Recomputes a chain from its first record.
+pub(super) fn verify(run: &RunId, rows: &[Row]) -> Verified {
+    let mut prev_hash = FIRST;
+    for (place, row) in (1..).zip(rows) {
+        let bad = |why: &str| Verified::Bad { seq: place, why: why.to_owned() };
+        if row.seq != place {
+            return bad("the record is missing");
+        }
+        if row.prev_hash != prev_hash {
+            return bad("it does not continue the record before it");
+        }
+        if row.hash != digest(prev_hash, run, row) {
+            return bad("its content does not match its hash");
+        }
+        match record(run, row) {
+            Err(_) => return bad("its content cannot be read"),
+            Ok(record) if record.event.kind() != row.kind => return bad("its kind is not the kind of its content"),
+            Ok(_) => {}
+        }
+        prev_hash = &row.hash;
+    }
+    Verified::Intact { records: rows.len() as u64, hash: prev_hash.to_owned() }
+}
+
+/// The records of `rows`, which must follow `from_seq` without gaps.
+pub(super) fn records(run: &RunId, from_seq: u64, rows: &[Row]) -> Result<Vec<Record>, JournalError> {
+    let mut out = Vec::with_capacity(rows.len());
+    for (place, row) in (from_seq.max(1)..).zip(rows) {
+        if row.seq != place {
+            let why = format!("the record is missing; the next one is {}", row.seq);
+            return Err(JournalError::Broken { run: run.clone(), seq: place, why });
+        }
+        out.push(record(run, row)?);
+    }
+    Ok(out)
+}
+
+/// The records that are there already, if they say what `append` wants to say at the same place; else a conflict.
+pub(super) fn same_again(append: &Append<'_>, head: u64, behind: &[Row]) -> Result<Vec<Record>, AppendError> {
+    let conflict = AppendError::Conflict { actual_seq: head };
+    if head < append.expected_seq || behind.len() < append.events.len() || append.events.is_empty() {
+        return Err(conflict);
+    }
+    let there = records(append.run, append.expected_seq + 1, &behind[..append.events.len()])?;
+    let same = |(record, event): (&Record, &Event)| {
+        record.event == *event && record.generation == append.generation.unwrap_or(0)
+    };
+    if there.iter().zip(append.events).all(same) { Ok(there) } else { Err(conflict) }
+}

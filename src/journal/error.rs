@@ -1,0 +1,123 @@
+//! What can go wrong with a journal, and what to do about it.
+
+use std::path::PathBuf;
+
+use crate::ids::{LockName, RunId};
+
+/// The journal cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file is something else.
+    #[error("`{path}` is not a Piton journal; give another `--store`")]
+    NotAJournal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by a later version.
+    #[error("`{path}` has journal version {found}, this Piton knows {known}; use a newer Piton")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Version of the file.
+        found: i64,
+        /// Latest version known here.
+        known: i64,
+    },
+    /// The file is damaged.
+    #[error("`{path}` is damaged; restore it from a backup, or save what can be read with `sqlite3 {path} .recover`")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// No room.
+    #[error("the disk of `{path}` is full; make room, then resume")]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody else holds the file for too long.
+    #[error("`{path}` was locked by another process for 10 seconds; see who has it open, then try again")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file or its folder cannot be made.
+    #[error("cannot make `{path}`; check that its folder can be written to")]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Anything else that the database reports.
+    #[error("cannot use the journal `{path}`; check that it exists and can be read and written")]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// A record that is missing or cannot be read.
+    #[error("record {seq} of run `{run}` is broken: {why}; restore the journal from a backup")]
+    Broken {
+        /// The run.
+        run: RunId,
+        /// Place of the record.
+        seq: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// No such run.
+    #[error("there is no run `{0}` in this journal; list them with `piton runs`")]
+    UnknownRun(String),
+    /// A prefix of several runs.
+    #[error("`{prefix}` is the beginning of {runs} runs; give more of the id")]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// How many runs it fits.
+        runs: usize,
+    },
+}
+
+/// Why facts were not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A run with this id exists.
+    #[error("run `{run}` exists already; give another id")]
+    Exists {
+        /// Which.
+        run: RunId,
+    },
+    /// The first fact of a run is another one, or its id has characters that no id has.
+    #[error("run `{run}` can only begin with `run_started` and a plain id")]
+    NotAStart {
+        /// Which.
+        run: RunId,
+    },
+    /// Something else was recorded at this place; read on from there and decide anew.
+    #[error("the run has come to record {actual_seq} by now; read it again")]
+    Conflict {
+        /// Place of the latest record.
+        actual_seq: u64,
+    },
+    /// Another driver took over.
+    #[error("another driver has taken over this run (generation {generation}); this one must stop")]
+    Fenced {
+        /// Generation of the driver that has it; 0 if there is none.
+        generation: u64,
+    },
+    /// Another run holds a lock.
+    #[error("lock `{lock}` is held by run `{by_run}`; wait for it or cancel it")]
+    LockHeld {
+        /// Which.
+        lock: LockName,
+        /// The run that holds it.
+        by_run: RunId,
+    },
+    /// The journal failed.
+    #[error(transparent)]
+    Store(#[from] JournalError),
+}

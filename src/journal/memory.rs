@@ -1,0 +1,184 @@
+//! A store in memory: the same rules, the same hash chain, nothing on disk.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::chain::{self, FIRST, Row};
+use super::lease::{Lease, LeaseError, Owner};
+use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary};
+use crate::event::{Event, LockChange, Record};
+use crate::ids::{LockName, RunId};
+
+/// Journals in memory; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    rows: BTreeMap<RunId, Vec<Row>>,
+    runs: BTreeMap<RunId, RunSummary>,
+    leases: BTreeMap<RunId, Lease>,
+    locks: BTreeMap<LockName, (RunId, Timestamp)>,
+}
+
+impl Shared {
+    fn check_locks(&self, run: &RunId, take: &[LockName]) -> Result<(), AppendError> {
+        for lock in take {
+            if let Some((by_run, _)) = self.locks.get(lock).filter(|(by_run, _)| by_run != run) {
+                return Err(AppendError::LockHeld { lock: lock.clone(), by_run: by_run.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn generation(&self, run: &RunId) -> u64 {
+        self.leases.get(run).map_or(0, |lease| lease.generation)
+    }
+}
+
+impl Memory {
+    /// A panic elsewhere leaves the maps whole: every change below is made after all that can fail.
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn create(
+        &self,
+        run: &RunId,
+        at: Timestamp,
+        started: &Event,
+        locks: &[LockName],
+    ) -> Result<Record, AppendError> {
+        let mut shared = self.lock();
+        if shared.rows.contains_key(run) {
+            return Err(AppendError::Exists { run: run.clone() });
+        }
+        shared.check_locks(run, locks)?;
+        let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
+        shared.rows.insert(run.clone(), vec![row]);
+        if let Some(summary) = RunSummary::first(&record) {
+            shared.runs.insert(run.clone(), summary);
+        }
+        for lock in locks {
+            shared.locks.insert(lock.clone(), (run.clone(), record.at));
+        }
+        Ok(record)
+    }
+
+    pub(super) fn append(&self, append: Append<'_>, locks: &LockChange) -> Result<Vec<Record>, AppendError> {
+        let Append { run, expected_seq, generation, at, events } = append;
+        let mut shared = self.lock();
+        let current = shared.leases.get(run);
+        if let Some(mine) = generation
+            && current.is_none_or(|lease| lease.generation != mine || lease.owner.is_none())
+        {
+            return Err(AppendError::Fenced { generation: shared.generation(run) });
+        }
+        let unknown = || JournalError::UnknownRun(run.to_string());
+        let rows = shared.rows.get(run).ok_or_else(unknown)?;
+        let head = rows.len() as u64;
+        if head != expected_seq {
+            let behind: Vec<Row> = rows.iter().filter(|row| row.seq > expected_seq).cloned().collect();
+            return chain::same_again(&append, head, &behind);
+        }
+        shared.check_locks(run, &locks.take)?;
+        let mut prev_hash = rows.last().map_or(FIRST.to_owned(), |row| row.hash.clone());
+        let mut new = Vec::with_capacity(events.len());
+        for (seq, event) in (expected_seq + 1..).zip(events) {
+            let (row, record) = chain::link(run, (seq, &prev_hash), at, generation.unwrap_or(0), event)?;
+            prev_hash.clone_from(&row.hash);
+            new.push((row, record));
+        }
+        let (new, records): (Vec<Row>, Vec<Record>) = new.into_iter().unzip();
+        shared.rows.entry(run.clone()).or_default().extend(new);
+        if let Some(summary) = shared.runs.get_mut(run) {
+            records.iter().for_each(|record| summary.follow(record));
+        }
+        if locks.free_all {
+            shared.locks.retain(|_, (by_run, _)| by_run != run);
+        }
+        for lock in &locks.take {
+            shared.locks.entry(lock.clone()).or_insert((run.clone(), at));
+        }
+        Ok(records)
+    }
+
+    pub(super) fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
+        let shared = self.lock();
+        let rows = shared.rows.get(run).map(Vec::as_slice).unwrap_or_default();
+        Ok(rows.iter().filter(|row| row.seq >= from_seq).cloned().collect())
+    }
+
+    pub(super) fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
+        let shared = self.lock();
+        let mut runs: Vec<RunSummary> = shared.runs.values().filter(|run| filter.admits(run)).cloned().collect();
+        runs.sort_by(|a, b| (b.started_at, &b.run).cmp(&(a.started_at, &a.run)));
+        runs.truncate(filter.limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX));
+        Ok(runs)
+    }
+
+    pub(super) fn head(&self, run: &RunId) -> Head {
+        let shared = self.lock();
+        let seq = shared.rows.get(run).map_or(0, |rows| rows.len() as u64);
+        Head { seq, generation: shared.generation(run) }
+    }
+
+    pub(super) fn claim(
+        &self,
+        run: &RunId,
+        owner: &Owner,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<u64, LeaseError> {
+        let mut shared = self.lock();
+        if let Some(lease) = shared.leases.get(run)
+            && !lease.is_free(owner, now)
+            && let Some(holder) = &lease.owner
+        {
+            return Err(LeaseError::Held { owner: holder.clone(), until: lease.until });
+        }
+        let generation = shared.generation(run) + 1;
+        shared.leases.insert(run.clone(), Lease { generation, owner: Some(owner.clone()), until });
+        Ok(generation)
+    }
+
+    pub(super) fn renew(&self, run: &RunId, generation: u64, until: Timestamp) -> Result<(), LeaseError> {
+        let mut shared = self.lock();
+        let current = shared.generation(run);
+        match shared.leases.get_mut(run) {
+            Some(lease) if lease.generation == generation && lease.owner.is_some() => {
+                lease.until = until;
+                Ok(())
+            }
+            Some(_) | None => Err(LeaseError::Lost { generation: current }),
+        }
+    }
+
+    pub(super) fn release(&self, run: &RunId, generation: u64) {
+        if let Some(lease) = self.lock().leases.get_mut(run).filter(|lease| lease.generation == generation) {
+            lease.owner = None;
+        }
+    }
+
+    pub(super) fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
+        let shared = self.lock();
+        let mut ends = Vec::new();
+        for (run, summary) in &shared.runs {
+            let rows = shared.rows.get(run).filter(|_| summary.site == site).into_iter().flatten();
+            for row in rows.filter(|row| row.kind == "run_finished") {
+                ends.push(chain::record(run, row)?);
+            }
+        }
+        ends.sort_by_key(|record| record.at);
+        Ok(ends)
+    }
+
+    pub(super) fn locks(&self) -> Vec<(LockName, RunId, Timestamp)> {
+        let shared = self.lock();
+        shared.locks.iter().map(|(lock, (run, at))| (lock.clone(), run.clone(), *at)).collect()
+    }
+}

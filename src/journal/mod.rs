@@ -1,0 +1,282 @@
+//! The journal: every fact of every run, in order, for good. It is the only source of state.
+//!
+//! Owned here: what a store must do ([`Journal`]), the hash chain, leases and locks. Refused: a fact at a place that
+//! is taken, a fact from a driver that was replaced, a lock that another run holds. Written by driver and CLI, read
+//! by everyone. `docs/design/journal.md` says what is on disk.
+
+mod chain;
+mod error;
+mod lease;
+mod memory;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+
+pub use error::{AppendError, JournalError};
+pub use lease::{LeaseError, Owner};
+use memory::Memory;
+use sqlite::Sqlite;
+
+use crate::event::{Event, LockChange, Outcome, Record};
+use crate::ids::{Actor, LockName, Milestone, RunId};
+
+/// One run as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSummary {
+    /// Its id.
+    pub run: RunId,
+    /// Name of its runbook.
+    pub runbook: String,
+    /// Version of its runbook.
+    pub version: String,
+    /// Its site.
+    pub site: String,
+    /// Who started it.
+    pub by: Actor,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When anything was last recorded.
+    pub last_at: Timestamp,
+    /// How it ended or why it rests; `None` while it is open.
+    pub outcome: Option<Outcome>,
+}
+
+impl RunSummary {
+    /// The summary of a run whose first record this is; `None` for any other record.
+    fn first(record: &Record) -> Option<Self> {
+        let Event::RunStarted { runbook, version, site, by, .. } = &record.event else { return None };
+        Some(Self {
+            run: record.run.clone(),
+            runbook: runbook.clone(),
+            version: version.clone(),
+            site: site.clone(),
+            by: by.clone(),
+            started_at: record.at,
+            last_at: record.at,
+            outcome: None,
+        })
+    }
+
+    fn follow(&mut self, record: &Record) {
+        self.last_at = record.at;
+        self.outcome = outcome_after(self.outcome, &record.event);
+    }
+}
+
+/// The outcome that lists show once `event` is recorded; the same rule as the scheduler's.
+fn outcome_after(before: Option<Outcome>, event: &Event) -> Option<Outcome> {
+    if let Event::RunFinished { outcome, .. } = event {
+        return Some(*outcome);
+    }
+    let opens = matches!(event, Event::RunResumed { .. })
+        || (matches!(event, Event::StepAnswered { .. }) && before == Some(Outcome::Waiting));
+    if opens { None } else { before }
+}
+
+/// Which runs to list; everything by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Only of this runbook.
+    pub runbook: Option<String>,
+    /// Only of this site.
+    pub site: Option<String>,
+    /// Only runs that are not over for good.
+    pub open_only: bool,
+    /// At most this many, the latest.
+    pub limit: Option<u32>,
+}
+
+impl RunFilter {
+    fn admits(&self, run: &RunSummary) -> bool {
+        self.runbook.as_ref().is_none_or(|runbook| *runbook == run.runbook)
+            && self.site.as_ref().is_none_or(|site| *site == run.site)
+            && !(self.open_only && run.outcome.is_some_and(Outcome::is_final))
+    }
+}
+
+/// How far a run's journal has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Place of the latest record; 0 for a run that does not exist.
+    pub seq: u64,
+    /// Generation of the latest lease; 0 before the first.
+    pub generation: u64,
+}
+
+/// The result of recomputing a run's hash chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    /// Every record is as it was written.
+    Intact {
+        /// How many records.
+        records: u64,
+        /// The hash of the latest one; noting it elsewhere also protects against cutting off the end.
+        hash: String,
+    },
+    /// The first record that is not as it was written.
+    Bad {
+        /// Its place.
+        seq: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What `append` is to record, and on which condition.
+#[derive(Debug, Clone, Copy)]
+pub struct Append<'a> {
+    /// The run.
+    pub run: &'a RunId,
+    /// The place of the latest record that the caller knows of; the first event goes behind it.
+    pub expected_seq: u64,
+    /// The caller's lease; `None` for a person's word from outside a driver.
+    pub generation: Option<u64>,
+    /// When; kept in whole milliseconds.
+    pub at: Timestamp,
+    /// The facts, in order. All are recorded or none.
+    pub events: &'a [Event],
+}
+
+/// A store of journals.
+#[derive(Debug, Clone)]
+pub enum Journal {
+    /// Forgets everything when it is dropped; for tests and rehearsals.
+    Memory(Memory),
+    /// One SQLite file.
+    Sqlite(Sqlite),
+}
+
+/// Calls the same method on whichever store it is.
+macro_rules! each {
+    ($self:ident, $store:ident => $call:expr, $waiting:expr) => {
+        match $self {
+            Journal::Memory($store) => $call,
+            Journal::Sqlite($store) => $waiting.await,
+        }
+    };
+}
+
+impl Journal {
+    /// An empty store in memory.
+    pub fn memory() -> Self {
+        Self::Memory(Memory::default())
+    }
+
+    /// Opens the store at `place`: a path, or `memory:`. A file that does not exist is made, with its folder.
+    pub async fn open(place: &str) -> Result<Self, JournalError> {
+        if place == "memory:" {
+            return Ok(Self::memory());
+        }
+        Ok(Self::Sqlite(Sqlite::open(Path::new(place)).await?))
+    }
+
+    /// Records the start of a new run and takes its locks.
+    pub async fn create(
+        &self,
+        run: &RunId,
+        at: Timestamp,
+        started: &Event,
+        locks: &[LockName],
+    ) -> Result<Record, AppendError> {
+        if !matches!(started, Event::RunStarted { .. }) || run.as_str().contains(char::is_control) {
+            return Err(AppendError::NotAStart { run: run.clone() });
+        }
+        each!(self, store => store.create(run, at, started, locks), store.create(run, at, started, locks))
+    }
+
+    /// Records facts, and takes or frees locks with them, in one transaction.
+    ///
+    /// Recording the same facts at the same place again gives the records that are there already.
+    pub async fn append(&self, append: Append<'_>, locks: &LockChange) -> Result<Vec<Record>, AppendError> {
+        each!(self, store => store.append(append, locks), store.append(append, locks))
+    }
+
+    /// The records of a run from place `from_seq` on; an error if one is missing or cannot be read.
+    pub async fn read(&self, run: &RunId, from_seq: u64) -> Result<Vec<Record>, JournalError> {
+        let rows = each!(self, store => store.rows(run, from_seq), store.rows(run, from_seq))?;
+        if rows.is_empty() && self.head(run).await?.seq == 0 {
+            return Err(JournalError::UnknownRun(run.to_string()));
+        }
+        chain::records(run, from_seq, &rows)
+    }
+
+    /// Recomputes the hash chain of a run.
+    pub async fn verify(&self, run: &RunId) -> Result<Verified, JournalError> {
+        let rows = each!(self, store => store.rows(run, 1), store.rows(run, 1))?;
+        if rows.is_empty() {
+            return Err(JournalError::UnknownRun(run.to_string()));
+        }
+        Ok(chain::verify(run, &rows))
+    }
+
+    /// Runs, the latest first.
+    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
+        each!(self, store => store.runs(filter), store.runs(filter))
+    }
+
+    /// The one run whose id is `prefix` or starts with it, or ends with it after the date.
+    pub async fn find_run(&self, prefix: &str) -> Result<RunId, JournalError> {
+        let mut runs: Vec<RunId> = self.runs(&RunFilter::default()).await?.into_iter().map(|run| run.run).collect();
+        if let Some(exact) = runs.iter().find(|run| run.as_str() == prefix) {
+            return Ok(exact.clone());
+        }
+        let behind_date = |run: &RunId| run.as_str().split_once('-').is_some_and(|(_, tail)| tail.starts_with(prefix));
+        runs.retain(|run| !prefix.is_empty() && (run.as_str().starts_with(prefix) || behind_date(run)));
+        match runs.as_slice() {
+            [] => Err(JournalError::UnknownRun(prefix.to_owned())),
+            [run] => Ok(run.clone()),
+            many => Err(JournalError::Ambiguous { prefix: prefix.to_owned(), runs: many.len() }),
+        }
+    }
+
+    /// How far a run has come; cheap enough to ask often.
+    pub async fn head(&self, run: &RunId) -> Result<Head, JournalError> {
+        each!(self, store => Ok(store.head(run)), store.head(run))
+    }
+
+    /// Makes `owner` the driver of a run until `now + ttl` and gives the new generation.
+    ///
+    /// A lease that ran out, or whose process on this host is gone, is taken over.
+    pub async fn claim(
+        &self,
+        run: &RunId,
+        owner: &Owner,
+        now: Timestamp,
+        ttl: SignedDuration,
+    ) -> Result<u64, LeaseError> {
+        let until = now.checked_add(ttl).unwrap_or(Timestamp::MAX);
+        each!(self, store => store.claim(run, owner, now, until), store.claim(run, owner, now, until))
+    }
+
+    /// Keeps a lease until `until`; refused if another driver has it by now.
+    pub async fn renew(&self, run: &RunId, generation: u64, until: Timestamp) -> Result<(), LeaseError> {
+        each!(self, store => store.renew(run, generation, until), store.renew(run, generation, until))
+    }
+
+    /// Gives a lease back; does nothing if another driver has it by now.
+    pub async fn release(&self, run: &RunId, generation: u64) -> Result<(), LeaseError> {
+        each!(self, store => { store.release(run, generation); Ok(()) }, store.release(run, generation))
+    }
+
+    /// What runs established on a site, the oldest first.
+    pub async fn milestones(&self, site: &str) -> Result<Vec<(Milestone, RunId, Timestamp)>, JournalError> {
+        let ends = each!(self, store => store.ends(site), store.ends(site))?;
+        let mut out = Vec::new();
+        for record in ends {
+            if let Event::RunFinished { milestones, revoked, .. } = record.event {
+                out.retain(|(milestone, _, _)| !revoked.contains(milestone) && !milestones.contains(milestone));
+                out.extend(milestones.into_iter().map(|milestone| (milestone, record.run.clone(), record.at)));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Every lock that a run holds: its name, the run, and since when.
+    pub async fn locks(&self) -> Result<Vec<(LockName, RunId, Timestamp)>, JournalError> {
+        each!(self, store => Ok(store.locks()), store.locks())
+    }
+}

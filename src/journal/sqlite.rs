@@ -1,0 +1,447 @@
+//! A store in one SQLite file: write-ahead log, every commit synced, one writer and a few readers.
+//!
+//! Every change is one `BEGIN IMMEDIATE` transaction, so two processes never interleave. Nothing is cached: what this
+//! process believes is what the file says.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Connection, Row as _, SqliteConnection};
+
+use super::chain::{self, FIRST, Row};
+use super::lease::{Lease, LeaseError, Owner};
+use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary, outcome_after};
+use crate::event::{Event, LockChange, Outcome, Record};
+use crate::ids::{LockName, RunId};
+
+/// `PITN`, in the header of every journal file.
+const APPLICATION_ID: i64 = 0x5049_544e;
+/// The scripts that lead from each version to the next; their number is the latest version.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const READERS_MAX: u32 = 4;
+const BUSY_WAIT: Duration = Duration::from_secs(10);
+
+/// Journals in one SQLite file; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    path: Arc<PathBuf>,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    pub(super) async fn open(path: &Path) -> Result<Self, JournalError> {
+        make_file(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY_WAIT)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true);
+        let fault = |error| fault(path, error);
+        // The first connection looks before it changes anything, the journal mode included.
+        let plain = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_WAIT);
+        let mut first = SqliteConnection::connect_with(&plain).await.map_err(fault)?;
+        migrate(&mut first, path).await?;
+        first.close().await.map_err(fault)?;
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(fault)?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).connect_lazy_with(options.read_only(true));
+        Ok(Self { path: Arc::new(path.to_owned()), writer, readers })
+    }
+
+    fn fault(&self, error: sqlx::Error) -> JournalError {
+        fault(&self.path, error)
+    }
+
+    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, JournalError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.fault(error))
+    }
+
+    pub(super) async fn create(
+        &self,
+        run: &RunId,
+        at: Timestamp,
+        started: &Event,
+        locks: &[LockName],
+    ) -> Result<Record, AppendError> {
+        let fault = |error| self.fault(error);
+        let mut tx = self.begin().await?;
+        if head(&mut tx, run).await.map_err(fault)?.is_some() {
+            return Err(AppendError::Exists { run: run.clone() });
+        }
+        let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
+        insert(&mut tx, run, &row).await.map_err(fault)?;
+        if let Some(summary) = RunSummary::first(&record) {
+            sqlx::query("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)")
+                .bind(run.as_str())
+                .bind(summary.runbook)
+                .bind(summary.version)
+                .bind(summary.site)
+                .bind(summary.by.as_str().to_owned())
+                .bind(row.at_ms)
+                .bind(row.at_ms)
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+        }
+        self.change_locks(&mut tx, run, row.at_ms, &LockChange { take: locks.to_vec(), free_all: false }).await?;
+        tx.commit().await.map_err(fault)?;
+        Ok(record)
+    }
+
+    pub(super) async fn append(&self, append: Append<'_>, locks: &LockChange) -> Result<Vec<Record>, AppendError> {
+        let Append { run, expected_seq, generation, at, events } = append;
+        let fault = |error| self.fault(error);
+        let mut tx = self.begin().await?;
+        if let Some(mine) = generation {
+            let current = lease(&mut tx, run).await.map_err(fault)?;
+            if current.as_ref().is_none_or(|lease| lease.generation != mine || lease.owner.is_none()) {
+                return Err(AppendError::Fenced { generation: current.map_or(0, |lease| lease.generation) });
+            }
+        }
+        let unknown = || JournalError::UnknownRun(run.to_string());
+        let (seq, mut prev_hash) = head(&mut tx, run).await.map_err(fault)?.ok_or_else(unknown)?;
+        if seq != expected_seq {
+            let behind = rows(&mut tx, run, expected_seq + 1).await.map_err(fault)?;
+            return chain::same_again(&append, seq, &behind);
+        }
+        let mut records = Vec::with_capacity(events.len());
+        for (seq, event) in (expected_seq + 1..).zip(events) {
+            let (row, record) = chain::link(run, (seq, &prev_hash), at, generation.unwrap_or(0), event)?;
+            insert(&mut tx, run, &row).await.map_err(fault)?;
+            prev_hash = row.hash;
+            records.push(record);
+        }
+        index(&mut tx, run, at, events).await.map_err(fault)?;
+        self.change_locks(&mut tx, run, at.as_millisecond(), locks).await?;
+        tx.commit().await.map_err(fault)?;
+        Ok(records)
+    }
+
+    async fn change_locks(
+        &self,
+        tx: &mut SqliteConnection,
+        run: &RunId,
+        at_ms: i64,
+        locks: &LockChange,
+    ) -> Result<(), AppendError> {
+        let fault = |error| self.fault(error);
+        for lock in &locks.take {
+            let holder: Option<String> = sqlx::query_scalar("SELECT run FROM locks WHERE name = ?")
+                .bind(lock.as_str())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(fault)?;
+            if let Some(by_run) = holder.map(RunId::new).filter(|by_run| by_run != run) {
+                return Err(AppendError::LockHeld { lock: lock.clone(), by_run });
+            }
+        }
+        if locks.free_all {
+            sqlx::query("DELETE FROM locks WHERE run = ?").bind(run.as_str()).execute(&mut *tx).await.map_err(fault)?;
+        }
+        for lock in &locks.take {
+            sqlx::query("INSERT INTO locks VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING")
+                .bind(lock.as_str())
+                .bind(run.as_str())
+                .bind(at_ms)
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
+        let fault = |error| self.fault(error);
+        let mut reader = self.readers.acquire().await.map_err(fault)?;
+        rows(&mut reader, run, from_seq).await.map_err(fault)
+    }
+
+    pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
+        let found = sqlx::query(
+            "SELECT run, runbook, version, site, started_by, started_ms, last_ms, outcome FROM runs
+             WHERE (?1 IS NULL OR runbook = ?1) AND (?2 IS NULL OR site = ?2)
+               AND (NOT ?3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
+             ORDER BY started_ms DESC, run DESC LIMIT ?4",
+        )
+        .bind(filter.runbook.as_deref())
+        .bind(filter.site.as_deref())
+        .bind(filter.open_only)
+        .bind(filter.limit.map_or(-1, i64::from))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| self.fault(error))?;
+        found.iter().map(summary).collect::<Result<_, _>>().map_err(|error| self.fault(error))
+    }
+
+    pub(super) async fn head(&self, run: &RunId) -> Result<Head, JournalError> {
+        let found: (i64, i64) = sqlx::query_as(
+            "SELECT coalesce((SELECT max(seq) FROM events WHERE run = ?1), 0),
+                    coalesce((SELECT generation FROM leases WHERE run = ?1), 0)",
+        )
+        .bind(run.as_str())
+        .fetch_one(&self.readers)
+        .await
+        .map_err(|error| self.fault(error))?;
+        Ok(Head { seq: found.0.cast_unsigned(), generation: found.1.cast_unsigned() })
+    }
+
+    pub(super) async fn claim(
+        &self,
+        run: &RunId,
+        owner: &Owner,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<u64, LeaseError> {
+        let fault = |error| self.fault(error);
+        let mut tx = self.begin().await?;
+        let current = lease(&mut tx, run).await.map_err(fault)?;
+        if let Some(held) = current.as_ref().filter(|lease| !lease.is_free(owner, now))
+            && let Some(holder) = &held.owner
+        {
+            return Err(LeaseError::Held { owner: holder.clone(), until: held.until });
+        }
+        let generation = current.map_or(0, |lease| lease.generation) + 1;
+        let name = serde_json::to_string(owner).map_err(|error| fault(sqlx::Error::Encode(error.into())))?;
+        sqlx::query(
+            "INSERT INTO leases VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run)
+             DO UPDATE SET generation = ?2, owner = ?3, until_ms = ?4",
+        )
+        .bind(run.as_str())
+        .bind(generation.cast_signed())
+        .bind(name)
+        .bind(until.as_millisecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
+        tx.commit().await.map_err(fault)?;
+        Ok(generation)
+    }
+
+    pub(super) async fn renew(&self, run: &RunId, generation: u64, until: Timestamp) -> Result<(), LeaseError> {
+        let fault = |error| self.fault(error);
+        let mut tx = self.begin().await?;
+        let current = lease(&mut tx, run).await.map_err(fault)?;
+        if current.as_ref().is_none_or(|lease| lease.generation != generation || lease.owner.is_none()) {
+            return Err(LeaseError::Lost { generation: current.map_or(0, |lease| lease.generation) });
+        }
+        sqlx::query("UPDATE leases SET until_ms = ? WHERE run = ?")
+            .bind(until.as_millisecond())
+            .bind(run.as_str())
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?;
+        tx.commit().await.map_err(fault)?;
+        Ok(())
+    }
+
+    pub(super) async fn release(&self, run: &RunId, generation: u64) -> Result<(), LeaseError> {
+        sqlx::query("UPDATE leases SET owner = NULL WHERE run = ? AND generation = ?")
+            .bind(run.as_str())
+            .bind(generation.cast_signed())
+            .execute(&self.writer)
+            .await
+            .map_err(|error| self.fault(error))?;
+        Ok(())
+    }
+
+    pub(super) async fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
+        let found = sqlx::query(
+            "SELECT e.run AS of_run, e.* FROM events e JOIN runs r ON r.run = e.run
+             WHERE e.kind = 'run_finished' AND r.site = ? ORDER BY e.at_ms, e.run, e.seq",
+        )
+        .bind(site)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(|error| self.fault(error))?;
+        let mut ends = Vec::with_capacity(found.len());
+        for line in &found {
+            let run: String = line.try_get("of_run").map_err(|error| self.fault(error))?;
+            let row = row(line).map_err(|error| self.fault(error))?;
+            ends.push(chain::record(&RunId::new(run), &row)?);
+        }
+        Ok(ends)
+    }
+
+    pub(super) async fn locks(&self) -> Result<Vec<(LockName, RunId, Timestamp)>, JournalError> {
+        let found: Vec<(String, String, i64)> = sqlx::query_as("SELECT name, run, taken_ms FROM locks ORDER BY name")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.fault(error))?;
+        let lock =
+            |(name, run, taken_ms): (String, String, i64)| Ok((LockName::new(name), RunId::new(run), time(taken_ms)?));
+        found.into_iter().map(lock).collect::<Result<_, _>>().map_err(|error| self.fault(error))
+    }
+}
+
+/// Makes the folder and an empty file that only its owner may read.
+fn make_file(path: &Path) -> Result<(), JournalError> {
+    let fault = |source| JournalError::Make { path: path.to_owned(), source };
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(fault)?;
+    }
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(fault(error)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Brings the tables up to date; refuses a file that is not ours, or newer.
+async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), JournalError> {
+    let fault = |error| fault(path, error);
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *tx).await.map_err(fault)?;
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(fault)?;
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *tx).await.map_err(fault)?;
+    if id != APPLICATION_ID && (id != 0 || tables > 0) {
+        return Err(JournalError::NotAJournal { path: path.to_owned() });
+    }
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(JournalError::Newer { path: path.to_owned(), found, known });
+    }
+    if found == known {
+        return Ok(());
+    }
+    for script in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        sqlx::raw_sql(*script).execute(&mut *tx).await.map_err(fault)?;
+    }
+    let marks = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known};");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(marks)).execute(&mut *tx).await.map_err(fault)?;
+    tx.commit().await.map_err(fault)
+}
+
+/// Tells apart what people can do something about. The codes are SQLite's primary result codes.
+fn fault(path: &Path, error: sqlx::Error) -> JournalError {
+    let path = path.to_owned();
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    match code.map(|code| code & 0xff) {
+        Some(5 | 6) => JournalError::Busy { path },
+        Some(11) => JournalError::Corrupt { path, source: error },
+        Some(13) => JournalError::Full { path },
+        Some(26) => JournalError::NotAJournal { path },
+        _ => JournalError::Store { path, source: error },
+    }
+}
+
+async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<(u64, String)>, sqlx::Error> {
+    let found: Option<(i64, String)> =
+        sqlx::query_as("SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1")
+            .bind(run.as_str())
+            .fetch_optional(conn)
+            .await?;
+    Ok(found.map(|(seq, hash)| (seq.cast_unsigned(), hash)))
+}
+
+async fn insert(conn: &mut SqliteConnection, run: &RunId, row: &Row) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        .bind(run.as_str())
+        .bind(row.seq.cast_signed())
+        .bind(row.at_ms)
+        .bind(row.generation.cast_signed())
+        .bind(&row.kind)
+        .bind(&row.payload)
+        .bind(&row.prev_hash)
+        .bind(&row.hash)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Keeps the index of runs in step with what is recorded.
+async fn index(conn: &mut SqliteConnection, run: &RunId, at: Timestamp, events: &[Event]) -> Result<(), sqlx::Error> {
+    let before: Option<String> = sqlx::query_scalar("SELECT outcome FROM runs WHERE run = ?")
+        .bind(run.as_str())
+        .fetch_optional(&mut *conn)
+        .await?
+        .flatten();
+    let mut outcome = before.map(|text| parse_outcome(&text)).transpose()?;
+    for event in events {
+        outcome = outcome_after(outcome, event);
+    }
+    sqlx::query("UPDATE runs SET last_ms = ?, outcome = ? WHERE run = ?")
+        .bind(at.as_millisecond())
+        .bind(outcome.map(outcome_text))
+        .bind(run.as_str())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+async fn rows(conn: &mut SqliteConnection, run: &RunId, from_seq: u64) -> Result<Vec<Row>, sqlx::Error> {
+    let found = sqlx::query("SELECT * FROM events WHERE run = ? AND seq >= ? ORDER BY seq")
+        .bind(run.as_str())
+        .bind(from_seq.cast_signed())
+        .fetch_all(conn)
+        .await?;
+    found.iter().map(row).collect()
+}
+
+async fn lease(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<Lease>, sqlx::Error> {
+    let found: Option<(i64, Option<String>, i64)> =
+        sqlx::query_as("SELECT generation, owner, until_ms FROM leases WHERE run = ?")
+            .bind(run.as_str())
+            .fetch_optional(conn)
+            .await?;
+    let Some((generation, owner, until_ms)) = found else { return Ok(None) };
+    let owner = owner.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| decode("owner", error))?;
+    Ok(Some(Lease { generation: generation.cast_unsigned(), owner, until: time(until_ms)? }))
+}
+
+fn decode(column: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+}
+
+fn time(ms: i64) -> Result<Timestamp, sqlx::Error> {
+    Timestamp::from_millisecond(ms).map_err(|error| decode("time", error))
+}
+
+fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::RolledBack => "rolled_back",
+        Outcome::Stuck => "stuck",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Waiting => "waiting",
+    }
+}
+
+fn parse_outcome(text: &str) -> Result<Outcome, sqlx::Error> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|error| decode("outcome", error))
+}
+
+fn row(line: &SqliteRow) -> Result<Row, sqlx::Error> {
+    Ok(Row {
+        seq: line.try_get::<i64, _>("seq")?.cast_unsigned(),
+        at_ms: line.try_get("at_ms")?,
+        generation: line.try_get::<i64, _>("generation")?.cast_unsigned(),
+        kind: line.try_get("kind")?,
+        payload: line.try_get("payload")?,
+        prev_hash: line.try_get("prev_hash")?,
+        hash: line.try_get("hash")?,
+    })
+}
+
+fn summary(line: &SqliteRow) -> Result<RunSummary, sqlx::Error> {
+    Ok(RunSummary {
+        run: RunId::new(line.try_get::<String, _>("run")?),
+        runbook: line.try_get("runbook")?,
+        version: line.try_get("version")?,
+        site: line.try_get("site")?,
+        by: line.try_get::<&str, _>("started_by")?.into(),
+        started_at: time(line.try_get("started_ms")?)?,
+        last_at: time(line.try_get("last_ms")?)?,
+        outcome: line.try_get::<Option<&str>, _>("outcome")?.map(parse_outcome).transpose()?,
+    })
+}

@@ -1,0 +1,384 @@
+//! What every store must do (each test runs on each store), and what only a file can do wrong.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::*;
+use crate::event::Answer;
+
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// One store of each kind; the folder lives as long as the file is needed.
+async fn stores() -> (tempfile::TempDir, [Journal; 2]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("deep/er").join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let file = Journal::open(path.to_str().expect("plain")).await.expect("opens");
+    (folder, [Journal::open("memory:").await.expect("opens"), file])
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("in range")
+}
+
+fn started(site: &str) -> Event {
+    Event::RunStarted {
+        runbook: "move".into(),
+        version: "1.0.0".into(),
+        digest: "d".into(),
+        site: site.into(),
+        by: "local:ann@here".into(),
+        params: [("z".to_owned(), json!(1)), ("a".to_owned(), json!({"y": 1, "b": null}))].into(),
+        piton: "0.1.0".into(),
+        source: json!({}),
+        parent: None,
+    }
+}
+
+fn skipped(step: &str) -> Event {
+    Event::StepSkipped { step: step.into(), reason: crate::event::SkipReason::When }
+}
+
+fn finished(outcome: Outcome) -> Event {
+    let milestones = if outcome == Outcome::Succeeded { vec!["db/moved".into()] } else { vec![] };
+    Event::RunFinished { outcome, milestones, note: None }
+}
+
+fn owner(pid: i32) -> Owner {
+    Owner { host: "here".into(), pid, pid_start: 1, boot_id: "b".into() }
+}
+
+fn say<'a>(run: &'a RunId, expected_seq: u64, events: &'a [Event]) -> Append<'a> {
+    Append { run, expected_seq, generation: None, at: at(100), events }
+}
+
+#[tokio::test]
+async fn what_was_recorded_is_read_in_order_and_the_chain_holds() {
+    let (_folder, stores) = stores().await;
+    let mut hashes = Vec::new();
+    for journal in stores {
+        let run = RunId::new("20261122-aaaaaa");
+        let first = journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let more = [skipped("a"), skipped("b")];
+        let records = journal.append(say(&run, 1, &more), &LockChange::default()).await.expect("appends");
+        let all = journal.read(&run, 1).await.expect("reads");
+        assert_eq!(all, [vec![first], records.clone()].concat());
+        assert_eq!(journal.read(&run, 2).await.expect("reads"), records);
+        assert_eq!(all.iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3]);
+        let Verified::Intact { records: 3, hash } = journal.verify(&run).await.expect("verifies") else {
+            panic!("the chain is whole")
+        };
+        assert_eq!(hash, all[2].hash);
+        hashes.push(hash);
+        assert_eq!(journal.head(&run).await.expect("head"), Head { seq: 3, generation: 0 });
+        assert_eq!(journal.head(&"x".into()).await.expect("head").seq, 0);
+        let error = journal.read(&"x".into(), 1).await.expect_err("no such run");
+        assert!(matches!(error, JournalError::UnknownRun(_)));
+    }
+    assert_eq!(hashes[0], hashes[1], "a hash does not depend on the store");
+}
+
+#[tokio::test]
+async fn the_same_facts_twice_are_recorded_once_and_others_are_refused() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        let run = RunId::new("20261122-aaaaaa");
+        journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let again = journal.create(&run, at(1), &started("north"), &[]).await.expect_err("exists");
+        assert!(matches!(again, AppendError::Exists { .. }), "{again}");
+        let (a, b) = ([skipped("a")], [skipped("b")]);
+        let once = journal.append(say(&run, 1, &a), &LockChange::default()).await.expect("appends");
+        let twice = journal.append(say(&run, 1, &a), &LockChange::default()).await.expect("is there already");
+        assert_eq!(once, twice);
+        for (expected_seq, events) in [(1, &b), (0, &a), (7, &a)] {
+            let error = journal.append(say(&run, expected_seq, events), &LockChange::default()).await;
+            assert!(matches!(error, Err(AppendError::Conflict { actual_seq: 2 })), "{expected_seq}: {error:?}");
+        }
+        assert_eq!(journal.head(&run).await.expect("head").seq, 2);
+        let not_a_start = journal.create(&"y".into(), at(1), &skipped("a"), &[]).await;
+        assert!(matches!(not_a_start, Err(AppendError::NotAStart { .. })));
+        let unknown = journal.append(say(&"y".into(), 0, &a), &LockChange::default()).await;
+        assert!(matches!(unknown, Err(AppendError::Store(JournalError::UnknownRun(_)))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_racing_appends_exactly_one_wins_each_place() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        let run = RunId::new("20261122-aaaaaa");
+        journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let mut racers = Vec::new();
+        for racer in 0..8 {
+            let (journal, run) = (journal.clone(), run.clone());
+            racers.push(tokio::spawn(async move {
+                let mut won = 0;
+                for place in 1..=10 {
+                    let events = [skipped(&format!("r{racer}"))];
+                    match journal.append(say(&run, place, &events), &LockChange::default()).await {
+                        Ok(_) => won += 1,
+                        Err(AppendError::Conflict { actual_seq }) => assert_ne!(actual_seq, place, "the place is free"),
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                won
+            }));
+        }
+        let mut won = 0;
+        for racer in racers {
+            won += racer.await.expect("no panic");
+        }
+        assert_eq!(won + 1, journal.head(&run).await.expect("head").seq, "each place was won once");
+        assert!(matches!(journal.verify(&run).await.expect("verifies"), Verified::Intact { .. }));
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_driver_is_refused_at_its_next_append() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        let run = RunId::new("20261122-aaaaaa");
+        journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let ttl = SignedDuration::from_secs(10);
+        // Two processes of another host, so that nobody can look whether they live.
+        let mut far = owner(7);
+        far.host = "there".into();
+        let first = journal.claim(&run, &far, at(0), ttl).await.expect("free");
+        assert_eq!(first, 1);
+        let held = journal.claim(&run, &owner(8), at(9), ttl).await.expect_err("held");
+        assert!(matches!(&held, LeaseError::Held { owner, until } if *owner == far && *until == at(10)), "{held}");
+        let events = [skipped("a")];
+        let append = |generation, expected_seq| Append {
+            run: &run,
+            expected_seq,
+            generation: Some(generation),
+            at: at(3),
+            events: &events,
+        };
+        let records = journal.append(append(first, 1), &LockChange::default()).await.expect("has the lease");
+        assert_eq!(records[0].generation, 1);
+        journal.renew(&run, first, at(20)).await.expect("has the lease");
+        journal.claim(&run, &owner(8), at(19), ttl).await.expect_err("renewed");
+        let second = journal.claim(&run, &owner(8), at(20), ttl).await.expect("ran out");
+        assert_eq!(second, 2);
+        let fenced = journal.append(append(first, 2), &LockChange::default()).await.expect_err("replaced");
+        assert!(matches!(fenced, AppendError::Fenced { generation: 2 }), "{fenced}");
+        let lost = journal.renew(&run, first, at(99)).await.expect_err("replaced");
+        assert!(matches!(lost, LeaseError::Lost { generation: 2 }), "{lost}");
+        journal.release(&run, first).await.expect("does nothing");
+        journal.append(append(second, 2), &LockChange::default()).await.expect("has the lease");
+        journal.append(say(&run, 3, &[skipped("word")]), &LockChange::default()).await.expect("a person needs no lease");
+        journal.release(&run, second).await.expect("gives it back");
+        let released = journal.append(append(second, 4), &LockChange::default()).await.expect_err("gave it back");
+        assert!(matches!(released, AppendError::Fenced { generation: 2 }));
+        assert_eq!(journal.claim(&run, &owner(9), at(21), ttl).await.expect("free"), 3);
+    }
+}
+
+#[tokio::test]
+async fn the_lease_of_a_dead_process_is_taken_over_at_once() {
+    let (_folder, stores) = stores().await;
+    let me = Owner::this_process().expect("procfs");
+    let mut child = tokio::process::Command::new("true").spawn().expect("spawns");
+    let pid = i32::try_from(child.id().expect("runs")).expect("a pid");
+    child.wait().await.expect("ends");
+    let dead = Owner { pid, ..me.clone() };
+    let reused = Owner { pid_start: me.pid_start + 1, ..me.clone() };
+    let before_boot = Owner { boot_id: "earlier".into(), ..me.clone() };
+    let parent = i32::try_from(std::os::unix::process::parent_id()).expect("a pid");
+    let stat = procfs::process::Process::new(parent).and_then(|process| process.stat()).expect("lives");
+    let alive = Owner { pid: parent, pid_start: stat.starttime, ..me.clone() };
+    let elsewhere = Owner { host: "far-away".into(), ..dead.clone() };
+    for journal in stores {
+        let ttl = SignedDuration::from_secs(600);
+        for (run, owner, free) in [
+            ("dead", &dead, true),
+            ("reused", &reused, true),
+            ("boot", &before_boot, true),
+            ("alive", &alive, false),
+            ("elsewhere", &elsewhere, false),
+        ] {
+            let run = RunId::new(run);
+            journal.claim(&run, owner, at(0), ttl).await.expect("free");
+            let taken = journal.claim(&run, &me, at(1), ttl).await;
+            assert_eq!(taken.is_ok(), free, "{run}: {taken:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lock_has_one_run_at_a_time() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        let (a, b) = (RunId::new("a"), RunId::new("b"));
+        let lock = || vec![LockName::new("north/db")];
+        journal.create(&a, at(1), &started("north"), &lock()).await.expect("free");
+        let held = journal.create(&b, at(1), &started("north"), &lock()).await.expect_err("held");
+        assert!(matches!(&held, AppendError::LockHeld { by_run, .. } if *by_run == a), "{held}");
+        assert_eq!(journal.head(&b).await.expect("head").seq, 0, "refused as a whole");
+        journal.create(&b, at(2), &started("north"), &[]).await.expect("creates");
+        let take = LockChange { take: lock(), free_all: false };
+        let refused = journal.append(say(&b, 1, &[skipped("x")]), &take).await.expect_err("held");
+        assert!(matches!(refused, AppendError::LockHeld { .. }));
+        assert_eq!(journal.head(&b).await.expect("head").seq, 1, "refused as a whole");
+        journal.append(say(&a, 1, &[]), &take).await.expect("has it already");
+        assert_eq!(journal.locks().await.expect("lists"), [("north/db".into(), a.clone(), at(1))]);
+        let free = LockChange { take: vec![], free_all: true };
+        journal.append(say(&a, 1, &[finished(Outcome::Failed)]), &free).await.expect("frees");
+        assert_eq!(journal.locks().await.expect("lists"), []);
+        journal.append(say(&b, 1, &[skipped("x")]), &take).await.expect("free");
+        assert_eq!(journal.locks().await.expect("lists")[0].1, b);
+    }
+}
+
+#[tokio::test]
+async fn runs_are_listed_found_and_what_they_established_is_known() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        for (run, second, site) in [("20261121-ab1", 1, "north"), ("20261122-ab2", 2, "south"), ("20261122-cd3", 3, "north")]
+        {
+            journal.create(&run.into(), at(second), &started(site), &[]).await.expect("creates");
+        }
+        let none = LockChange::default();
+        journal.append(say(&"20261121-ab1".into(), 1, &[finished(Outcome::Succeeded)]), &none).await.expect("appends");
+        let waiting = [finished(Outcome::Waiting)];
+        journal.append(say(&"20261122-cd3".into(), 1, &waiting), &none).await.expect("appends");
+
+        let list = async |filter: RunFilter| {
+            let runs = journal.runs(&filter).await.expect("lists").into_iter();
+            runs.map(|run| (run.run.to_string(), run.outcome)).collect::<Vec<_>>()
+        };
+        let (first, second, third) = (
+            ("20261121-ab1".to_owned(), Some(Outcome::Succeeded)),
+            ("20261122-ab2".to_owned(), None),
+            ("20261122-cd3".to_owned(), Some(Outcome::Waiting)),
+        );
+        assert_eq!(list(RunFilter::default()).await, [third.clone(), second.clone(), first.clone()]);
+        assert_eq!(list(RunFilter { open_only: true, ..RunFilter::default() }).await, [third.clone(), second]);
+        let north = RunFilter { site: Some("north".into()), ..RunFilter::default() };
+        assert_eq!(list(north.clone()).await, [third.clone(), first]);
+        assert_eq!(list(RunFilter { limit: Some(1), ..north }).await, [third]);
+        assert_eq!(list(RunFilter { runbook: Some("other".into()), ..RunFilter::default() }).await, []);
+
+        let word = Event::StepAnswered {
+            step: "go".into(),
+            by: "local:bob@here".into(),
+            answer: Answer::Approved { comment: None },
+        };
+        journal.append(say(&"20261122-cd3".into(), 2, &[word]), &none).await.expect("appends");
+        assert_eq!(list(RunFilter { limit: Some(1), ..RunFilter::default() }).await[0].1, None, "open again");
+
+        assert_eq!(journal.find_run("20261121").await.expect("one"), "20261121-ab1".into());
+        assert_eq!(journal.find_run("cd").await.expect("one"), "20261122-cd3".into());
+        assert!(matches!(journal.find_run("2026").await, Err(JournalError::Ambiguous { runs: 3, .. })));
+        assert!(matches!(journal.find_run("zz").await, Err(JournalError::UnknownRun(_))));
+        assert!(matches!(journal.find_run("").await, Err(JournalError::UnknownRun(_))));
+
+        let milestones = journal.milestones("north").await.expect("lists");
+        assert_eq!(milestones, [("db/moved".into(), "20261121-ab1".into(), at(100))]);
+        assert_eq!(journal.milestones("south").await.expect("lists"), []);
+    }
+}
+
+/// Writes behind the journal's back.
+async fn tamper(path: &Path, sql: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.expect("opens");
+    sqlx::raw_sql(sql).execute(&mut conn).await.expect("runs");
+}
+
+#[tokio::test]
+async fn a_changed_record_is_found_by_its_place() {
+    for (sql, place) in [
+        ("UPDATE events SET payload = replace(payload, '\"b\"', '\"q\"') WHERE seq = 3", 3),
+        ("UPDATE events SET at_ms = at_ms + 1 WHERE seq = 2", 2),
+        ("UPDATE events SET kind = 'run_resumed' WHERE seq = 2", 2),
+        ("UPDATE events SET prev_hash = hash WHERE seq = 4", 4),
+        ("DELETE FROM events WHERE seq = 3", 3),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("j.db");
+        let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens");
+        let run = RunId::new("r");
+        journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let events = [skipped("a"), skipped("b"), skipped("c")];
+        journal.append(say(&run, 1, &events), &LockChange::default()).await.expect("appends");
+        tamper(&path, sql).await;
+        let verified = journal.verify(&run).await.expect("reads");
+        assert!(matches!(verified, Verified::Bad { seq, .. } if seq == place), "{sql}: {verified:?}");
+        if sql.starts_with("DELETE") {
+            let error = journal.read(&run, 1).await.expect_err("a gap");
+            assert!(matches!(error, JournalError::Broken { seq: 3, .. }), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_journal_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async |path: &Path| Journal::open(path.to_str().expect("plain")).await;
+
+    let text = folder.path().join("notes.txt");
+    std::fs::write(&text, "not a database at all, just some notes\n".repeat(200)).expect("writes");
+    let error = open(&text).await.expect_err("refused");
+    assert!(matches!(error, JournalError::NotAJournal { .. }) && error.to_string().contains("notes.txt"), "{error}");
+    assert!(std::fs::read_to_string(&text).expect("reads").starts_with("not a database"));
+
+    let other = folder.path().join("other.db");
+    std::fs::write(&other, "").expect("writes");
+    tamper(&other, "CREATE TABLE things (a)").await;
+    let error = open(&other).await.expect_err("refused");
+    assert!(matches!(error, JournalError::NotAJournal { .. }), "{error}");
+
+    let newer = folder.path().join("newer.db");
+    drop(open(&newer).await.expect("makes it"));
+    tamper(&newer, "PRAGMA user_version = 99").await;
+    let error = open(&newer).await.expect_err("refused");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 1, .. }), "{error}");
+
+    let folder_as_file = open(folder.path()).await.expect_err("refused");
+    assert!(matches!(folder_as_file, JournalError::Store { .. }), "{folder_as_file}");
+    let below_a_file = open(&text.join("x/j.db")).await.expect_err("refused");
+    assert!(matches!(below_a_file, JournalError::Make { .. }), "{below_a_file}");
+}
+
+#[tokio::test]
+async fn a_torn_file_is_named_not_trusted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("torn.db");
+    let place = path.to_str().expect("plain");
+    let journal = Journal::open(place).await.expect("opens");
+    let run = RunId::new("r");
+    journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+    let events: Vec<Event> = (0..400).map(|number| skipped(&format!("step-{number}"))).collect();
+    journal.append(say(&run, 1, &events), &LockChange::default()).await.expect("appends");
+    tamper(&path, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    drop(journal);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+    let size = file.metadata().expect("has a size").len();
+    file.set_len(size / 2).expect("cuts");
+    let read = match Journal::open(place).await {
+        Ok(journal) => journal.read(&run, 1).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    let error = read.expect_err("half of it is missing");
+    assert!(matches!(error, JournalError::Corrupt { .. }) && error.to_string().contains("torn.db"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_file_is_its_owners_and_keeps_what_was_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a/b/j.db");
+    let place = path.to_str().expect("plain");
+    let run = RunId::new("r");
+    let journal = Journal::open(place).await.expect("opens");
+    journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+    let mode = |name: &str| std::fs::metadata(folder.path().join("a/b").join(name)).expect("is there").permissions().mode();
+    assert_eq!(mode("j.db") & 0o777, 0o600);
+    assert_eq!(mode("j.db-wal") & 0o777, 0o600);
+    // A second process, as it were, while the first one still has it open.
+    let other = Journal::open(place).await.expect("opens");
+    other.append(say(&run, 1, &[skipped("a")]), &LockChange::default()).await.expect("appends");
+    assert_eq!(journal.read(&run, 1).await.expect("reads").len(), 2);
+}

@@ -1,0 +1,315 @@
+//! Rules between the parts of a runbook: ids, needs, circles, retries, undos, windows, what the site provides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use globset::Glob;
+
+use super::graph::Graph;
+use super::names::{Names, repeated};
+use super::params;
+use crate::site::Site;
+use crate::spec::actions::{ActionKind, ActionSpec, CrashDefault};
+use crate::spec::problem::{Problem, Source, Span, did_you_mean};
+use crate::spec::runbook::{Idempotent, NeedOutcome, OnFailure, Phase, Runbook, Step, Undo};
+use crate::spec::yaml::{Node, Value};
+
+/// Everything that is wrong between the parts of a runbook, and against `site` when there is one.
+pub fn check(runbook: &Runbook, source: &Source, site: Option<&Site>, ids_seen: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let seen: BTreeSet<String> = ids_seen.iter().cloned().collect();
+    let steps = || runbook.steps.iter().chain(&runbook.finally);
+    for (id, first, again) in repeated(steps().map(|step| (step.id().as_str(), step.fields.id.span))) {
+        let problem = Problem::new("plan::duplicate_id", format!("step id `{id}` is used twice"), again);
+        problems.push(problem.label("again here").other(first, "first here").help("give one of them another id"));
+    }
+    if runbook.steps.is_empty() && seen.is_empty() {
+        let problem =
+            Problem::new("plan::no_steps", "the runbook has no steps", runbook.name.span).label("this runbook");
+        problems.push(problem.help("add a step under `steps`"));
+    }
+    check_needs(runbook, &seen, &mut problems);
+    let graph = graph_of(runbook);
+    for cycle in graph.cycles() {
+        problems.push(cycle_problem(runbook, &cycle));
+    }
+    steps().for_each(|step| check_step(step, runbook, &mut problems));
+    check_windows(runbook, &seen, &mut problems);
+    params::check_declarations(runbook, &mut problems);
+    if let Some(site) = site {
+        check_site(runbook, site, &mut problems);
+    }
+    Names::new(runbook, source, site, &graph, &seen, &mut problems).check();
+    problems
+}
+
+/// The graph of all steps.
+pub fn graph_of(runbook: &Runbook) -> Graph {
+    let steps = || runbook.steps.iter().chain(&runbook.finally);
+    let edges =
+        steps().flat_map(|step| step.fields.needs.iter().map(|need| (need.step.value.as_str(), step.id().as_str())));
+    Graph::new(steps().map(|step| step.id().as_str()), edges)
+}
+
+fn check_needs(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Problem>) {
+    let by_id: BTreeMap<&str, &Step> = runbook.steps.iter().map(|step| (step.id().as_str(), step)).collect();
+    let last: BTreeSet<&str> = runbook.finally.iter().map(|step| step.id().as_str()).collect();
+    for (step, in_finally) in runbook.steps.iter().map(|s| (s, false)).chain(runbook.finally.iter().map(|s| (s, true)))
+    {
+        for need in &step.fields.needs {
+            let name = need.step.value.as_str();
+            let span = need.step.span;
+            let exists = by_id.contains_key(name) || last.contains(name) || seen.contains(name);
+            if !exists {
+                let message = format!("unknown step `{name}` in `needs` of `{}`", step.id());
+                let problem = Problem::new("plan::unknown_need", message, span).label("no step has this id");
+                problems.push(problem.help_if(did_you_mean(name, by_id.keys().copied())));
+            } else if in_finally != last.contains(name) {
+                let message = format!("step `{}` and step `{name}` are not in the same part", step.id());
+                let problem = Problem::new("plan::need_across_finally", message, span).label("other part");
+                problems.push(problem.help("`finally` runs after all steps by itself; drop the need"));
+            }
+            let Some(target) = by_id.get(name) else { continue };
+            check_need_outcome(step, target, need.outcome, span, runbook, problems);
+        }
+    }
+}
+
+fn check_need_outcome(
+    step: &Step,
+    target: &Step,
+    outcome: Option<NeedOutcome>,
+    span: Span,
+    runbook: &Runbook,
+    problems: &mut Vec<Problem>,
+) {
+    let goes_on = target.fields.optional.is_some()
+        || target.fields.on_failure.unwrap_or(runbook.on_failure) == OnFailure::Continue;
+    if outcome == Some(NeedOutcome::Failed) && !goes_on {
+        let message =
+            format!("step `{}` can never run: after a failure of `{}` nothing new starts", step.id(), target.id());
+        let problem = Problem::new("plan::need_never_met", message, span).label("this outcome ends the run");
+        problems.push(problem.help(format!("add `on_failure: continue` to `{}`", target.id())));
+    }
+    if step.fields.phase == Phase::Preflight && target.fields.phase != Phase::Preflight {
+        let message = format!("preflight step `{}` needs `{}`, which runs later", step.id(), target.id());
+        problems.push(
+            Problem::new("plan::preflight_order", message, span)
+                .label("not a preflight step")
+                .help("add `phase: preflight` there, or drop it here"),
+        );
+    }
+}
+
+fn cycle_problem(runbook: &Runbook, cycle: &[String]) -> Problem {
+    let mut steps = runbook.steps.iter().chain(&runbook.finally);
+    let first = steps.find(|step| step.id().as_str() == cycle[0]);
+    let need = first.and_then(|step| step.fields.needs.iter().find(|need| cycle.contains(&need.step.value)));
+    let span = need.map_or_else(Span::default, |need| need.step.span);
+    let path = format!("`{}` needs `{}`", cycle.join("` needs `"), cycle[0]);
+    let message = format!("steps need each other in a circle: {path}");
+    Problem::new("plan::cycle", message, span).label("part of the circle").help("drop one of these needs")
+}
+
+/// What a crash in the middle of the step means, said or by default.
+pub fn idempotency(step: &Step) -> Idempotent {
+    if let Some(said) = &step.fields.idempotent {
+        return said.value.0;
+    }
+    match step.action.kind.crash_default() {
+        CrashDefault::Safe => Idempotent::Yes,
+        CrashDefault::Resumable => Idempotent::Resumable,
+        CrashDefault::Probe => Idempotent::No,
+        CrashDefault::Ask if is_safe_request(&step.action) => Idempotent::Yes,
+        CrashDefault::Ask => Idempotent::No,
+    }
+}
+
+fn is_safe_request(action: &ActionSpec) -> bool {
+    let method = action.args.get("method").and_then(Node::text).unwrap_or("GET");
+    action.kind == ActionKind::HttpRequest && matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
+/// Whether an action can find out what became of an attempt.
+pub fn has_probe(kind: ActionKind) -> bool {
+    kind.crash_default() == CrashDefault::Probe
+}
+
+/// Whether an action knows its inverse.
+pub fn has_inverse(kind: ActionKind) -> bool {
+    matches!(
+        kind,
+        ActionKind::ServiceStart
+            | ActionKind::ServiceStop
+            | ActionKind::OptionSet
+            | ActionKind::OptionUnset
+            | ActionKind::FileWrite
+    )
+}
+
+fn check_step(step: &Step, runbook: &Runbook, problems: &mut Vec<Problem>) {
+    let (id, fields, kind) = (step.id(), &step.fields, step.action.kind);
+    if let Some(retry) = &fields.retry
+        && retry.value.attempts > 1
+        && idempotency(step) == Idempotent::No
+        && !has_probe(kind)
+    {
+        let message =
+            format!("step `{id}` asks for retries, but `{}` may not be repeated unless it is idempotent", kind.key());
+        let problem = Problem::new("plan::retry_not_idempotent", message, retry.span).label("would repeat it");
+        problems.push(problem.help("add `idempotent: yes` if running it twice does no harm, or drop `retry`"));
+    }
+    if fields.retry.as_ref().is_some_and(|retry| retry.value.attempts == 0) {
+        let span = fields.retry.as_ref().map_or(step.span, |retry| retry.span);
+        problems.push(
+            Problem::new("plan::no_attempts", "`attempts` counts from 1", span)
+                .label("never runs")
+                .help("write the number of attempts in all"),
+        );
+    }
+    if let Some(Undo::Auto(span)) = &fields.undo
+        && !has_inverse(kind)
+    {
+        let problem = Problem::new("plan::no_inverse", format!("`{}` does not know its inverse", kind.key()), *span);
+        problems.push(
+            problem
+                .label("cannot be automatic")
+                .help("write the action that goes back: `undo: { exec: { argv: [...] } }`"),
+        );
+    }
+    if fields.phase == Phase::Preflight && !kind.is_check() {
+        let message = format!("preflight step `{id}` would change something: `{}`", kind.key());
+        problems.push(
+            Problem::new("plan::preflight_changes", message, step.action.key)
+                .label("changes things")
+                .help("preflight steps only look; use `db.assert`, `service.check`, `option.check`"),
+        );
+    }
+    if fields.on_failure == Some(OnFailure::Rollback) && runbook.finally.iter().any(|last| last.id() == id) {
+        problems.push(
+            Problem::new(
+                "plan::rollback_in_finally",
+                format!("step `{id}` in `finally` cannot roll the run back"),
+                fields.id.span,
+            )
+            .label("too late")
+            .help("use `on_failure: continue`"),
+        );
+    }
+    check_sub_actions(step, problems);
+}
+
+fn check_sub_actions(step: &Step, problems: &mut Vec<Problem>) {
+    let inner = match &step.fields.undo {
+        Some(Undo::Action(undo)) => Some(("undo", undo)),
+        Some(Undo::Auto(_)) | None => None,
+    };
+    if let Some((what, action)) = inner
+        && action.kind.is_wait_for_people()
+    {
+        let message = format!("`{}` cannot stand in `{what}`", action.kind.key());
+        problems.push(
+            Problem::new("plan::bad_place", message, action.key).label("not here").help("make it a step of its own"),
+        );
+    }
+}
+
+fn check_windows(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Problem>) {
+    for window in &runbook.windows {
+        for end in [&window.opens, &window.closes] {
+            if !seen.contains(&end.value) {
+                let message = format!("window `{}` names unknown step `{}`", window.name, end.value);
+                let problem = Problem::new("plan::unknown_window_step", message, end.span).label("no step has this id");
+                problems.push(problem.help_if(did_you_mean(&end.value, seen.iter().map(String::as_str))));
+            }
+        }
+    }
+}
+
+/// What the runbook requires and names against what the site provides.
+fn check_site(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
+    let mut missing = |what: &str, name: &str, span: Span, known: Vec<&str>| {
+        let problem =
+            Problem::new("plan::missing_resource", format!("site `{}` has no {what} `{name}`", site.name), span);
+        let help = did_you_mean(name, known.iter().copied())
+            .unwrap_or_else(|| "add it to the site file, or give another site with `--site`".into());
+        problems.push(problem.label("required here").help(help));
+    };
+    for name in runbook.requires.databases.iter().filter(|name| site.databases.get(&name.value).is_none()) {
+        missing("database", &name.value, name.span, site.databases.names().collect());
+    }
+    for name in runbook.requires.options.iter().filter(|name| site.options.get(&name.value).is_none()) {
+        missing("option store", &name.value, name.span, site.options.names().collect());
+    }
+    for pattern in &runbook.requires.services {
+        let matcher = Glob::new(&pattern.value).map(|glob| glob.compile_matcher());
+        if !matcher.is_ok_and(|matcher| site.services.names().any(|name| matcher.is_match(name))) {
+            missing("service", &pattern.value, pattern.span, site.services.names().collect());
+        }
+    }
+    for step in runbook.steps.iter().chain(&runbook.finally) {
+        for (what, node) in resources(&step.action) {
+            let Some(name) = node.text().filter(|text| !text.contains("{{")) else { continue };
+            let known: Vec<&str> = match what {
+                "database" => site.databases.names().collect(),
+                "option store" => site.options.names().collect(),
+                "group" => site.services.0.iter().filter_map(|(_, service)| service.group.as_deref()).collect(),
+                _ => site.services.names().collect(),
+            };
+            let glob = Glob::new(name).map(|glob| glob.compile_matcher());
+            if !glob.is_ok_and(|glob| known.iter().any(|known| glob.is_match(known))) {
+                missing(what, name, node.span, known);
+            }
+        }
+    }
+}
+
+/// The resources that an action names, as (kind, place).
+fn resources(action: &ActionSpec) -> Vec<(&'static str, &Node)> {
+    let field = |what, key| action.args.get(key).map(|node| (what, node));
+    let listed = |key| match action.args.get(key).map(|node| &node.value) {
+        Some(Value::List(items)) => items.iter().map(|node| ("service", node)).collect(),
+        _ => Vec::new(),
+    };
+    match action.kind {
+        ActionKind::ServiceStart | ActionKind::ServiceStop | ActionKind::ServiceRestart | ActionKind::ServiceCheck => {
+            let mut all = [listed("services"), listed("except")].concat();
+            all.extend(field("service", "service"));
+            all.extend(field("group", "group"));
+            all
+        }
+        ActionKind::OptionSet | ActionKind::OptionUnset | ActionKind::OptionCheck => {
+            field("option store", "store").into_iter().collect()
+        }
+        ActionKind::DbExecute
+        | ActionKind::DbQuery
+        | ActionKind::DbAssert
+        | ActionKind::DbMigrate
+        | ActionKind::DbGaps
+        | ActionKind::DbWatermark => field("database", "database").into_iter().collect(),
+        ActionKind::DbCopy | ActionKind::DbCompare => {
+            field("database", "from").into_iter().chain(field("database", "to")).collect()
+        }
+        ActionKind::WaitUntil => match &action.args.value {
+            Value::Map(pairs) => pairs
+                .iter()
+                .filter_map(|(key, args)| ActionKind::of_key(&key.text).map(|kind| (kind, args)))
+                .filter_map(|(kind, args)| match kind {
+                    ActionKind::DbAssert | ActionKind::DbQuery => args.get("database").map(|node| ("database", node)),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        },
+        ActionKind::Exec
+        | ActionKind::WaitFor
+        | ActionKind::WaitBoundary
+        | ActionKind::WaitAt
+        | ActionKind::Approval
+        | ActionKind::Manual
+        | ActionKind::FileWrite
+        | ActionKind::HttpRequest
+        | ActionKind::NotifyWebhook
+        | ActionKind::NotifyCommand
+        | ActionKind::Runbook => Vec::new(),
+    }
+}

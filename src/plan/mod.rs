@@ -1,0 +1,354 @@
+//! From a runbook, a site and parameters to a plan: names resolved, graph checked, lists expanded, a digest over
+//! everything that decides what will happen. Nothing is left to choose at run time.
+
+mod check;
+mod digest;
+mod expand;
+mod files;
+mod graph;
+mod names;
+mod params;
+mod render;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use crate::ids::{LockName, Milestone, StepId};
+use crate::site::{LoadedSite, Site};
+use crate::spec::actions::ActionSpec;
+use crate::spec::problem::{Problem, Problems, Source};
+use crate::spec::reference::{Expression, Malformed, render};
+use crate::spec::runbook::{
+    self, Idempotent, Limits, NeedOutcome, OnFailure, Optional, ParamType, Phase, Retry, Runbook, Undo, Window,
+};
+use crate::spec::values::Millis;
+
+pub use check::{has_inverse, has_probe};
+pub use digest::{canonical, digest, sha256_hex};
+pub use files::Files;
+pub use params::{Given, ParamError};
+pub use render::{Rendered, render_action, render_node};
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file cannot be read.
+    #[error("`{path}` cannot be read: {reason}")]
+    NoFile {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file is wrong.
+    #[error("{0}")]
+    Problems(Problems),
+    /// Parameters are wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Params(Vec<ParamError>),
+    /// A value that is only known now is wrong.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// One step, ready to run.
+#[derive(Debug, Clone)]
+pub struct PlanStep {
+    /// Its id; with `[key]` for an item of a `foreach`.
+    pub id: StepId,
+    /// The id the author wrote.
+    pub declared: String,
+    /// What it is called in reports.
+    pub name: Option<String>,
+    /// The item of a `foreach`.
+    pub item: Option<Json>,
+    /// The action.
+    pub action: ActionSpec,
+    /// The postcondition.
+    pub verify: Option<ActionSpec>,
+    /// The inverse.
+    pub undo: Option<Undo>,
+    /// The condition.
+    pub when: Option<Expression>,
+    /// Steps that come first.
+    pub needs: Vec<(StepId, Option<NeedOutcome>)>,
+    /// Longest time of one attempt.
+    pub timeout: Option<Millis>,
+    /// How often it is tried.
+    pub retry: Option<Retry>,
+    /// What a crash in the middle means.
+    pub idempotent: Idempotent,
+    /// What happens after its final failure.
+    pub on_failure: OnFailure,
+    /// Set when an operator may skip it.
+    pub optional: Option<Optional>,
+    /// Why there is no way back behind it.
+    pub point_of_no_return: Option<String>,
+    /// Named things that only one step may hold.
+    pub locks: Vec<LockName>,
+    /// When it runs.
+    pub phase: Phase,
+    /// Whether it belongs to `finally`.
+    pub is_finally: bool,
+    /// Further outputs.
+    pub outputs: BTreeMap<String, Expression>,
+}
+
+/// A procedure with every choice made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name of the runbook.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it does.
+    pub description: Option<String>,
+    /// Digest over everything that decides what will happen.
+    pub digest: String,
+    /// Values of the parameters; secrets by reference.
+    pub params: BTreeMap<String, Json>,
+    /// The site.
+    pub site: LoadedSite,
+    /// The text of the runbook.
+    pub source: Arc<Source>,
+    /// Folder of the runbook.
+    pub base: PathBuf,
+    /// Files that steps use, as they were when the plan was made.
+    pub files: Arc<Files>,
+    /// All steps in the order of the file, those of `finally` last.
+    pub steps: Vec<PlanStep>,
+    /// Measured times.
+    pub windows: Vec<Window>,
+    /// Bounds of the run.
+    pub limits: Limits,
+    /// Named things that only one run may hold.
+    pub locks: Vec<LockName>,
+    /// What a success establishes.
+    pub achieves: Vec<Milestone>,
+    /// What a success takes back.
+    pub revokes: Vec<Milestone>,
+    /// What other runs must have established.
+    pub milestones: Vec<Milestone>,
+    /// What happens after a final failure.
+    pub on_failure: OnFailure,
+    /// Types of the parameters.
+    pub param_types: BTreeMap<String, ParamType>,
+    /// Places of steps by id, and of all items by the id the author wrote.
+    index: StepIndex,
+}
+
+/// Finds steps without looking at all of them.
+#[derive(Debug, Clone, Default)]
+struct StepIndex {
+    by_id: HashMap<StepId, usize>,
+    by_declared: HashMap<String, Vec<usize>>,
+}
+
+impl StepIndex {
+    fn new(steps: &[PlanStep]) -> Self {
+        let mut index = Self::default();
+        for (place, step) in steps.iter().enumerate() {
+            index.by_id.insert(step.id.clone(), place);
+            index.by_declared.entry(step.declared.clone()).or_default().push(place);
+        }
+        index
+    }
+}
+
+/// Everything a plan was made from, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanSource {
+    /// Path of the runbook.
+    pub runbook_path: PathBuf,
+    /// Its text.
+    pub runbook: String,
+    /// Path of the site file, if there is one.
+    pub site_path: Option<PathBuf>,
+    /// Its text.
+    pub site: Option<String>,
+    /// Texts of the files that steps use.
+    pub files: Files,
+}
+
+/// Reads a text file to be parsed.
+///
+/// # Errors
+/// When it cannot be read as UTF-8 text.
+pub fn read_source(path: &Path) -> Result<Arc<Source>, PlanError> {
+    let fail = |reason: String| PlanError::NoFile { path: path.display().to_string(), reason };
+    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string().to_lowercase()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        fail(format!("byte {} is not UTF-8 text; save the file as UTF-8", error.utf8_error().valid_up_to()))
+    })?;
+    Ok(Arc::new(Source { name: path.display().to_string(), text }))
+}
+
+/// Reads a site file.
+///
+/// # Errors
+/// When it cannot be read, with everything that is wrong with it.
+pub fn load_site(path: &Path) -> Result<LoadedSite, PlanError> {
+    let source = read_source(path)?;
+    crate::site::read(&source, folder_of(path)).map_err(PlanError::Problems)
+}
+
+/// The folder of a file; `.` for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Everything that is wrong with a runbook, against a site if there is one.
+///
+/// # Errors
+/// All problems of the file at once.
+pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>) -> Result<(Runbook, Files), Problems> {
+    let loaded = runbook::read(source)?;
+    let mut problems = loaded.problems;
+    let Some(runbook) = loaded.runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
+    problems.extend(check::check(&runbook, source, site, &loaded.ids_seen));
+    let files = files::read(base, actions_of(&runbook), &mut problems);
+    if problems.is_empty() { Ok((runbook, files)) } else { Err(Problems::new(Arc::clone(source), problems)) }
+}
+
+fn actions_of(runbook: &Runbook) -> impl Iterator<Item = &ActionSpec> {
+    runbook.steps.iter().chain(&runbook.finally).flat_map(|step| {
+        let undo = match &step.fields.undo {
+            Some(Undo::Action(action)) => Some(action),
+            Some(Undo::Auto(_)) | None => None,
+        };
+        std::iter::once(&step.action).chain(step.fields.verify.as_ref().map(|verify| &verify.0)).chain(undo)
+    })
+}
+
+impl Plan {
+    /// Makes the plan of a runbook file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the runbook or the parameters.
+    pub fn load(path: &Path, site: LoadedSite, given: &Given) -> Result<Self, PlanError> {
+        let source = read_source(path)?;
+        Self::build(&source, folder_of(path), site, given, None)
+    }
+
+    /// Makes the plan again from what the journal kept.
+    ///
+    /// # Errors
+    /// As [`Plan::load`].
+    pub fn restore(kept: PlanSource, given: &Given) -> Result<Self, PlanError> {
+        let named = |path: &Path, text: String| Arc::new(Source { name: path.display().to_string(), text });
+        let site = match (kept.site_path, kept.site) {
+            (Some(path), Some(text)) => {
+                crate::site::read(&named(&path, text), folder_of(&path)).map_err(PlanError::Problems)?
+            }
+            _ => LoadedSite::empty(),
+        };
+        let source = named(&kept.runbook_path, kept.runbook);
+        Self::build(&source, folder_of(&kept.runbook_path), site, given, Some(kept.files))
+    }
+
+    fn build(
+        source: &Arc<Source>,
+        base: &Path,
+        site: LoadedSite,
+        given: &Given,
+        kept: Option<Files>,
+    ) -> Result<Self, PlanError> {
+        let (runbook, files) = match kept {
+            None => check(source, base, Some(&site.site)).map_err(PlanError::Problems)?,
+            Some(files) => {
+                let loaded = runbook::read(source).map_err(PlanError::Problems)?;
+                let problems = Problems::new(Arc::clone(source), loaded.problems);
+                (loaded.runbook.ok_or(PlanError::Problems(problems))?, files)
+            }
+        };
+        let params = params::resolve(&runbook, given).map_err(PlanError::Params)?;
+        let scope = json!({ "params": params, "site": site.site.scope() });
+        let steps = expand::steps(&runbook, &scope)
+            .map_err(|problem| PlanError::Problems(Problems::new(Arc::clone(source), vec![problem])))?;
+        let value = |error: Malformed| PlanError::Value(error.0);
+        let locks = runbook
+            .locks
+            .iter()
+            .map(|lock| render(&lock.value, &scope).map(LockName::new))
+            .collect::<Result<_, _>>()
+            .map_err(value)?;
+        let names =
+            |list: &[crate::spec::decode::Spanned<String>]| list.iter().map(|m| Milestone::new(&m.value)).collect();
+        let mut plan = Self {
+            name: runbook.name.value.clone(),
+            version: runbook.version.clone(),
+            description: runbook.description.clone(),
+            digest: String::new(),
+            params,
+            site,
+            source: Arc::clone(source),
+            base: base.to_path_buf(),
+            files: Arc::new(files),
+            index: StepIndex::new(&steps),
+            steps,
+            windows: runbook.windows.clone(),
+            limits: runbook.limits.clone(),
+            locks,
+            achieves: names(&runbook.achieves),
+            revokes: names(&runbook.revokes),
+            milestones: names(&runbook.requires.milestones),
+            on_failure: runbook.on_failure,
+            param_types: runbook.params.0.iter().map(|(key, param)| (key.text.clone(), param.r#type)).collect(),
+        };
+        plan.digest = plan.compute_digest()?;
+        Ok(plan)
+    }
+
+    /// Digest over the meaning of runbook and site, the parameters and every file that a step uses.
+    fn compute_digest(&self) -> Result<String, PlanError> {
+        let tree = |source: &Arc<Source>| {
+            crate::spec::yaml::parse(source).map(|node| node.to_json()).map_err(PlanError::Problems)
+        };
+        let files: BTreeMap<_, _> = self.files.iter().map(|(path, text)| (path, sha256_hex(text.as_bytes()))).collect();
+        let site = if self.site.source.text.is_empty() { Json::Null } else { tree(&self.site.source)? };
+        let whole = json!({
+            "piton": "plan-v1", "runbook": tree(&self.source)?, "site": site, "params": self.params, "files": files,
+        });
+        Ok(digest(&whole))
+    }
+
+    /// What the journal keeps, so that the same plan can be made again.
+    pub fn kept(&self) -> PlanSource {
+        let has_site = !self.site.source.text.is_empty();
+        let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+        PlanSource {
+            runbook_path: absolute(&self.source.name),
+            runbook: self.source.text.clone(),
+            site_path: has_site.then(|| absolute(&self.site.source.name)),
+            site: has_site.then(|| self.site.source.text.clone()),
+            files: (*self.files).clone(),
+        }
+    }
+
+    /// The step with this id.
+    pub fn step(&self, id: &StepId) -> Option<&PlanStep> {
+        self.index.by_id.get(id).map(|&place| &self.steps[place])
+    }
+
+    /// The plan steps that a step of the runbook became: one, or one for every item of its `foreach`.
+    pub fn instances(&self, declared: &str) -> Vec<&PlanStep> {
+        let places = self.index.by_declared.get(declared).map(Vec::as_slice).unwrap_or_default();
+        places.iter().map(|&place| &self.steps[place]).collect()
+    }
+
+    /// The ids in an order in which they could run one by one.
+    pub fn sorted(&self) -> Vec<StepId> {
+        let edges = self.steps.iter().flat_map(|s| s.needs.iter().map(|(need, _)| (need.as_str(), s.id.as_str())));
+        let graph = graph::Graph::new(self.steps.iter().map(|step| step.id.as_str()), edges);
+        graph.sorted().into_iter().map(StepId::from).collect()
+    }
+}
+
+/// A problem about a place in the runbook, for values that are only known once parameters are.
+fn value_problem(span: crate::spec::problem::Span, error: Malformed) -> Problem {
+    Problem::new("plan::bad_value", error.0, span).label("here")
+}

@@ -1,0 +1,348 @@
+//! Every name in templates and expressions: it must exist, be upstream, and be allowed where it stands.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::graph::Graph;
+use super::render::may_hold_secret;
+use crate::site::Site;
+use crate::spec::actions::{ActionKind, ActionSpec};
+use crate::spec::problem::{Problem, Source, Span, did_you_mean};
+use crate::spec::reference::{Expression, Reference, template_references};
+use crate::spec::runbook::{ParamType, Runbook, Step, Undo};
+use crate::spec::yaml::{Node, Value};
+
+/// Where a name stands.
+struct Place<'a> {
+    /// The step, and whether it is in `finally`.
+    step: Option<(&'a Step, bool)>,
+    /// Whether `item` has a value.
+    in_foreach: bool,
+    /// Whether a secret may stand here.
+    secrets: bool,
+    /// Whether the step's own outputs have a value.
+    own_outputs: bool,
+    /// Text to find the name in.
+    span: Span,
+}
+
+/// Checks names and remembers which parameters are used.
+pub struct Names<'a> {
+    runbook: &'a Runbook,
+    source: &'a Source,
+    site: Option<&'a Site>,
+    graph: &'a Graph,
+    ids_seen: &'a BTreeSet<String>,
+    steps: HashMap<&'a str, (&'a Step, bool)>,
+    used: BTreeSet<String>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Names<'a> {
+    /// Ready to check.
+    pub fn new(
+        runbook: &'a Runbook,
+        source: &'a Source,
+        site: Option<&'a Site>,
+        graph: &'a Graph,
+        ids_seen: &'a BTreeSet<String>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        let main = runbook.steps.iter().map(|step| (step.id().as_str(), (step, false)));
+        let last = runbook.finally.iter().map(|step| (step.id().as_str(), (step, true)));
+        let steps = main.chain(last).collect();
+        Self { runbook, source, site, graph, ids_seen, steps, used: BTreeSet::new(), problems }
+    }
+
+    /// Checks the whole runbook.
+    pub fn check(mut self) {
+        for lock in &self.runbook.locks {
+            self.template(
+                &lock.value,
+                &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: lock.span },
+            );
+        }
+        for step in &self.runbook.steps {
+            self.step(step, false);
+        }
+        for step in &self.runbook.finally {
+            self.step(step, true);
+        }
+        self.unused_params();
+    }
+
+    fn step(&mut self, step: &'a Step, last: bool) {
+        let fields = &step.fields;
+        let place = |secrets, own_outputs, span| Place {
+            step: Some((step, last)),
+            in_foreach: fields.foreach.is_some(),
+            secrets,
+            own_outputs,
+            span,
+        };
+        self.action(&step.action, &place(false, false, step.span));
+        if let Some(verify) = &fields.verify {
+            self.action(&verify.0, &place(false, true, step.span));
+        }
+        if let Some(Undo::Action(undo)) = &fields.undo {
+            self.action(undo, &place(false, true, step.span));
+        }
+        if let Some(when) = &fields.when {
+            self.expression(&when.value, &place(false, false, when.span));
+        }
+        for rule in fields.outputs.values() {
+            self.expression(&rule.value, &place(false, true, rule.span));
+        }
+        for lock in &fields.locks {
+            self.template(&lock.value, &place(false, false, lock.span));
+        }
+        if let Some(foreach) = &fields.foreach
+            && let Some(text) = foreach.value.items.as_str()
+        {
+            self.expression(
+                text,
+                &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: foreach.span },
+            );
+        }
+    }
+
+    fn action(&mut self, action: &'a ActionSpec, place: &Place<'a>) {
+        self.arguments(action, &action.args, &mut Vec::new(), place);
+    }
+
+    fn arguments(&mut self, action: &'a ActionSpec, node: &'a Node, path: &mut Vec<&'a str>, place: &Place<'a>) {
+        match &node.value {
+            Value::Text(text) if text.contains("{{") => {
+                if path.last() == Some(&"sql") {
+                    let problem = Problem::new("plan::template_in_sql", "SQL is never a template", node.span);
+                    self.problems
+                        .push(problem.label("here").help("write `:name` in the SQL and give its value under `bind`"));
+                    return;
+                }
+                let kind = action.kind;
+                let secrets = may_hold_secret(kind, path)
+                    || kind == ActionKind::WaitUntil
+                        && path
+                            .split_first()
+                            .and_then(|(key, rest)| ActionKind::of_key(key).map(|k| may_hold_secret(k, rest)))
+                            .unwrap_or(false);
+                self.template(text, &Place { span: node.span, secrets, ..*place });
+            }
+            Value::Map(pairs) => {
+                for (key, child) in pairs {
+                    path.push(&key.text);
+                    self.arguments(action, child, path, place);
+                    path.pop();
+                }
+            }
+            Value::List(items) => {
+                for item in items {
+                    path.push("");
+                    self.arguments(action, item, path, place);
+                    path.pop();
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) => {}
+        }
+    }
+
+    fn template(&mut self, text: &str, place: &Place<'a>) {
+        match template_references(text) {
+            Ok(references) => references.iter().for_each(|reference| self.reference(reference, place)),
+            Err(error) => {
+                let problem = Problem::new("plan::bad_template", error.0, place.span).label("here");
+                self.problems.push(problem.help("a template is text with names in double braces: `{{ params.x }}`"));
+            }
+        }
+    }
+
+    fn expression(&mut self, text: &str, place: &Place<'a>) {
+        match Expression::parse(text) {
+            Ok(expression) => expression.references().iter().for_each(|reference| self.reference(reference, place)),
+            Err(error) => {
+                let problem = Problem::new("plan::bad_expression", error.0, place.span).label("here");
+                self.problems.push(problem.help("for example `params.count > 3 && steps[\"check-it\"].outputs.ok`"));
+            }
+        }
+    }
+
+    fn reference(&mut self, reference: &Reference, place: &Place<'a>) {
+        let at = self.find(reference, place.span);
+        let rest: Vec<&str> = reference.path.iter().skip(1).map(String::as_str).collect();
+        match reference.path[0].as_str() {
+            "params" => self.param(&rest, at, place),
+            "site" => self.site(&rest, at),
+            "steps" => self.step_output(&rest, at, place),
+            "outputs" if place.own_outputs => {}
+            "run" => self.known(
+                "run",
+                &rest,
+                &["id", "starter", "started_at", "runbook", "version", "outcome", "attempt"],
+                at,
+            ),
+            "item" if place.in_foreach => {}
+            "secrets" => self.secret(&rest, at, place),
+            other => {
+                let mut roots = vec!["params", "site", "steps", "run", "secrets"];
+                roots.extend(place.in_foreach.then_some("item"));
+                roots.extend(place.own_outputs.then_some("outputs"));
+                let problem =
+                    Problem::new("plan::unknown_name", format!("unknown name `{other}`"), at).label("no such name");
+                self.problems.push(problem.help_if(did_you_mean(other, roots.iter().copied())));
+            }
+        }
+    }
+
+    fn param(&mut self, rest: &[&str], at: Span, place: &Place<'a>) {
+        let Some(name) = rest.first() else {
+            return self.problems.push(
+                Problem::new("plan::unknown_name", "`params` needs a name behind it", at).help("write `params.name`"),
+            );
+        };
+        self.used.insert((*name).to_owned());
+        match self.runbook.params.get(name) {
+            Some(param) if param.r#type == ParamType::Secret && !place.secrets => {
+                self.secret_here(&format!("params.{name}"), at)
+            }
+            Some(_) => {}
+            None => {
+                let problem = Problem::new("plan::unknown_param", format!("unknown parameter `{name}`"), at)
+                    .label("not declared");
+                let help = did_you_mean(name, self.runbook.params.names())
+                    .unwrap_or_else(|| "declare it under `params`".into());
+                self.problems.push(problem.help(help));
+            }
+        }
+    }
+
+    fn secret_here(&mut self, name: &str, at: Span) {
+        let problem = Problem::new("plan::secret_exposed", format!("secret `{name}` may not stand here"), at)
+            .label("would be visible");
+        self.problems
+            .push(problem.help("secrets may stand in `env`, `stdin`, `content`, `headers`, `body` and `url` only"));
+    }
+
+    fn secret(&mut self, rest: &[&str], at: Span, place: &Place<'a>) {
+        let name = rest.first().copied().unwrap_or_default();
+        if !place.secrets {
+            self.secret_here(&format!("secrets.{name}"), at);
+        } else if let Some(site) = self.site
+            && site.secrets.get(name).is_none()
+        {
+            let problem =
+                Problem::new("plan::missing_secret", format!("the site has no secret `{name}`"), at).label("unknown");
+            self.problems.push(problem.help_if(did_you_mean(name, site.secrets.names())));
+        }
+    }
+
+    fn site(&mut self, rest: &[&str], at: Span) {
+        self.known("site", rest, &["name", "vars", "tags"], at);
+        if let (Some(site), ["vars", name, ..]) = (self.site, rest)
+            && !site.vars.contains_key(*name)
+        {
+            let problem =
+                Problem::new("plan::unknown_var", format!("the site has no variable `{name}`"), at).label("unknown");
+            self.problems.push(problem.help_if(did_you_mean(name, site.vars.keys().map(String::as_str))));
+        }
+    }
+
+    fn known(&mut self, root: &str, rest: &[&str], known: &[&str], at: Span) {
+        let name = rest.first().copied().unwrap_or_default();
+        if !known.contains(&name) {
+            let problem =
+                Problem::new("plan::unknown_name", format!("`{root}` has no `{name}`"), at).label("no such name");
+            self.problems.push(problem.help_if(did_you_mean(name, known.iter().copied())));
+        }
+    }
+
+    fn step_output(&mut self, rest: &[&str], at: Span, place: &Place<'a>) {
+        let id = rest.first().copied().unwrap_or_default();
+        let Some(&(target, target_last)) = self.steps.get(id) else {
+            if !self.ids_seen.contains(id) {
+                let problem =
+                    Problem::new("plan::unknown_step", format!("unknown step `{id}`"), at).label("no step has this id");
+                self.problems.push(problem.help_if(did_you_mean(id, self.steps.keys().copied())));
+            }
+            return;
+        };
+        if let Some((step, last)) = place.step
+            && !(last && !target_last)
+            && !(place.own_outputs && step.id() == target.id())
+            && !self.graph.is_upstream(id, step.id().as_str())
+        {
+            let message = format!("step `{}` uses an output of `{id}`, which does not come before it", step.id());
+            let problem = Problem::new("plan::not_upstream", message, at).label("has no value yet");
+            self.problems.push(problem.help(format!("add `{id}` to the `needs` of `{}`", step.id())));
+        }
+        match rest.get(1).copied() {
+            Some("outputs") => self.output_name(target, rest.get(2).copied(), at),
+            Some("state") => {}
+            other => {
+                let name = other.unwrap_or_default();
+                let problem =
+                    Problem::new("plan::unknown_name", format!("a step has no `{name}`"), at).label("no such name");
+                self.problems.push(problem.help(format!("write `steps.{id}.outputs.NAME` or `steps.{id}.state`")));
+            }
+        }
+    }
+
+    fn output_name(&mut self, target: &Step, name: Option<&str>, at: Span) {
+        let Some(name) = name else { return };
+        if target.fields.foreach.is_some() {
+            return;
+        }
+        let mut known: Vec<String> = target.fields.outputs.keys().cloned().collect();
+        match target.action.kind.outputs() {
+            Some(names) => known.extend(names.iter().map(|&name| name.to_owned())),
+            None => {
+                known.extend(["exit_code".to_owned(), "by".to_owned(), "status".to_owned()]);
+                for list in ["outputs", "form"].into_iter().filter_map(|key| target.action.args.get(key)) {
+                    if let Value::Map(pairs) = &list.value {
+                        known.extend(pairs.iter().map(|(key, _)| key.text.clone()));
+                    }
+                }
+            }
+        }
+        if !known.iter().any(|known| known == name) {
+            let message = format!("step `{}` has no output `{name}`", target.id());
+            let problem = Problem::new("plan::unknown_output", message, at).label("no such output");
+            self.problems.push(problem.help_if(did_you_mean(name, known.iter().map(String::as_str))));
+        }
+    }
+
+    fn unused_params(&mut self) {
+        for (key, _) in self.runbook.params.0.iter().filter(|(key, _)| !self.used.contains(&key.text)) {
+            let problem =
+                Problem::new("plan::unused_param", format!("parameter `{}` is never used", key.text), key.span)
+                    .label("declared here");
+            self.problems.push(problem.help("use it or drop it; an operator would believe that it does something"));
+        }
+    }
+
+    /// The place of the name inside the text it stands in.
+    fn find(&self, reference: &Reference, span: Span) -> Span {
+        let text = self.source.text.get(span.start..).unwrap_or("");
+        let reach = if text.starts_with(['|', '>']) || span.len == 0 { text.len().min(4_096) } else { span.len.max(1) };
+        let mut reach = reach.min(text.len());
+        while !text.is_char_boundary(reach) {
+            reach -= 1;
+        }
+        let root = reference.path[0].as_str();
+        let found = text[..reach].find(&reference.written).map(|offset| (offset, reference.written.len()));
+        let found = found.or_else(|| text[..reach].find(root).map(|offset| (offset, root.len())));
+        found.map_or(span, |(offset, len)| Span { start: span.start + offset, len })
+    }
+}
+
+/// Groups of equal ids with the places where they stand.
+pub fn repeated<'a>(ids: impl Iterator<Item = (&'a str, Span)>) -> Vec<(&'a str, Span, Span)> {
+    let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (id, span) in ids {
+        if let Some(first) = seen.get(id) {
+            found.push((id, *first, span));
+        } else {
+            seen.insert(id, span);
+        }
+    }
+    found
+}

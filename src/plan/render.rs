@@ -1,0 +1,79 @@
+//! Arguments of an action with every template replaced by its value, right before the action runs.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::spec::actions::{ActionKind, ActionSpec, Args};
+use crate::spec::decode::Decoder;
+use crate::spec::problem::Source;
+use crate::spec::reference::{self, Malformed};
+use crate::spec::yaml::{Node, Value};
+
+/// Whether a field of an action may hold a secret. Secrets never reach an argv, a log or the journal.
+pub fn may_hold_secret(kind: ActionKind, path: &[&str]) -> bool {
+    matches!(
+        (kind, path),
+        (ActionKind::Exec, ["env", _] | ["stdin"])
+            | (ActionKind::FileWrite, ["content"])
+            | (ActionKind::HttpRequest, ["url" | "body"] | ["headers", _])
+            | (ActionKind::NotifyWebhook, ["url"])
+    )
+}
+
+/// Replaces templates in `node`, everywhere.
+///
+/// # Errors
+/// When a name has no value.
+pub fn render_node(node: &Node, scope: &Json) -> Result<Node, Malformed> {
+    let value = match &node.value {
+        Value::Text(text) if text.contains("{{") => {
+            return Ok(Node::from_json(&reference::evaluate_template(text, scope)?, node.span));
+        }
+        Value::List(items) => Value::List(items.iter().map(|item| render_node(item, scope)).collect::<Result<_, _>>()?),
+        Value::Map(pairs) => Value::Map(
+            pairs.iter().map(|(key, child)| Ok((key.clone(), render_node(child, scope)?))).collect::<Result<_, _>>()?,
+        ),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) => node.value.clone(),
+    };
+    Ok(Node { value, span: node.span })
+}
+
+/// Arguments ready to run, and what the journal may keep of them.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The arguments.
+    pub args: Args,
+    /// The same as JSON with secrets shown as `***`.
+    pub input: Json,
+}
+
+/// Renders and reads the arguments of an action.
+///
+/// # Errors
+/// When a template has no value or the result does not fit; in words for the step's error.
+pub fn render_action(
+    action: &ActionSpec,
+    source: &Arc<Source>,
+    scope: &Json,
+    masked_scope: &Json,
+) -> Result<Rendered, Malformed> {
+    let node = render_node(&action.args, scope)?;
+    let input = render_node(&action.args, masked_scope)?.to_json();
+    let mut d = Decoder::new(Arc::clone(source));
+    let args = action.kind.decode(&node, &mut d);
+    match args {
+        Some(args) if d.problems.is_empty() => Ok(Rendered { args, input }),
+        _ => {
+            let text: Vec<_> = d
+                .problems
+                .iter()
+                .map(|problem| {
+                    let (line, column) = source.position(problem.span.start);
+                    format!("{}:{line}:{column}: {}", source.name, problem.message)
+                })
+                .collect();
+            Err(Malformed(text.join("; ")))
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Events: whether one can be true now, and what it changes.
+//!
+//! Each handler refuses first and changes afterwards, so that an illegal event leaves no trace. Answers of people
+//! are in `people`, rollback and resume in their own files.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::state::{IllegalEvent, Mutant, Stage, State, Status, Verdict};
+use super::workflow::{Idempotent, Phase};
+use crate::event::{Effect, Event, Finding, Outcome, Outputs, SkipReason};
+use crate::ids::StepId;
+
+/// `at` and `ms` milliseconds; the end of time if that is later than time goes.
+pub(super) fn later(at: Timestamp, ms: i64) -> Timestamp {
+    at.checked_add(SignedDuration::from_millis(ms)).unwrap_or(Timestamp::MAX)
+}
+
+pub(super) fn refuse(step: &StepId, why: impl Into<String>) -> IllegalEvent {
+    IllegalEvent::Step { step: step.clone(), why: why.into() }
+}
+
+impl State {
+    /// Makes `event` true as of `at`. An event that cannot be true is refused and changes nothing.
+    pub fn apply(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
+        self.check_order(event)?;
+        match event {
+            Event::RunStarted { .. } => {
+                self.started_at = Some(at);
+                self.opened_at = Some(at);
+            }
+            Event::RunResumed { .. } => self.on_resumed(at)?,
+            Event::StepSkipped { step, reason } => self.on_skipped(step, reason, at)?,
+            Event::AttemptStarted { step, attempt, before, input } => {
+                self.on_attempt_started(step, *attempt, before, input, at)?;
+            }
+            Event::AttemptSucceeded { step, attempt, outputs } => {
+                let number = self.running_attempt(step, *attempt)?;
+                self.leaves_running(number);
+                self.succeeds(number, outputs.clone(), at);
+            }
+            Event::AttemptFailed { step, attempt, error, effect, retryable } => {
+                let number = self.running_attempt(step, *attempt)?;
+                self.on_attempt_failed(number, error, *effect, *retryable, at);
+            }
+            Event::AttemptProbed { step, attempt, finding } => self.on_probed(step, *attempt, finding, at)?,
+            Event::StepWaiting { step, wait, prompt, expires_at } => {
+                self.on_waiting(step, *wait, prompt, *expires_at, at)?;
+            }
+            Event::StepAnswered { step, by, answer } => self.on_answered(step, by, answer, at)?,
+            Event::StepExpired { step } => self.on_expired(step, at)?,
+            Event::SkipRequested { step, by, reason } => self.on_skip_requested(step, by, reason)?,
+            Event::CancelRequested { .. } => self.cancels += 1,
+            Event::RunTimedOut => self.on_timed_out(at)?,
+            Event::RollbackStarted { reason } => self.on_rollback_started(reason)?,
+            Event::UndoStarted { step, attempt } => self.on_undo_started(step, *attempt)?,
+            Event::UndoSucceeded { step, attempt } => self.on_undo_succeeded(step, *attempt, at)?,
+            Event::UndoFailed { step, attempt, error, retryable } => {
+                self.on_undo_failed(step, *attempt, error, *retryable, at)?;
+            }
+            Event::RunFinished { outcome, milestones: _, revoked: _, note } => {
+                self.on_finished(*outcome, note.as_deref(), at)?
+            }
+        }
+        self.events += 1;
+        if let Some(number) = event.step().and_then(|step| self.flow.number(step)) {
+            self.steps[number].order = self.events;
+        }
+        self.end_pauses(at);
+        self.advance();
+        self.choose();
+        Ok(())
+    }
+
+    /// What may come before the start and after an end.
+    fn check_order(&self, event: &Event) -> Result<(), IllegalEvent> {
+        let kind = event.kind();
+        if matches!(event, Event::RunStarted { .. }) == self.started_at.is_some() {
+            return Err(IllegalEvent::NotFirst { kind });
+        }
+        if let Some(step) = event.step()
+            && self.flow.number(step).is_none()
+        {
+            return Err(IllegalEvent::UnknownStep(step.clone()));
+        }
+        let Some((outcome, _)) = self.finished else { return Ok(()) };
+        let word = matches!(event, Event::RunResumed { .. } | Event::StepAnswered { .. } | Event::SkipRequested { .. });
+        if outcome.is_final() || !word { Err(IllegalEvent::Finished { kind, outcome }) } else { Ok(()) }
+    }
+
+    pub(super) fn numbered(&self, step: &StepId) -> Result<usize, IllegalEvent> {
+        self.flow.number(step).ok_or_else(|| IllegalEvent::UnknownStep(step.clone()))
+    }
+
+    fn running_attempt(&self, step: &StepId, attempt: u32) -> Result<usize, IllegalEvent> {
+        let number = self.numbered(step)?;
+        if self.steps[number].status != Status::Running {
+            return Err(refuse(step, "is not running; its result comes too late"));
+        }
+        if self.steps[number].attempts != attempt {
+            return Err(refuse(step, format!("runs attempt {}, not {attempt}", self.steps[number].attempts)));
+        }
+        Ok(number)
+    }
+
+    fn on_attempt_started(
+        &mut self,
+        step: &StepId,
+        attempt: u32,
+        before: &Value,
+        input: &Value,
+        at: Timestamp,
+    ) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        self.check_start(number, attempt, at)?;
+        let chosen = self.chosen.contains(&number);
+        self.unqueue(number);
+        if !chosen {
+            self.unchoose();
+        }
+        self.take_locks(number);
+        self.running.insert(number);
+        let keep_latest = self.is(Mutant::LaterBeforeImage);
+        let step = &mut self.steps[number];
+        step.status = Status::Running;
+        step.attempts += 1;
+        step.tries += 1;
+        step.when_checked = true;
+        step.dirty_before = step.dirty;
+        step.started_at.get_or_insert(at);
+        step.finished_at = None;
+        if step.before.is_none() || keep_latest {
+            step.before = Some(before.clone());
+        }
+        step.input = Some(input.clone());
+        Ok(())
+    }
+
+    fn check_start(&self, number: usize, attempt: u32, at: Timestamp) -> Result<(), IllegalEvent> {
+        let step = &self.flow.steps()[number].id;
+        let ready = match self.steps[number].status {
+            Status::Ready => self.rule(number).wait.is_none(),
+            Status::Pause(due) => due <= at,
+            _ => false,
+        };
+        if !ready || self.skip_requests.contains_key(&number) {
+            return Err(refuse(step, "is not ready to start"));
+        }
+        if !self.may_start() || self.stage_slot() != Some(self.rule(number).phase.slot()) {
+            return Err(refuse(step, "may not start: the run starts nothing of this phase now"));
+        }
+        if attempt != self.steps[number].attempts + 1 {
+            return Err(refuse(
+                step,
+                format!("starts attempt {} next, not {attempt}", self.steps[number].attempts + 1),
+            ));
+        }
+        if self.running.len() >= self.room() {
+            return Err(refuse(step, "may not start: enough attempts run already"));
+        }
+        let held = |lock| self.held.get(lock).is_some_and(|holder| self.running.contains(holder));
+        if !self.is(Mutant::IgnoresLocks) && self.rule(number).locks.iter().any(held) {
+            return Err(refuse(step, "may not start: another step holds one of its locks"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn leaves_running(&mut self, number: usize) {
+        self.running.remove(&number);
+        self.free_locks(number);
+    }
+
+    pub(super) fn succeeds(&mut self, number: usize, outputs: Outputs, at: Timestamp) {
+        let step = &mut self.steps[number];
+        step.status = Status::Succeeded;
+        step.outputs = outputs;
+        step.error = None;
+        step.dirty = false;
+        step.finished_at = Some(at);
+        self.completed.push(number);
+        self.settled(number);
+    }
+
+    fn on_attempt_failed(&mut self, number: usize, error: &str, effect: Effect, retryable: bool, at: Timestamp) {
+        self.leaves_running(number);
+        let rule = self.rule(number);
+        let (retry, idempotent) = (rule.retry, rule.idempotent);
+        let may_repeat = effect == Effect::None || idempotent != Idempotent::No || self.is(Mutant::RetriesUnknown);
+        let again = retryable && may_repeat && self.may_start() && self.steps[number].tries < retry.attempts_max;
+        let step = &mut self.steps[number];
+        step.error = Some(error.to_owned());
+        step.finished_at = Some(at);
+        step.dirty = step.dirty_before || effect == Effect::Unknown;
+        if again {
+            let due = later(at, retry.pause_ms(step.tries));
+            step.status = Status::Pause(due);
+            self.pauses.insert((due, number));
+        } else {
+            self.fails(number);
+        }
+    }
+
+    /// A step failed for good.
+    pub(super) fn fails(&mut self, number: usize) {
+        self.steps[number].status = Status::Failed;
+        self.settled(number);
+        let rule = self.rule(number);
+        let (phase, optional, on_failure) = (rule.phase, rule.optional, rule.on_failure);
+        if optional {
+            return;
+        }
+        self.failed[usize::from(phase == Phase::Finally)] += 1;
+        let verdict = match phase {
+            Phase::Preflight => Verdict::of(on_failure).min(Verdict::Stop),
+            Phase::Main => Verdict::of(on_failure),
+            Phase::Finally => Verdict::None,
+        };
+        if verdict > self.verdict {
+            self.why = Some(format!("step `{}` failed", self.id(number)));
+            self.verdict = verdict;
+        }
+    }
+
+    fn on_skipped(&mut self, step: &StepId, reason: &SkipReason, at: Timestamp) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        let slot = self.rule(number).phase.slot();
+        let expected = match reason {
+            SkipReason::When => {
+                let ready = matches!(self.steps[number].status, Status::Ready);
+                ready && self.rule(number).has_when && !self.steps[number].when_checked
+            }
+            SkipReason::Need(need) => self.to_skip[slot].get(&number).is_some_and(|&on| self.id(on) == *need),
+            SkipReason::Person { .. } => self.skip_requests.get(&number) == Some(reason),
+        };
+        if !expected {
+            return Err(refuse(step, "cannot be passed over for this reason now"));
+        }
+        self.unqueue(number);
+        self.skip_requests.remove(&number);
+        self.stops_waiting(number);
+        let step = &mut self.steps[number];
+        step.status = Status::Skipped;
+        step.skipped = Some(reason.clone());
+        step.finished_at = Some(at);
+        self.note_deviation(number, reason, at);
+        self.settled(number);
+        Ok(())
+    }
+
+    fn on_probed(&mut self, step: &StepId, attempt: u32, finding: &Finding, at: Timestamp) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        if self.steps[number].status != Status::Doubt || self.steps[number].attempts != attempt {
+            return Err(refuse(step, "has no attempt in doubt that is to be probed"));
+        }
+        self.doubts.remove(&number);
+        match finding {
+            Finding::Done(outputs) => self.succeeds(number, outputs.clone(), at),
+            Finding::NotDone => self.did_not_run(number),
+            Finding::Unknown => self.cannot_be_told(number),
+        }
+        Ok(())
+    }
+
+    /// An attempt in doubt turned out to have changed nothing.
+    pub(super) fn did_not_run(&mut self, number: usize) {
+        self.steps[number].dirty = self.steps[number].dirty_before;
+        self.line_up(number);
+    }
+
+    /// Nothing but its declared idempotency, or a person, can resolve a doubt.
+    pub(super) fn cannot_be_told(&mut self, number: usize) {
+        if self.rule(number).idempotent != Idempotent::No || self.is(Mutant::RerunsDoubt) {
+            self.line_up(number);
+        } else if self.is(Mutant::DoubtIsFailure) {
+            self.steps[number].dirty = false;
+            self.fails(number);
+        } else {
+            self.steps[number].status = Status::Asked;
+            self.asked.insert(number);
+        }
+    }
+
+    fn on_timed_out(&mut self, at: Timestamp) -> Result<(), IllegalEvent> {
+        if self.deadline().is_none_or(|deadline| at < deadline) {
+            return Err(IllegalEvent::Run { kind: "run_timed_out", why: "the time of the run is not over" });
+        }
+        self.timed_out = true;
+        let verdict = match (Verdict::of(self.flow.run().on_failure).max(Verdict::Stop), self.stage) {
+            (Verdict::Rollback, Stage::Preflight) => Verdict::Stop,
+            (verdict, _) => verdict,
+        };
+        if verdict > self.verdict {
+            self.verdict = verdict;
+            self.why = Some("the run took longer than its `timeout`".to_owned());
+        }
+        Ok(())
+    }
+
+    fn on_finished(&mut self, outcome: Outcome, note: Option<&str>, at: Timestamp) -> Result<(), IllegalEvent> {
+        if self.conclusion() != Some(outcome) {
+            return Err(IllegalEvent::Run { kind: "run_finished", why: "the run is not at this end" });
+        }
+        self.finished = Some((outcome, at));
+        self.note = note.map(ToOwned::to_owned);
+        Ok(())
+    }
+}

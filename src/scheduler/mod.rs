@@ -1,0 +1,64 @@
+//! The scheduler: what should happen next, as a pure function of what has happened.
+//!
+//! Events in, commands out. It has no clock, no randomness, no I/O and no tasks: the driver asks [`State::poll`],
+//! does what the commands say, records the fact through the journal and hands it back to [`State::apply`].
+//! Refused: every event that cannot be true after the events before it. `docs/design/scheduler.md` states the rules.
+
+mod apply;
+mod people;
+mod poll;
+mod progress;
+mod resume;
+mod rollback;
+mod state;
+mod workflow;
+
+pub use state::{Deviation, IllegalEvent, Mutant, State, StepState, StepView};
+pub use workflow::{
+    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
+};
+
+use crate::event::Event;
+use crate::ids::StepId;
+
+/// What the driver should do now. Asking twice gives the same commands until an event arrives, so the driver keeps
+/// track of those it is already busy with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Record `AttemptStarted`, then run the action.
+    Start {
+        /// Which step.
+        step: StepId,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Whether `when` must be evaluated first; if it is false, `StepSkipped` is recorded instead.
+        check_when: bool,
+    },
+    /// Render the prompt and record `StepWaiting`.
+    OpenWait {
+        /// Which step.
+        step: StepId,
+        /// As for `Start`.
+        check_when: bool,
+        /// After how many milliseconds the wait expires.
+        expires_ms: Option<i64>,
+    },
+    /// Look up what an attempt in doubt did and record `AttemptProbed`.
+    Probe {
+        /// Which step.
+        step: StepId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Record `UndoStarted`, then undo.
+    Undo {
+        /// Which step.
+        step: StepId,
+        /// Which attempt at undoing, from 1.
+        attempt: u32,
+    },
+    /// Stop every running attempt and undo; each then fails with an unknown effect.
+    CancelAttempts,
+    /// Record this fact; nothing has to be done for it.
+    Record(Event),
+}

@@ -1,0 +1,177 @@
+//! What people may say: answers to waiting steps and to doubts, and the wish to pass over a step.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::apply::refuse;
+use super::state::{Deviation, IllegalEvent, Mutant, Stage, State, Status};
+use crate::event::{Answer, Outcome, Outputs, SkipReason, WaitKind};
+use crate::ids::{Actor, StepId};
+
+impl State {
+    pub(super) fn on_waiting(
+        &mut self,
+        step: &StepId,
+        wait: WaitKind,
+        prompt: &str,
+        expires_at: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        let slot = self.rule(number).phase.slot();
+        let kind = self.rule(number).wait.as_ref().map(|rule| rule.kind);
+        if !self.to_open[slot].contains(&number) || kind != Some(wait) {
+            return Err(refuse(step, "has nothing to wait for now"));
+        }
+        if !self.may_start() || self.stage_slot() != Some(slot) {
+            return Err(refuse(step, "may not start: the run starts nothing of this phase now"));
+        }
+        self.unqueue(number);
+        self.waiting.insert(number);
+        if let Some(expires_at) = expires_at {
+            self.expiries.insert((expires_at, number));
+        }
+        let step = &mut self.steps[number];
+        step.status = Status::Waiting;
+        step.when_checked = true;
+        step.started_at.get_or_insert(at);
+        step.finished_at = None;
+        step.expires_at = expires_at;
+        step.prompt = Some(prompt.to_owned());
+        Ok(())
+    }
+
+    pub(super) fn stops_waiting(&mut self, number: usize) {
+        self.waiting.remove(&number);
+        if let Some(expires_at) = self.steps[number].expires_at.take() {
+            self.expiries.remove(&(expires_at, number));
+        }
+    }
+
+    pub(super) fn on_expired(&mut self, step: &StepId, at: Timestamp) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        if !self.steps[number].expires_at.is_some_and(|expires_at| expires_at <= at) {
+            return Err(refuse(step, "does not wait, or its time is not over"));
+        }
+        self.stops_waiting(number);
+        self.steps[number].error = Some("nobody answered in time".to_owned());
+        self.steps[number].finished_at = Some(at);
+        self.fails(number);
+        Ok(())
+    }
+
+    pub(super) fn on_answered(
+        &mut self,
+        step: &StepId,
+        by: &Actor,
+        answer: &Answer,
+        at: Timestamp,
+    ) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        self.check_answer(number, by, answer)?;
+        self.steps[number].answers.push((by.clone(), answer.clone(), at));
+        match answer {
+            Answer::Approved { .. } => {
+                let people = self.approvers(number);
+                let quorum = self.rule(number).wait.as_ref().map_or(1, |rule| rule.quorum.max(1));
+                if people.len() >= usize::try_from(quorum).unwrap_or(usize::MAX) {
+                    self.stops_waiting(number);
+                    let names = people.into_iter().map(|name| Value::String(name.as_str().to_owned())).collect();
+                    self.succeeds(number, Outputs::from([("approved_by".to_owned(), names)]), at);
+                }
+            }
+            Answer::Rejected { comment } => {
+                self.stops_waiting(number);
+                let why = comment.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+                self.steps[number].error = Some(format!("rejected by `{by}`{why}"));
+                self.steps[number].finished_at = Some(at);
+                self.fails(number);
+            }
+            Answer::Completed { form, .. } => {
+                self.stops_waiting(number);
+                self.succeeds(number, form.clone(), at);
+            }
+            Answer::Ran { .. } => {
+                self.leaves_doubt(number);
+                self.succeeds(number, Outputs::new(), at);
+            }
+            Answer::NotRan { .. } => {
+                self.leaves_doubt(number);
+                self.did_not_run(number);
+            }
+        }
+        if self.finished.is_some_and(|(outcome, _)| outcome == Outcome::Waiting) {
+            self.finished = None;
+            self.note = None;
+        }
+        Ok(())
+    }
+
+    fn leaves_doubt(&mut self, number: usize) {
+        self.doubts.remove(&number);
+        self.asked.remove(&number);
+    }
+
+    /// People who approved since the wait was opened.
+    fn approvers(&self, number: usize) -> Vec<Actor> {
+        let given = self.steps[number].answers.iter();
+        given.filter(|(_, answer, _)| matches!(answer, Answer::Approved { .. })).map(|(by, ..)| by.clone()).collect()
+    }
+
+    fn check_answer(&self, number: usize, by: &Actor, answer: &Answer) -> Result<(), IllegalEvent> {
+        let step = &self.flow.steps()[number].id;
+        let status = self.steps[number].status;
+        let kind = self.rule(number).wait.as_ref().map(|rule| rule.kind);
+        let fits = match answer {
+            Answer::Approved { .. } => status == Status::Waiting && kind == Some(WaitKind::Approval),
+            Answer::Completed { .. } => status == Status::Waiting && kind == Some(WaitKind::Manual),
+            Answer::Rejected { .. } => status == Status::Waiting,
+            Answer::Ran { .. } | Answer::NotRan { .. } => {
+                // During rollback a doubt is resolved by undoing, not by asking.
+                matches!(status, Status::Doubt | Status::Asked) && self.stage != Stage::Rollback
+            }
+        };
+        if !fits {
+            return Err(refuse(step, "does not wait for this answer"));
+        }
+        let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
+        if let (Status::Waiting, Some(rule)) = (status, &self.rule(number).wait) {
+            if rule.exclude.contains(by) {
+                return refuse("this person is excluded from answering");
+            }
+            if rule.allowed.as_ref().is_some_and(|people| !people.contains(by)) {
+                return refuse("this person is not among those who may answer");
+            }
+            let approves = matches!(answer, Answer::Approved { .. });
+            if approves && self.approvers(number).contains(by) && !self.is(Mutant::CountsRepeatedApprovals) {
+                return refuse("this person has approved already; somebody else must");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_skip_requested(&mut self, step: &StepId, by: &Actor, reason: &str) -> Result<(), IllegalEvent> {
+        let number = self.numbered(step)?;
+        let untouched = self.steps[number].tries == 0 && !self.steps[number].dirty;
+        let may = match self.steps[number].status {
+            Status::Pending | Status::Ready => untouched,
+            Status::Waiting => true,
+            _ => false,
+        };
+        if !may || self.skip_requests.contains_key(&number) {
+            return Err(refuse(step, "has started or ended; only a step that has not started can be skipped"));
+        }
+        let deviation = !self.rule(number).optional;
+        self.unqueue(number);
+        let reason = SkipReason::Person { by: by.clone(), reason: reason.to_owned(), deviation };
+        self.skip_requests.insert(number, reason);
+        Ok(())
+    }
+
+    pub(super) fn note_deviation(&mut self, number: usize, reason: &SkipReason, at: Timestamp) {
+        if let SkipReason::Person { by, reason, deviation: true } = reason {
+            let step = self.id(number);
+            self.deviations.push(Deviation { step, by: by.clone(), reason: reason.clone(), at });
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What should happen now: commands, the next time to wake, and how the run ends.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::Command;
+use super::apply::later;
+use super::state::{Mutant, Stage, State, Status, Verdict};
+use crate::event::{Event, Outcome, SkipReason};
+
+impl State {
+    /// What should be done now. Asking twice is safe: nothing changes until an event arrives.
+    pub fn poll(&self, now: Timestamp) -> Vec<Command> {
+        let mut out = Vec::new();
+        if self.started_at.is_none() || self.finished.is_some() {
+            return out;
+        }
+        if self.cancels == 0 {
+            if self.deadline().is_some_and(|deadline| deadline <= now) {
+                return vec![Command::Record(Event::RunTimedOut)];
+            }
+            self.poll_open(now, &mut out);
+        }
+        let stop = self.cancels > 1 || (self.timed_out && matches!(self.stage, Stage::Preflight | Stage::Main));
+        if stop && !self.running.is_empty() {
+            out.push(Command::CancelAttempts);
+        }
+        if out.is_empty()
+            && let Some(outcome) = self.conclusion()
+        {
+            out.push(Command::Record(self.finish(outcome)));
+        }
+        out
+    }
+
+    fn poll_open(&self, now: Timestamp, out: &mut Vec<Command>) {
+        for (&number, reason) in &self.skip_requests {
+            out.push(Command::Record(Event::StepSkipped { step: self.id(number), reason: reason.clone() }));
+        }
+        if self.stage == Stage::Rollback {
+            self.poll_rollback(now, out);
+            return;
+        }
+        if self.stage == Stage::Main && self.verdict == Verdict::Rollback {
+            if self.running.is_empty() {
+                let reason = self.why.clone().unwrap_or_else(|| "a step failed".to_owned());
+                out.push(Command::Record(Event::RollbackStarted { reason }));
+            }
+            return;
+        }
+        for &number in &self.doubts {
+            out.push(Command::Probe { step: self.id(number), attempt: self.steps[number].attempts });
+        }
+        if self.may_start() {
+            self.poll_starts(now, out);
+        }
+    }
+
+    fn poll_starts(&self, now: Timestamp, out: &mut Vec<Command>) {
+        for &(_, number) in self.expiries.range(..=(now, usize::MAX)) {
+            out.push(Command::Record(Event::StepExpired { step: self.id(number) }));
+        }
+        let Some(slot) = self.stage_slot() else { return };
+        for (&number, &on) in &self.to_skip[slot] {
+            let reason = SkipReason::Need(self.id(on));
+            out.push(Command::Record(Event::StepSkipped { step: self.id(number), reason }));
+        }
+        for &number in &self.to_open[slot] {
+            out.push(Command::OpenWait {
+                step: self.id(number),
+                check_when: self.checks_when(number),
+                expires_ms: self.rule(number).wait.as_ref().and_then(|rule| rule.expires_ms),
+            });
+        }
+        for number in self.startable(now) {
+            out.push(Command::Start {
+                step: self.id(number),
+                attempt: self.steps[number].attempts + 1,
+                check_when: self.checks_when(number),
+            });
+        }
+    }
+
+    fn checks_when(&self, number: usize) -> bool {
+        self.rule(number).has_when && !self.steps[number].when_checked
+    }
+
+    /// The chosen steps, and into the room that is left the steps whose pause is over.
+    fn startable(&self, now: Timestamp) -> BTreeSet<usize> {
+        let mut starts = self.chosen.clone();
+        if self.pauses.first().is_none_or(|&(due, _)| due > now) {
+            return starts;
+        }
+        let slot = self.stage_slot();
+        let mut due: Vec<usize> = self.pauses.range(..=(now, usize::MAX)).map(|&(_, number)| number).collect();
+        due.sort_unstable();
+        let mut taken: BTreeSet<&str> = BTreeSet::new();
+        for number in due {
+            if self.running.len() + starts.len() >= self.room() {
+                break;
+            }
+            let locks = &self.rule(number).locks;
+            let clash = locks.iter().any(|lock| taken.contains(lock.as_str())) && !self.is(Mutant::IgnoresLocks);
+            if Some(self.rule(number).phase.slot()) == slot && self.blocked_by(number).is_none() && !clash {
+                taken.extend(locks.iter().map(crate::ids::LockName::as_str));
+                starts.insert(number);
+            }
+        }
+        starts
+    }
+
+    fn poll_rollback(&self, now: Timestamp, out: &mut Vec<Command>) {
+        let Some(&number) = self.undo_stack.last() else { return };
+        let due = match self.steps[number].status {
+            Status::UndoDue => true,
+            Status::UndoPause(at) => at <= now,
+            _ => false,
+        };
+        if due {
+            out.push(Command::Undo { step: self.id(number), attempt: self.steps[number].undo_attempts + 1 });
+        }
+    }
+
+    /// When to ask again although nothing happened; `None` if only an event can change the answer.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        if self.finished.is_some() || self.cancels > 0 {
+            return None;
+        }
+        let mut wakes = vec![self.deadline()];
+        if self.may_start() {
+            wakes.push(self.pauses.first().map(|&(at, _)| at));
+            wakes.push(self.expiries.first().map(|&(at, _)| at));
+        }
+        if self.stage == Stage::Rollback
+            && let Some(&number) = self.undo_stack.last()
+            && let Status::UndoPause(at) = self.steps[number].status
+        {
+            wakes.push(Some(at));
+        }
+        wakes.into_iter().flatten().min()
+    }
+
+    /// When the main part must be over, unless it is.
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        let running = !self.timed_out && matches!(self.stage, Stage::Preflight | Stage::Main);
+        let timeout_ms = self.flow.run().timeout_ms.filter(|_| running)?;
+        self.opened_at.map(|at| later(at, timeout_ms))
+    }
+
+    /// How the run ends, if nothing but a person or nothing at all can move it.
+    pub(super) fn conclusion(&self) -> Option<Outcome> {
+        if self.started_at.is_none() || self.finished.is_some() || !self.running.is_empty() {
+            return None;
+        }
+        if self.cancels > 0 {
+            return Some(Outcome::Cancelled);
+        }
+        if !self.skip_requests.is_empty() {
+            return None;
+        }
+        match (self.stage, self.verdict) {
+            (Stage::Rollback, _) => match self.undo_stack.last() {
+                Some(&number) if self.steps[number].status == Status::UndoFailed => Some(Outcome::Stuck),
+                Some(_) => None,
+                None => self.barrier.map(|_| Outcome::Stuck),
+            },
+            (Stage::Main, Verdict::Rollback) => None,
+            (Stage::Preflight | Stage::Main, Verdict::Stop | Verdict::Rollback) => {
+                (self.doubts.is_empty() && !self.asked.is_empty()).then_some(Outcome::Stuck)
+            }
+            (Stage::Preflight | Stage::Main, Verdict::None) => self.rests(),
+            (Stage::Finally, _) if self.open[2] == 0 => Some(self.final_outcome()),
+            (Stage::Finally, _) => self.rests(),
+        }
+    }
+
+    /// Whether only people can move an open run.
+    fn rests(&self) -> Option<Outcome> {
+        let slot = self.stage_slot()?;
+        let moves = !self.chosen.is_empty()
+            || !self.ready[slot].is_empty()
+            || !self.to_open[slot].is_empty()
+            || !self.to_skip[slot].is_empty()
+            || !self.pauses.is_empty()
+            || !self.doubts.is_empty();
+        if moves {
+            None
+        } else if !self.asked.is_empty() {
+            Some(Outcome::Stuck)
+        } else if !self.waiting.is_empty() {
+            Some(Outcome::Waiting)
+        } else {
+            None
+        }
+    }
+
+    fn final_outcome(&self) -> Outcome {
+        if self.rolled_back {
+            Outcome::RolledBack
+        } else if self.failed != [0, 0] || self.timed_out || self.verdict != Verdict::None {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        }
+    }
+
+    fn finish(&self, outcome: Outcome) -> Event {
+        let run = self.flow.run();
+        let (milestones, revoked) = if outcome == Outcome::Succeeded {
+            (run.milestones.clone(), run.revokes.clone())
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        let named = |numbers: &BTreeSet<usize>| -> Vec<String> {
+            numbers.iter().take(20).map(|&number| format!("`{}`", self.flow.steps()[number].id)).collect()
+        };
+        let note = match outcome {
+            Outcome::Succeeded | Outcome::Cancelled => None,
+            Outcome::Failed => self.why.clone(),
+            Outcome::RolledBack => self.rollback_note(),
+            Outcome::Waiting => Some(format!("waits for an answer to {}", named(&self.waiting).join(", "))),
+            Outcome::Stuck if self.stage == Stage::Rollback => self.rollback_note(),
+            Outcome::Stuck => Some(format!(
+                "nobody recorded how these ended and they are not safe to repeat: {}; say whether each ran",
+                named(&self.asked).join(", ")
+            )),
+        };
+        Event::RunFinished { outcome, milestones, revoked, note }
+    }
+}

@@ -1,0 +1,550 @@
+//! The state of a run: what each step is, what waits for what, and what reports may ask.
+//!
+//! Owned here: the data and the read-only views. The files beside this one change it: `apply` (events), `people`
+//! (answers), `progress` (needs, queues, locks), `rollback`, `resume`. Called by driver, CLI and reports.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::workflow::{OnFailure, StepRule, Workflow};
+use crate::event::{Answer, Event, Outcome, Outputs, SkipReason};
+use crate::ids::{Actor, LockName, StepId};
+
+/// What a step is, as shown to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// Needs are not met yet.
+    Pending,
+    /// May start as soon as there is room, its locks are free and its pause is over.
+    Ready,
+    /// An attempt runs.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Failed for good.
+    Failed,
+    /// Passed over.
+    Skipped,
+    /// An attempt started and its result is unknown.
+    InDoubt,
+    /// Is being undone, or its undo failed.
+    Undoing,
+    /// Was undone.
+    Undone,
+    /// Waits for people.
+    Waiting,
+}
+
+/// A loud override: a step that was not optional and was skipped all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deviation {
+    /// Which step.
+    pub step: StepId,
+    /// Who.
+    pub by: Actor,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An event that cannot be true after the events before it; the state did not change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalEvent {
+    /// Something comes before the start, or the start comes twice.
+    #[error("`{kind}` cannot be recorded: a run starts once and with `run_started`")]
+    NotFirst {
+        /// Kind of the event.
+        kind: &'static str,
+    },
+    /// The run has ended or rests.
+    #[error("`{kind}` cannot be recorded: the run is {outcome:?}; resume it first if it can be resumed")]
+    Finished {
+        /// Kind of the event.
+        kind: &'static str,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// No such step.
+    #[error("step `{0}` is not in this run")]
+    UnknownStep(StepId),
+    /// The step is not in a state in which this can happen.
+    #[error("step `{step}` {why}")]
+    Step {
+        /// Which.
+        step: StepId,
+        /// What is in the way, as the end of a sentence.
+        why: String,
+    },
+    /// A person may not give this answer.
+    #[error("`{by}` cannot answer step `{step}`: {why}")]
+    Answer {
+        /// Which step.
+        step: StepId,
+        /// Who.
+        by: Actor,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The run as a whole is not at this point.
+    #[error("`{kind}` cannot be recorded: {why}")]
+    Run {
+        /// Kind of the event.
+        kind: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+}
+
+/// Deliberately wrong rules, for tests that must notice them.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// Retries attempts with unknown effect although the step is not idempotent.
+    RetriesUnknown,
+    /// Starts attempts in doubt again without asking.
+    RerunsDoubt,
+    /// Takes an attempt in doubt for one that failed without effect.
+    DoubtIsFailure,
+    /// Starts everything that is ready.
+    IgnoresParallelMax,
+    /// Lets two attempts hold one lock.
+    IgnoresLocks,
+    /// Undoes the oldest step first.
+    UndoesOldestFirst,
+    /// Rolls back behind a point of no return.
+    PassesPointOfNoReturn,
+    /// Takes a plain need as met by any end.
+    AnyEndMeetsNeed,
+    /// Counts each approval, whoever gave it.
+    CountsRepeatedApprovals,
+    /// Keeps the before-image of the last attempt.
+    LaterBeforeImage,
+    /// Does not wait for preflight.
+    MainBeforePreflight,
+    /// Forgets to undo failed steps whose effect is unknown.
+    ForgetsUnknownEffects,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Pending,
+    Ready,
+    /// Failed, and will be tried again at the time.
+    Pause(Timestamp),
+    Running,
+    Waiting,
+    /// A probe is due.
+    Doubt,
+    /// Only a person can tell.
+    Asked,
+    Succeeded,
+    Failed,
+    Skipped,
+    Undoing,
+    /// The last undo attempt failed; next one at the time.
+    UndoPause(Timestamp),
+    /// Due to be undone (again).
+    UndoDue,
+    UndoFailed,
+    Undone,
+}
+
+/// What is known of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Step {
+    pub(super) status: Status,
+    /// Attempts ever started.
+    pub(super) attempts: u32,
+    /// Attempts that count against the retry budget.
+    pub(super) tries: u32,
+    pub(super) undo_attempts: u32,
+    pub(super) undo_tries: u32,
+    /// Needs that are not met yet.
+    pub(super) unmet: u32,
+    /// Whether the world may hold traces of an unfinished attempt.
+    pub(super) dirty: bool,
+    /// `dirty` as it was before the latest attempt.
+    pub(super) dirty_before: bool,
+    pub(super) when_checked: bool,
+    /// Number of the event that was its latest, for the order of undoing.
+    pub(super) order: u64,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) finished_at: Option<Timestamp>,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) before: Option<Value>,
+    pub(super) input: Option<Value>,
+    pub(super) outputs: Outputs,
+    pub(super) error: Option<String>,
+    pub(super) prompt: Option<String>,
+    pub(super) answers: Vec<(Actor, Answer, Timestamp)>,
+    pub(super) skipped: Option<SkipReason>,
+}
+
+impl Step {
+    fn new() -> Self {
+        Self {
+            status: Status::Pending,
+            attempts: 0,
+            tries: 0,
+            undo_attempts: 0,
+            undo_tries: 0,
+            unmet: 0,
+            dirty: false,
+            dirty_before: false,
+            when_checked: false,
+            order: 0,
+            started_at: None,
+            finished_at: None,
+            expires_at: None,
+            before: None,
+            input: None,
+            outputs: Outputs::new(),
+            error: None,
+            prompt: None,
+            answers: Vec::new(),
+            skipped: None,
+        }
+    }
+}
+
+/// In which part of its way the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Preflight,
+    Main,
+    Rollback,
+    Finally,
+}
+
+/// Why nothing new starts any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verdict {
+    None,
+    Stop,
+    Rollback,
+}
+
+impl Verdict {
+    pub(super) fn of(on_failure: OnFailure) -> Self {
+        match on_failure {
+            OnFailure::Rollback => Self::Rollback,
+            OnFailure::Stop => Self::Stop,
+            OnFailure::Continue => Self::None,
+        }
+    }
+}
+
+/// A run, folded from its events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub(super) flow: Arc<Workflow>,
+    pub(super) mutant: Option<Mutant>,
+    pub(super) steps: Vec<Step>,
+    pub(super) events: u64,
+    pub(super) started_at: Option<Timestamp>,
+    /// From when the run's timeout counts.
+    pub(super) opened_at: Option<Timestamp>,
+    pub(super) finished: Option<(Outcome, Timestamp)>,
+    pub(super) note: Option<String>,
+    pub(super) stage: Stage,
+    pub(super) verdict: Verdict,
+    pub(super) why: Option<String>,
+    pub(super) timed_out: bool,
+    pub(super) cancels: u32,
+    pub(super) rolled_back: bool,
+    /// Per phase: steps that have not ended.
+    pub(super) open: [usize; 3],
+    /// Failed steps that were not optional: of preflight and main, of finally.
+    pub(super) failed: [usize; 2],
+    pub(super) ready: [BTreeSet<usize>; 3],
+    /// Ready, with room and locks kept for them.
+    pub(super) chosen: BTreeSet<usize>,
+    /// Ready, but behind a lock.
+    pub(super) parked: HashMap<LockName, BTreeSet<usize>>,
+    pub(super) held: HashMap<LockName, usize>,
+    pub(super) pauses: BTreeSet<(Timestamp, usize)>,
+    pub(super) to_open: [BTreeSet<usize>; 3],
+    pub(super) to_skip: [BTreeMap<usize, usize>; 3],
+    pub(super) skip_requests: BTreeMap<usize, SkipReason>,
+    pub(super) running: BTreeSet<usize>,
+    pub(super) waiting: BTreeSet<usize>,
+    pub(super) expiries: BTreeSet<(Timestamp, usize)>,
+    pub(super) doubts: BTreeSet<usize>,
+    pub(super) asked: BTreeSet<usize>,
+    /// What is left to undo; the last one is next.
+    pub(super) undo_stack: Vec<usize>,
+    /// What rollback leaves as it is: behind a point of no return, without undo.
+    pub(super) barrier: Option<usize>,
+    pub(super) remains: Vec<usize>,
+    pub(super) passed_over: Vec<usize>,
+    pub(super) completed: Vec<usize>,
+    pub(super) deviations: Vec<Deviation>,
+}
+
+impl State {
+    /// A run of `flow` to which nothing has happened.
+    pub fn new(flow: Arc<Workflow>) -> Self {
+        Self::with_mutant(flow, None)
+    }
+
+    /// The same under a deliberately wrong rule.
+    #[doc(hidden)]
+    pub fn with_mutant(flow: Arc<Workflow>, mutant: Option<Mutant>) -> Self {
+        let steps = vec![Step::new(); flow.steps().len()];
+        let mut state = Self {
+            flow,
+            mutant,
+            steps,
+            events: 0,
+            started_at: None,
+            opened_at: None,
+            finished: None,
+            note: None,
+            stage: Stage::Preflight,
+            verdict: Verdict::None,
+            why: None,
+            timed_out: false,
+            cancels: 0,
+            rolled_back: false,
+            open: [0; 3],
+            failed: [0; 2],
+            ready: Default::default(),
+            chosen: BTreeSet::new(),
+            parked: HashMap::new(),
+            held: HashMap::new(),
+            pauses: BTreeSet::new(),
+            to_open: Default::default(),
+            to_skip: Default::default(),
+            skip_requests: BTreeMap::new(),
+            running: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            expiries: BTreeSet::new(),
+            doubts: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            undo_stack: Vec::new(),
+            barrier: None,
+            remains: Vec::new(),
+            passed_over: Vec::new(),
+            completed: Vec::new(),
+            deviations: Vec::new(),
+        };
+        state.rebuild();
+        state
+    }
+
+    /// The state of a run after `events`, each with the time of its record.
+    pub fn fold<'a>(
+        flow: Arc<Workflow>,
+        events: impl IntoIterator<Item = (&'a Event, Timestamp)>,
+    ) -> Result<Self, IllegalEvent> {
+        let mut state = Self::new(flow);
+        for (event, at) in events {
+            state.apply(event, at)?;
+        }
+        Ok(state)
+    }
+
+    /// The state once `event` is true.
+    pub fn after(&self, event: &Event, at: Timestamp) -> Result<Self, IllegalEvent> {
+        let mut next = self.clone();
+        next.apply(event, at)?;
+        Ok(next)
+    }
+
+    pub(super) fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    pub(super) fn rule(&self, number: usize) -> &StepRule {
+        &self.flow.steps()[number]
+    }
+
+    pub(super) fn id(&self, number: usize) -> StepId {
+        self.flow.steps()[number].id.clone()
+    }
+
+    /// The rules of the run.
+    pub fn workflow(&self) -> &Arc<Workflow> {
+        &self.flow
+    }
+
+    /// How the run ended or why it rests; `None` while it is open.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.finished.map(|(outcome, _)| outcome)
+    }
+
+    /// When it ended or came to rest.
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        self.finished.map(|(_, at)| at)
+    }
+
+    /// When it started.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.started_at
+    }
+
+    /// The note of the latest end, or the reason of a rollback that is under way.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref().or(self.why.as_deref())
+    }
+
+    /// How the run would end if nothing else went wrong; for messages of `finally` steps.
+    pub fn outcome_so_far(&self) -> Outcome {
+        if self.rolled_back || self.stage == Stage::Rollback {
+            Outcome::RolledBack
+        } else if self.failed != [0, 0] || self.verdict != Verdict::None || self.timed_out {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        }
+    }
+
+    /// Whether a cancel was asked for in this sitting.
+    pub fn is_cancelling(&self) -> bool {
+        self.cancels > 0
+    }
+
+    /// Whether the run is turning back.
+    pub fn is_rolling_back(&self) -> bool {
+        self.stage == Stage::Rollback
+    }
+
+    /// Loud overrides, in order.
+    pub fn deviations(&self) -> &[Deviation] {
+        &self.deviations
+    }
+
+    /// Steps that succeeded, in the order in which they did; a step that was undone and done again is named twice.
+    pub fn completed(&self) -> impl Iterator<Item = &StepId> {
+        self.completed.iter().map(|&number| &self.flow.steps()[number].id)
+    }
+
+    /// All steps in file order.
+    pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
+        (0..self.steps.len()).map(|number| StepView { state: self, number })
+    }
+
+    /// One step.
+    pub fn step(&self, id: &StepId) -> Option<StepView<'_>> {
+        self.flow.number(id).map(|number| StepView { state: self, number })
+    }
+}
+
+/// What is known of one step, for reports and for the driver.
+#[derive(Debug, Clone, Copy)]
+pub struct StepView<'a> {
+    state: &'a State,
+    number: usize,
+}
+
+impl<'a> StepView<'a> {
+    fn step(&self) -> &'a Step {
+        &self.state.steps[self.number]
+    }
+
+    /// Its rules, the id among them.
+    pub fn rule(&self) -> &'a StepRule {
+        &self.state.flow.steps()[self.number]
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> StepState {
+        match self.step().status {
+            Status::Pending => StepState::Pending,
+            Status::Ready | Status::Pause(_) => StepState::Ready,
+            Status::Running => StepState::Running,
+            Status::Waiting => StepState::Waiting,
+            Status::Doubt | Status::Asked => StepState::InDoubt,
+            Status::Succeeded => StepState::Succeeded,
+            Status::Failed => StepState::Failed,
+            Status::Skipped => StepState::Skipped,
+            Status::Undoing | Status::UndoPause(_) | Status::UndoDue | Status::UndoFailed => StepState::Undoing,
+            Status::Undone => StepState::Undone,
+        }
+    }
+
+    /// Attempts started so far.
+    pub fn attempts(&self) -> u32 {
+        self.step().attempts
+    }
+
+    /// Attempts at undoing started so far.
+    pub fn undo_attempts(&self) -> u32 {
+        self.step().undo_attempts
+    }
+
+    /// When its first attempt started or its wait opened.
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.step().started_at
+    }
+
+    /// When it ended.
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        self.step().finished_at
+    }
+
+    /// When its wait expires, while it waits.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.step().expires_at
+    }
+
+    /// When the next attempt is due, while it pauses.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        match self.step().status {
+            Status::Pause(at) | Status::UndoPause(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Its named results.
+    pub fn outputs(&self) -> &'a Outputs {
+        &self.step().outputs
+    }
+
+    /// What went wrong last.
+    pub fn error(&self) -> Option<&'a str> {
+        self.step().error.as_deref()
+    }
+
+    /// What its first attempt saw before any change.
+    pub fn before(&self) -> Option<&'a Value> {
+        self.step().before.as_ref()
+    }
+
+    /// The rendered inputs of its latest attempt.
+    pub fn input(&self) -> Option<&'a Value> {
+        self.step().input.as_ref()
+    }
+
+    /// What people were asked.
+    pub fn prompt(&self) -> Option<&'a str> {
+        self.step().prompt.as_deref()
+    }
+
+    /// What people answered, in order.
+    pub fn answers(&self) -> &'a [(Actor, Answer, Timestamp)] {
+        &self.step().answers
+    }
+
+    /// Why it was passed over.
+    pub fn skip_reason(&self) -> Option<&'a SkipReason> {
+        self.step().skipped.as_ref()
+    }
+
+    /// Whether the world may hold traces of an attempt that did not succeed.
+    pub fn effect_unknown(&self) -> bool {
+        self.step().dirty
+    }
+
+    /// Whether only a person can say what its attempt did.
+    pub fn asks_a_person(&self) -> bool {
+        self.step().status == Status::Asked
+    }
+}

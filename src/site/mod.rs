@@ -1,0 +1,379 @@
+//! What a place provides: databases, services, option stores, people, variables, tags.
+//!
+//! A site file is data; it says how to reach things and never what to do. Secrets stay references until the moment
+//! they are needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use crate::ids::Actor;
+use crate::spec::decode::{Decode, Decoder, Named, Schemas, Spanned};
+use crate::spec::problem::{Problem, Problems, Source, did_you_mean};
+use crate::spec::runbook::ApiVersion;
+use crate::spec::values::Millis;
+use crate::spec::yaml::{self, Node};
+use crate::{choice, record};
+
+pub mod secret;
+
+pub use secret::{SecretError, SecretSource};
+
+choice! {
+    /// What the file is.
+    pub enum SiteKind("kind of file here") {
+        /// A site.
+        Site = "Site",
+    }
+}
+
+record! {
+    /// A database.
+    #[check(check_database)]
+    pub struct DatabaseSite("database") {
+        /// Its address: `sqlite:///path/file.db` or `postgres://user@host/name`.
+        url: Option<String>,
+        /// Name of a secret that holds the address.
+        secret: Option<Spanned<String>>,
+    }
+}
+
+fn check_database(database: &DatabaseSite, node: &Node, d: &mut Decoder) {
+    if database.url.is_some() == database.secret.is_some() {
+        let problem = Problem::new("site::one_of", "a database takes exactly one of `url` and `secret`", node.span);
+        d.problem(problem.label("here").help("write `url: sqlite:///path/file.db`, or `secret: name`"));
+    }
+    if let Some(url) = &database.url
+        && !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme))
+    {
+        let place = node.get("url").map_or(node.span, |url| url.span);
+        let problem = Problem::new("site::bad_url", "this address names no database engine known here", place);
+        d.problem(problem.label("here").help("start it with `sqlite:` or `postgres:`"));
+    }
+}
+
+record! {
+    /// How a process says that it is ready.
+    pub struct Ready("ready") {
+        /// A file that it writes when it is ready.
+        file: Option<String>,
+        /// An address that it listens on then.
+        tcp: Option<String>,
+        /// A command that exits with 0 then.
+        exec: Vec<String>,
+    }
+}
+
+record! {
+    /// A process that Piton starts, finds again and stops by itself.
+    pub struct ProcessProvider("process provider") {
+        /// The command and its arguments.
+        argv: Vec<String>,
+        /// Environment variables.
+        env: BTreeMap<String, String>,
+        /// Folder to run in.
+        cwd: Option<String>,
+        /// How it says that it is ready; alive for a moment when left out.
+        ready: Option<Ready>,
+        /// Longest time until it is ready.
+        start_timeout: Millis = Millis(60_000),
+        /// Longest time from the request to stop until it is killed.
+        stop_timeout: Millis = Millis(10_000),
+    }
+}
+
+record! {
+    /// Any control command.
+    pub struct CommandProvider("command provider") {
+        /// Starts the service.
+        start: Vec<String>,
+        /// Stops it.
+        stop: Vec<String>,
+        /// Exits with 0 when it runs, with 3 when it does not.
+        status: Vec<String>,
+        /// Longest time of one of these commands.
+        timeout: Millis = Millis(60_000),
+    }
+}
+
+record! {
+    /// Who starts and stops a service.
+    #[check(check_provider)]
+    pub struct Provider("provider") {
+        /// Piton itself.
+        process: Option<ProcessProvider>,
+        /// A control command.
+        command: Option<CommandProvider>,
+    }
+}
+
+fn check_provider(provider: &Provider, node: &Node, d: &mut Decoder) {
+    if provider.process.is_some() == provider.command.is_some() {
+        let problem =
+            Problem::new("site::one_of", "a provider takes exactly one of `process` and `command`", node.span);
+        d.problem(problem.label("here").help("for example `process: { argv: [program] }`"));
+    }
+}
+
+record! {
+    /// A service.
+    pub struct Service("service") {
+        /// Group it belongs to.
+        group: Option<String>,
+        /// Services that must run before it.
+        needs: Vec<Spanned<String>>,
+        /// Who starts and stops it.
+        provider: Provider,
+    }
+}
+
+record! {
+    /// Options in an INI file.
+    pub struct IniStore("INI store") {
+        /// The file.
+        path: String,
+    }
+}
+
+record! {
+    /// Options in an SQL table with the columns `object`, `section`, `name`, `value`.
+    pub struct SqlStore("SQL store") {
+        /// Database of this site.
+        database: Spanned<String>,
+        /// The table.
+        table: String,
+        /// Table for the history: `at, who, object, section, name, old_value, new_value`.
+        history: Option<String>,
+    }
+}
+
+record! {
+    /// An option store.
+    #[check(check_store)]
+    pub struct OptionStoreSite("option store") {
+        /// An INI file.
+        ini: Option<IniStore>,
+        /// An SQL table.
+        sql: Option<SqlStore>,
+    }
+}
+
+fn check_store(store: &OptionStoreSite, node: &Node, d: &mut Decoder) {
+    if store.ini.is_some() == store.sql.is_some() {
+        let problem = Problem::new("site::one_of", "an option store takes exactly one of `ini` and `sql`", node.span);
+        d.problem(problem.label("here").help("for example `ini: { path: app.ini }`"));
+    }
+}
+
+record! {
+    /// A person.
+    pub struct Person("person") {
+        /// Full name.
+        name: Option<String>,
+        /// Groups that the person belongs to.
+        groups: Vec<String>,
+    }
+}
+
+record! {
+    /// A site.
+    pub struct Site("site") {
+        /// Version of the language: `piton/v1`.
+        api_version as "apiVersion": ApiVersion,
+        /// `Site`.
+        kind: SiteKind,
+        /// Its name.
+        name: String,
+        /// What it is.
+        description: Option<String>,
+        /// Free values for templates and expressions.
+        vars: BTreeMap<String, Json>,
+        /// Free words.
+        tags: Vec<String>,
+        /// Databases by name.
+        databases: Named<DatabaseSite>,
+        /// Services by name.
+        services: Named<Service>,
+        /// Option stores by name.
+        options: Named<OptionStoreSite>,
+        /// People by login.
+        people: Named<Person>,
+        /// Secrets by name.
+        secrets: Named<SecretSource>,
+    }
+}
+
+impl Site {
+    /// A site that provides nothing, for runbooks that need nothing.
+    pub fn empty() -> Self {
+        Self {
+            api_version: ApiVersion::V1,
+            kind: SiteKind::Site,
+            name: "local".into(),
+            description: None,
+            vars: BTreeMap::new(),
+            tags: Vec::new(),
+            databases: Named::default(),
+            services: Named::default(),
+            options: Named::default(),
+            people: Named::default(),
+            secrets: Named::default(),
+        }
+    }
+
+    /// The people who belong to one of `groups` or are named in `people`; nothing when both are empty (anybody).
+    pub fn people_in(&self, groups: &[String], people: &[String]) -> Option<BTreeSet<Actor>> {
+        if groups.is_empty() && people.is_empty() {
+            return None;
+        }
+        let member = |login: &str, person: &Person| {
+            people.iter().any(|name| name == login) || person.groups.iter().any(|group| groups.contains(group))
+        };
+        Some(
+            self.people
+                .0
+                .iter()
+                .filter(|(key, p)| member(&key.text, p))
+                .map(|(key, _)| Actor::new(&key.text))
+                .collect(),
+        )
+    }
+
+    /// What templates and expressions see as `site`.
+    pub fn scope(&self) -> Json {
+        json!({ "name": self.name, "vars": self.vars, "tags": self.tags })
+    }
+}
+
+/// A site and where it was read from.
+#[derive(Debug, Clone)]
+pub struct LoadedSite {
+    /// The site.
+    pub site: Arc<Site>,
+    /// Its text.
+    pub source: Arc<Source>,
+    /// Folder that relative paths start from.
+    pub base: PathBuf,
+}
+
+impl LoadedSite {
+    /// The site that provides nothing.
+    pub fn empty() -> Self {
+        let source = Arc::new(Source { name: "(no site)".into(), text: String::new() });
+        Self { site: Arc::new(Site::empty()), source, base: PathBuf::from(".") }
+    }
+}
+
+/// Reads a site from its text.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
+    let node = yaml::parse(source)?;
+    let mut d = Decoder::new(Arc::clone(source));
+    let site = Site::decode(&node, &mut d);
+    if let Some(site) = &site {
+        check_names(site, &mut d);
+    }
+    let site = d.finish(site)?;
+    Ok(LoadedSite { site: Arc::new(site), source: Arc::clone(source), base: base.to_path_buf() })
+}
+
+/// Names that one part of a site uses of another.
+fn check_names(site: &Site, d: &mut Decoder) {
+    let mut refuse = |code, what: &str, name: &Spanned<String>, known: Vec<&str>| {
+        if !known.contains(&name.value.as_str()) {
+            let problem = Problem::new(code, format!("{what} `{}` does not exist on this site", name.value), name.span);
+            d.problem(problem.label("unknown").help_if(did_you_mean(&name.value, known.iter().copied())));
+        }
+    };
+    for (_, database) in &site.databases.0 {
+        if let Some(secret) = &database.secret {
+            refuse("site::unknown_secret", "secret", secret, site.secrets.names().collect());
+        }
+    }
+    for (_, store) in &site.options.0 {
+        if let Some(sql) = &store.sql {
+            refuse("site::unknown_database", "database", &sql.database, site.databases.names().collect());
+        }
+    }
+    for (_, service) in &site.services.0 {
+        for need in &service.needs {
+            refuse("site::unknown_service", "service", need, site.services.names().collect());
+        }
+    }
+    if let Some(cycle) = service_cycle(site) {
+        let at = site
+            .services
+            .0
+            .iter()
+            .find(|(key, _)| key.text == cycle[0])
+            .map_or_else(Default::default, |(key, _)| key.span);
+        let path = format!("{} -> {}", cycle.join(" -> "), cycle[0]);
+        d.problem(
+            Problem::new("site::service_cycle", format!("services need each other in a circle: {path}"), at)
+                .label("in the circle")
+                .help("drop one of these `needs`"),
+        );
+    }
+}
+
+/// A circle of service needs, if there is one.
+fn service_cycle(site: &Site) -> Option<Vec<String>> {
+    fn visit(site: &Site, name: &str, path: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|seen| seen == name) {
+            return Some(path[start..].to_vec());
+        }
+        if !done.insert(name.to_owned()) {
+            return None;
+        }
+        path.push(name.to_owned());
+        let needs = site.services.get(name).map(|service| service.needs.as_slice()).unwrap_or_default();
+        let found = needs.iter().find_map(|need| visit(site, &need.value, path, done));
+        path.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    site.services.names().find_map(|name| visit(site, name, &mut Vec::new(), &mut done))
+}
+
+/// The JSON Schema of site files.
+pub fn json_schema() -> Json {
+    let mut schemas = Schemas::default();
+    Site::schema(&mut schemas);
+    let root = schemas.defs.remove("Site").unwrap_or_default();
+    schemas.document("Piton site", &root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<LoadedSite, Problems> {
+        read(&Arc::new(Source { name: "site.yaml".into(), text: text.into() }), Path::new("."))
+    }
+
+    const HEAD: &str = "apiVersion: piton/v1\nkind: Site\nname: demo\n";
+
+    #[test]
+    fn a_site_is_read() {
+        let text = format!(
+            "{HEAD}databases: {{ a: {{ url: 'sqlite:a.db' }} }}\npeople:\n  eve: {{ groups: [dba] }}\n  bob: {{}}\n"
+        );
+        let site = load(&text).expect("valid").site;
+        assert_eq!(site.people_in(&["dba".into()], &[]), Some([Actor::new("eve")].into()));
+        assert_eq!(site.people_in(&[], &[]), None);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let text = format!(
+            "{HEAD}datebases: {{}}\noptions: {{ o: {{ sql: {{ database: x, table: t }} }} }}\nservices:\n  a: {{ needs: [a], provider: {{ process: {{ argv: [x] }} }} }}\n"
+        );
+        let problems = load(&text).expect_err("wrong");
+        let codes: Vec<_> = problems.list.iter().map(|p| p.code).collect();
+        assert_eq!(codes, ["spec::unknown_key", "site::unknown_database", "site::service_cycle"]);
+    }
+}

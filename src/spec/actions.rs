@@ -1,0 +1,778 @@
+//! The arguments of every action, as an author writes them. Behaviour lives in `action`; this is only the language.
+//!
+//! Templates may stand for any scalar or list; the arguments are read once when the runbook is loaded (to report
+//! mistakes) and once more, rendered, right before the action runs.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::decode::{Decode, Decoder, Schemas};
+use super::problem::{Problem, did_you_mean};
+use super::values::{Millis, SecretText};
+use super::yaml::Node;
+use crate::{choice, record};
+
+record! {
+    /// How an output is taken from what a command printed.
+    #[check(check_output_rule)]
+    pub struct OutputRule("output") {
+        /// JSON pointer into standard output read as JSON.
+        json: Option<String>,
+        /// Regular expression on standard output; the first group, or the whole match.
+        regex: Option<String>,
+        /// The whole of standard output, trimmed.
+        stdout: bool = false,
+    }
+}
+
+fn check_output_rule(rule: &OutputRule, node: &Node, d: &mut Decoder) {
+    let set = usize::from(rule.json.is_some()) + usize::from(rule.regex.is_some()) + usize::from(rule.stdout);
+    if set != 1 {
+        let problem =
+            Problem::new("spec::one_of", "an output takes exactly one of `json`, `regex`, `stdout`", node.span);
+        d.problem(problem.label("here").help("for example `{ json: /version }`"));
+    }
+    if let Some(Err(error)) = rule.regex.as_deref().map(regex::Regex::new) {
+        let reason = error.to_string().lines().last().unwrap_or("").trim().to_owned();
+        d.problem(Problem::new("spec::bad_regex", format!("this is no regular expression: {reason}"), node.span));
+    }
+}
+
+record! {
+    /// What a command may answer.
+    pub struct ExpectCodes("expect") {
+        /// Exit codes that mean success.
+        codes: Vec<i32> = vec![0],
+    }
+}
+
+record! {
+    /// Runs a command.
+    #[check(check_exec)]
+    pub struct Exec("exec") {
+        /// The command and its arguments, each an element; nothing is interpreted by a shell.
+        argv: Vec<String>,
+        /// A text for `sh -c`; only when a shell is wanted.
+        shell: Option<String>,
+        /// Environment variables, added to PATH, HOME, LANG, TZ, USER and TMPDIR.
+        env: BTreeMap<String, SecretText>,
+        /// Folder to run in, relative to the runbook.
+        cwd: Option<String>,
+        /// Text for standard input.
+        stdin: Option<SecretText>,
+        /// What counts as success.
+        expect: ExpectCodes = ExpectCodes { codes: vec![0] },
+        /// Named outputs.
+        outputs: BTreeMap<String, OutputRule>,
+    }
+}
+
+fn check_exec(exec: &Exec, node: &Node, d: &mut Decoder) {
+    if exec.argv.is_empty() == exec.shell.is_none() && node.get("argv").is_none_or(|argv| !d.is_pending(argv)) {
+        let problem = Problem::new("spec::one_of", "`exec` takes exactly one of `argv` and `shell`", node.span);
+        d.problem(problem.label("here").help("write `argv: [program, argument]`; `shell` only when a shell is wanted"));
+    }
+}
+
+choice! {
+    /// Whether a service runs.
+    pub enum RunState("service state") {
+        /// It runs.
+        Running = "running",
+        /// It does not.
+        Stopped = "stopped",
+    }
+}
+
+record! {
+    /// Picks services of the site and acts on them in dependency order.
+    #[check(check_service)]
+    pub struct Services("service action") {
+        /// One service.
+        service: Option<String>,
+        /// Several, by name or pattern (`wfm65-*`).
+        services: Vec<String>,
+        /// All of a group.
+        group: Option<String>,
+        /// All but these, by name or pattern.
+        except: Vec<String>,
+        /// After a stop: keeps them down; a start is refused until the hold is released.
+        hold: bool = false,
+        /// Before a start: releases a hold.
+        release_hold: bool = false,
+        /// For `service.check`: what must be true.
+        state: RunState = RunState::Running,
+    }
+}
+
+fn check_service(services: &Services, node: &Node, d: &mut Decoder) {
+    let set = usize::from(services.service.is_some())
+        + usize::from(!services.services.is_empty() || node.get("services").is_some_and(|n| d.is_pending(n)))
+        + usize::from(services.group.is_some());
+    if set != 1 {
+        let problem = Problem::new("spec::one_of", "take exactly one of `service`, `services`, `group`", node.span);
+        d.problem(problem.label("here").help("for example `{ group: wfm65, except: [wfm65-data-aggregator] }`"));
+    }
+}
+
+record! {
+    /// Sets an option of an option store.
+    pub struct OptionSet("option.set") {
+        /// Option store of the site.
+        store: String,
+        /// Application object; empty for stores without objects.
+        object: String = String::new(),
+        /// Section.
+        section: String,
+        /// Name of the option.
+        name: String,
+        /// The new value.
+        value: String,
+    }
+}
+
+record! {
+    /// Removes an option; absent is not the same as empty.
+    pub struct OptionUnset("option.unset") {
+        /// Option store of the site.
+        store: String,
+        /// Application object; empty for stores without objects.
+        object: String = String::new(),
+        /// Section.
+        section: String,
+        /// Name of the option.
+        name: String,
+    }
+}
+
+record! {
+    /// Fails unless an option has a value, or is absent.
+    #[check(check_option)]
+    pub struct OptionCheck("option.check") {
+        /// Option store of the site.
+        store: String,
+        /// Application object; empty for stores without objects.
+        object: String = String::new(),
+        /// Section.
+        section: String,
+        /// Name of the option.
+        name: String,
+        /// The value it must have.
+        value: Option<String>,
+        /// True when it must not exist.
+        absent: bool = false,
+    }
+}
+
+fn check_option(check: &OptionCheck, node: &Node, d: &mut Decoder) {
+    if check.value.is_some() == check.absent {
+        let problem =
+            Problem::new("spec::one_of", "`option.check` takes exactly one of `value` and `absent: true`", node.span);
+        d.problem(problem.label("here").help("say the value, or `absent: true`"));
+    }
+}
+
+record! {
+    /// One SQL statement or file with bound values.
+    pub struct DbSql("database action") {
+        /// Database of the site.
+        database: String,
+        /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
+        sql: String,
+        /// Values for `:name` in the SQL.
+        bind: BTreeMap<String, Json>,
+    }
+}
+
+record! {
+    /// What an assertion expects.
+    #[check(check_expect)]
+    pub struct ExpectRows("expect") {
+        /// Exactly so many rows.
+        rows: Option<u64>,
+        /// The first column of the only row.
+        value: Option<Json>,
+    }
+}
+
+fn check_expect(expect: &ExpectRows, node: &Node, d: &mut Decoder) {
+    if expect.rows.is_some() == expect.value.is_some() && node.get("rows").is_none() {
+        let problem = Problem::new("spec::one_of", "`expect` takes exactly one of `rows` and `value`", node.span);
+        d.problem(problem.label("here").help("leave `expect` out to demand no rows"));
+    }
+}
+
+/// `expect: no_rows` or a mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expect {
+    /// The query must return nothing; what it returns is the evidence.
+    NoRows,
+    /// Something else.
+    That(ExpectRows),
+}
+
+impl Decode for Expect {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if node.text() == Some("no_rows") {
+            return Some(Self::NoRows);
+        }
+        ExpectRows::decode(node, d).map(Self::That)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::NoRows)
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        serde_json::json!({ "anyOf": [{ "const": "no_rows" }, ExpectRows::schema(schemas)] })
+    }
+}
+
+record! {
+    /// Fails with the offending rows unless the query answers as expected.
+    pub struct DbAssert("db.assert") {
+        /// Database of the site.
+        database: String,
+        /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
+        sql: String,
+        /// Values for `:name` in the SQL.
+        bind: BTreeMap<String, Json>,
+        /// `no_rows`, `{ rows: N }` or `{ value: V }`.
+        expect: Expect,
+    }
+}
+
+record! {
+    /// Applies a folder of SQL migrations.
+    pub struct DbMigrate("db.migrate") {
+        /// Database of the site.
+        database: String,
+        /// Folder of `VERSION_name.sql` files, relative to the runbook.
+        folder: String,
+    }
+}
+
+record! {
+    /// A half-open range of a time series: from <= t < to, seconds since the epoch.
+    pub struct TimeRange("range") {
+        /// First second; from the beginning when left out.
+        from: Option<i64>,
+        /// First second that is not in it; to the end when left out.
+        to: Option<i64>,
+    }
+}
+
+choice! {
+    /// What happens when source and target both have a row.
+    pub enum MergePolicy("merge policy") {
+        /// The whole source row replaces the target's.
+        SourceWins = "source_wins",
+        /// The target's row stays.
+        Fill = "fill",
+        /// Source before `at`, target from `at` on; a selected source row at or after `at` aborts.
+        SplitAt = "split_at",
+        /// Any common key aborts before anything is written.
+        Fail = "fail",
+        /// The row that covers more of its timestep stays.
+        BestCoverage = "best_coverage",
+        /// Additive columns are added up; only for disjoint coverage.
+        MergeAdditive = "merge_additive",
+    }
+}
+
+record! {
+    /// Copies a table set, each row exactly once, whatever dies.
+    #[check(check_copy)]
+    pub struct DbCopy("db.copy") {
+        /// Source database of the site.
+        from: String,
+        /// Target database of the site.
+        to: String,
+        /// Mapping file, relative to the runbook.
+        map: String,
+        /// Name of a table set of the mapping.
+        tables: String,
+        /// Rows per chunk and transaction.
+        chunk_rows: u64 = 50_000,
+        /// Part of a time series to copy.
+        range: Option<TimeRange>,
+        /// What happens to rows that both sides have.
+        policy: MergePolicy = MergePolicy::Fail,
+        /// With `split_at`: the first second that belongs to the target.
+        at: Option<i64>,
+        /// Length of a timestep in seconds, when not the mapping's.
+        timestep: Option<u64>,
+    }
+}
+
+fn check_copy(copy: &DbCopy, node: &Node, d: &mut Decoder) {
+    let at = copy.at.is_some() || node.get("at").is_some();
+    if (copy.policy == MergePolicy::SplitAt) != at {
+        let problem = Problem::new("spec::one_of", "`at` belongs to `policy: split_at`, and that needs it", node.span);
+        d.problem(problem.label("here").help("write `policy: split_at` and `at: \"{{ ... }}\"` together"));
+    }
+}
+
+choice! {
+    /// How closely tables are compared.
+    pub enum CompareMode("compare mode") {
+        /// Only the number of rows.
+        Count = "count",
+        /// Every value.
+        Content = "content",
+    }
+}
+
+record! {
+    /// Fails with the differing keys unless both sides hold the same.
+    pub struct DbCompare("db.compare") {
+        /// Source database of the site.
+        from: String,
+        /// Target database of the site.
+        to: String,
+        /// Mapping file, relative to the runbook.
+        map: String,
+        /// Name of a table set of the mapping.
+        tables: String,
+        /// Part of a time series to compare.
+        range: Option<TimeRange>,
+        /// How closely.
+        mode: CompareMode = CompareMode::Content,
+        /// Most differing keys to name.
+        limit: u64 = 20,
+    }
+}
+
+record! {
+    /// Finds timesteps without a row.
+    pub struct DbGaps("db.gaps") {
+        /// Database of the site.
+        database: String,
+        /// Table of the time series.
+        table: String,
+        /// Its time column, seconds since the epoch.
+        time: String,
+        /// Its entity column.
+        entity: String,
+        /// Length of a timestep, as a duration.
+        timestep: Millis,
+        /// First second to look at.
+        from: Option<i64>,
+        /// First second not to look at.
+        to: Option<i64>,
+        /// True to report gaps without failing.
+        report: bool = false,
+    }
+}
+
+record! {
+    /// Reads up to where a time series is closed for every active entity.
+    pub struct DbWatermark("db.watermark") {
+        /// Database of the site.
+        database: String,
+        /// Table of the time series.
+        table: String,
+        /// Its time column, seconds since the epoch.
+        time: String,
+        /// Its entity column.
+        entity: String,
+        /// Length of a timestep, as a duration.
+        timestep: Millis,
+        /// SQL that lists the active entities; all that ever had a row when left out.
+        active: Option<String>,
+    }
+}
+
+record! {
+    /// Waits a length of time.
+    pub struct WaitFor("wait.for") {
+        /// How long.
+        duration: Millis,
+    }
+}
+
+record! {
+    /// Waits for the next boundary of a clock grid.
+    pub struct WaitBoundary("wait.boundary") {
+        /// Width of the grid.
+        every: Millis,
+        /// The boundary comes after this second (since the epoch), not after now.
+        after: Option<i64>,
+    }
+}
+
+record! {
+    /// Waits for a time.
+    pub struct WaitAt("wait.at") {
+        /// RFC 3339 time, for instance `2026-11-22T02:00:00Z`.
+        time: String,
+    }
+}
+
+/// Repeats a read-only check until it holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaitUntil {
+    /// Pause between two looks.
+    pub every: Millis,
+    /// Longest wait.
+    pub timeout: Option<Millis>,
+    /// What must hold.
+    pub check: Box<ActionSpec>,
+}
+
+impl Decode for WaitUntil {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        let mut reader = super::decode::MapReader::new(node, "wait.until", d)?;
+        let every = reader.field("every", Some(Millis(1_000)), d);
+        let timeout = reader.field("timeout", None, d);
+        let check = take_action(reader.pairs(), "wait.until", node, d);
+        reader.finish(ActionKind::KEYS, d);
+        let check = check?;
+        if !check.kind.is_check() {
+            let problem = Problem::new(
+                "spec::not_a_check",
+                format!("`{}` changes things and cannot be waited on", check.kind.key()),
+                check.key,
+            );
+            d.problem(problem.label("not a check").help("wait on `db.assert`, `service.check`, `option.check`, `db.compare`, `db.gaps`, `http.request` or `exec`"));
+        }
+        Some(Self { every: every?, timeout: timeout?, check: Box::new(check) })
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        schemas.named("WaitUntil", |schemas| {
+            let mut properties = serde_json::Map::new();
+            properties.insert("every".into(), Millis::schema(schemas));
+            properties.insert("timeout".into(), Millis::schema(schemas));
+            for kind in ActionKind::ALL.iter().filter(|kind| kind.is_check()) {
+                properties.insert(kind.key().into(), kind.schema(schemas));
+            }
+            serde_json::json!({ "type": "object", "properties": properties, "additionalProperties": false,
+                "description": "Repeats a read-only check until it holds" })
+        })
+    }
+}
+
+record! {
+    /// Asks people to approve.
+    pub struct Approval("approval") {
+        /// What they are asked.
+        prompt: String,
+        /// Who may answer: groups of the site; anybody when left out.
+        groups: Vec<String>,
+        /// Who may answer: people of the site.
+        people: Vec<String>,
+        /// How many must approve.
+        quorum: u32 = 1,
+        /// Who may not: `run.starter` or people.
+        exclude: Vec<String>,
+        /// After this long without an answer the step fails.
+        expires: Option<Millis>,
+    }
+}
+
+choice! {
+    /// Whether evidence must come with an answer.
+    pub enum Evidence("evidence rule") {
+        /// At least one file.
+        Required = "required",
+        /// If there is some.
+        Optional = "optional",
+    }
+}
+
+choice! {
+    /// Type of a field of a form.
+    pub enum FieldType("field type") {
+        /// Text.
+        String = "string",
+        /// A whole number.
+        Integer = "integer",
+        /// A number.
+        Number = "number",
+        /// True or false.
+        Boolean = "boolean",
+    }
+}
+
+record! {
+    /// One field of a form.
+    pub struct FormField("form field") {
+        /// Its type.
+        r#type as "type": FieldType = FieldType::String,
+        /// What to fill in.
+        description: Option<String>,
+        /// Smallest number.
+        minimum: Option<f64>,
+        /// Largest number.
+        maximum: Option<f64>,
+        /// Whether it may be left out.
+        optional: bool = false,
+    }
+}
+
+record! {
+    /// Asks a person to do something by hand.
+    pub struct Manual("manual") {
+        /// What to do: text, or the path of a Markdown file relative to the runbook.
+        instructions: String,
+        /// What to fill in.
+        form: BTreeMap<String, FormField>,
+        /// Whether evidence must be handed in.
+        evidence: Evidence = Evidence::Optional,
+        /// Who may answer: groups of the site; anybody when left out.
+        groups: Vec<String>,
+        /// Who may answer: people of the site.
+        people: Vec<String>,
+        /// After this long without an answer the step fails.
+        expires: Option<Millis>,
+    }
+}
+
+record! {
+    /// Writes a file, whole or not at all.
+    pub struct FileWrite("file.write") {
+        /// Path, relative to the runbook.
+        path: String,
+        /// Its content.
+        content: SecretText,
+        /// Permissions in octal, for instance `"0644"`.
+        mode: Option<String>,
+    }
+}
+
+record! {
+    /// Where an output of a response comes from.
+    #[check(check_response_rule)]
+    pub struct ResponseRule("output") {
+        /// JSON pointer into the body.
+        json: Option<String>,
+        /// A header.
+        header: Option<String>,
+        /// The status code.
+        status: bool = false,
+        /// The whole body as text.
+        body: bool = false,
+    }
+}
+
+fn check_response_rule(rule: &ResponseRule, node: &Node, d: &mut Decoder) {
+    let set = usize::from(rule.json.is_some())
+        + usize::from(rule.header.is_some())
+        + usize::from(rule.status)
+        + usize::from(rule.body);
+    if set != 1 {
+        let message = "an output takes exactly one of `json`, `header`, `status`, `body`";
+        d.problem(Problem::new("spec::one_of", message, node.span).label("here").help("for example `{ json: /id }`"));
+    }
+}
+
+record! {
+    /// What a server may answer.
+    pub struct ExpectStatus("expect") {
+        /// Status codes that mean success; any 2xx when empty.
+        status: Vec<u16>,
+    }
+}
+
+record! {
+    /// Sends an HTTP request.
+    pub struct HttpRequest("http.request") {
+        /// Method.
+        method: String = "GET".to_owned(),
+        /// Address.
+        url: SecretText,
+        /// Headers.
+        headers: BTreeMap<String, SecretText>,
+        /// Body as text.
+        body: Option<SecretText>,
+        /// Body as JSON.
+        json: Option<Json>,
+        /// What counts as success.
+        expect: ExpectStatus = ExpectStatus { status: Vec::new() },
+        /// Named outputs.
+        outputs: BTreeMap<String, ResponseRule>,
+    }
+}
+
+record! {
+    /// Tells a web hook; a failure does not fail the run unless `required`.
+    pub struct NotifyWebhook("notify.webhook") {
+        /// Address.
+        url: SecretText,
+        /// Text, sent as `{"text": ...}`.
+        text: Option<String>,
+        /// Any JSON instead of a text.
+        json: Option<Json>,
+        /// Whether a failure counts.
+        required: bool = false,
+    }
+}
+
+record! {
+    /// Tells someone through a command; a failure does not fail the run unless `required`.
+    pub struct NotifyCommand("notify.command") {
+        /// The command and its arguments.
+        argv: Vec<String>,
+        /// Text for standard input.
+        stdin: Option<String>,
+        /// Whether a failure counts.
+        required: bool = false,
+    }
+}
+
+record! {
+    /// Runs another runbook as a step.
+    pub struct SubRunbook("runbook") {
+        /// Its file, relative to this runbook.
+        path: String,
+        /// Its parameters.
+        params: BTreeMap<String, Json>,
+    }
+}
+
+/// One action of a step: its kind and its arguments as written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActionSpec {
+    /// Which action.
+    pub kind: ActionKind,
+    /// Where its key stands.
+    pub key: super::problem::Span,
+    /// Its arguments, templates and all.
+    pub args: Node,
+}
+
+macro_rules! actions {
+    ($( $variant:ident($args:ty) = $key:literal, outputs $outputs:expr, $crash:ident, check $check:literal; )*) => {
+        /// Every action there is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ActionKind {
+            $( #[doc = concat!("`", $key, "`")] $variant, )*
+        }
+
+        /// The arguments of an action, rendered.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Args {
+            $( #[doc = concat!("Of `", $key, "`")] $variant(Box<$args>), )*
+        }
+
+        impl ActionKind {
+            /// All kinds, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$( Self::$variant ),*];
+            /// The keys of all kinds.
+            pub const KEYS: &'static [&'static str] = &[$( $key ),*];
+
+            /// The key an author writes.
+            pub fn key(self) -> &'static str {
+                match self { $( Self::$variant => $key, )* }
+            }
+
+            /// Names of the outputs; nothing when the author names them.
+            pub fn outputs(self) -> Option<&'static [&'static str]> {
+                match self { $( Self::$variant => $outputs, )* }
+            }
+
+            /// What a crash in the middle means unless the author says otherwise.
+            pub fn crash_default(self) -> CrashDefault {
+                match self { $( Self::$variant => CrashDefault::$crash, )* }
+            }
+
+            /// Whether it only looks.
+            pub fn is_check(self) -> bool {
+                match self { $( Self::$variant => $check, )* }
+            }
+
+            /// Reads the arguments.
+            pub fn decode(self, node: &Node, d: &mut Decoder) -> Option<Args> {
+                match self { $( Self::$variant => <$args>::decode(node, d).map(|args| Args::$variant(Box::new(args))), )* }
+            }
+
+            /// The schema of the arguments.
+            pub fn schema(self, schemas: &mut Schemas) -> Json {
+                match self { $( Self::$variant => <$args>::schema(schemas), )* }
+            }
+        }
+    };
+}
+
+/// What a crash in the middle of an action means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashDefault {
+    /// A person must say whether it ran.
+    Ask,
+    /// It may simply run again.
+    Safe,
+    /// It goes on where it was.
+    Resumable,
+    /// It looks at the world and knows.
+    Probe,
+}
+
+actions! {
+    Exec(Exec) = "exec", outputs None, Ask, check true;
+    ServiceStart(Services) = "service.start", outputs Some(&["services", "changed", "at", "at_ms"]), Probe, check false;
+    ServiceStop(Services) = "service.stop", outputs Some(&["services", "changed", "at", "at_ms"]), Probe, check false;
+    ServiceRestart(Services) = "service.restart", outputs Some(&["services", "changed", "at", "at_ms"]), Probe, check false;
+    ServiceCheck(Services) = "service.check", outputs Some(&["services"]), Safe, check true;
+    OptionSet(OptionSet) = "option.set", outputs Some(&["old", "new"]), Probe, check false;
+    OptionUnset(OptionUnset) = "option.unset", outputs Some(&["old", "new"]), Probe, check false;
+    OptionCheck(OptionCheck) = "option.check", outputs Some(&["value"]), Safe, check true;
+    DbExecute(DbSql) = "db.execute", outputs Some(&["rows_affected"]), Ask, check false;
+    DbQuery(DbSql) = "db.query", outputs Some(&["rows", "row", "count"]), Safe, check true;
+    DbAssert(DbAssert) = "db.assert", outputs Some(&["count"]), Safe, check true;
+    DbMigrate(DbMigrate) = "db.migrate", outputs Some(&["applied"]), Resumable, check false;
+    DbCopy(DbCopy) = "db.copy", outputs Some(&["rows", "inserted", "updated", "unchanged", "skipped", "tables", "seconds"]), Resumable, check false;
+    DbCompare(DbCompare) = "db.compare", outputs Some(&["rows", "tables"]), Safe, check true;
+    DbGaps(DbGaps) = "db.gaps", outputs Some(&["gaps"]), Safe, check true;
+    DbWatermark(DbWatermark) = "db.watermark", outputs Some(&["watermark", "lagging"]), Safe, check true;
+    WaitUntil(WaitUntil) = "wait.until", outputs Some(&["looks", "at"]), Safe, check false;
+    WaitFor(WaitFor) = "wait.for", outputs Some(&["at"]), Safe, check false;
+    WaitBoundary(WaitBoundary) = "wait.boundary", outputs Some(&["at"]), Safe, check false;
+    WaitAt(WaitAt) = "wait.at", outputs Some(&["at"]), Safe, check false;
+    Approval(Approval) = "approval", outputs Some(&["by"]), Safe, check false;
+    Manual(Manual) = "manual", outputs None, Safe, check false;
+    FileWrite(FileWrite) = "file.write", outputs Some(&["path", "sha256"]), Probe, check false;
+    HttpRequest(HttpRequest) = "http.request", outputs None, Ask, check true;
+    NotifyWebhook(NotifyWebhook) = "notify.webhook", outputs Some(&["delivered", "error"]), Safe, check false;
+    NotifyCommand(NotifyCommand) = "notify.command", outputs Some(&["delivered", "error"]), Safe, check false;
+    Runbook(SubRunbook) = "runbook", outputs Some(&["run", "outcome"]), Resumable, check false;
+}
+
+impl ActionKind {
+    /// The kind whose key this is.
+    pub fn of_key(key: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.key() == key)
+    }
+
+    /// Whether people, not the driver, do the work.
+    pub fn is_wait_for_people(self) -> bool {
+        self == Self::Approval || self == Self::Manual
+    }
+}
+
+/// The one action among the keys of a mapping; notes a mistake if there is none or more than one.
+pub fn take_action(pairs: &[(super::yaml::Key, Node)], what: &str, node: &Node, d: &mut Decoder) -> Option<ActionSpec> {
+    let mut found = pairs.iter().filter_map(|(key, args)| ActionKind::of_key(&key.text).map(|kind| (kind, key, args)));
+    let Some((kind, key, args)) = found.next() else {
+        let close = pairs.iter().find_map(|(key, _)| {
+            super::problem::nearest(&key.text, ActionKind::KEYS.iter().copied()).map(|name| (key, name))
+        });
+        let problem = Problem::new("spec::no_action", format!("{what} has no action"), node.span).label("in here");
+        d.problem(match close {
+            Some((key, name)) => problem.help(format!("did you mean `{name}` where `{}` stands?", key.text)),
+            None => problem.help_if(did_you_mean("", ActionKind::KEYS.iter().copied())),
+        });
+        return None;
+    };
+    if let Some((_, second, _)) = found.next() {
+        let message = format!("{what} has two actions, `{}` and `{}`", key.text, second.text);
+        let problem = Problem::new("spec::two_actions", message, second.span).label("second").other(key.span, "first");
+        d.problem(problem.help("make two steps of it"));
+    }
+    let before = d.templates;
+    d.templates = super::decode::Templates::Pending;
+    kind.decode(args, d);
+    d.templates = before;
+    Some(ActionSpec { kind, key: key.span, args: args.clone() })
+}

@@ -1,0 +1,555 @@
+//! From nodes to typed values, reporting every mistake instead of stopping at the first.
+//!
+//! [`Decode`] also describes its type as JSON Schema, so that the schema and the reader are one text.
+//! Types are declared with [`record!`](crate::record) and [`choice!`](crate::choice).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::problem::{Problem, Problems, Source, Span, did_you_mean};
+use super::yaml::{Key, Node, Value};
+
+/// Reads nodes of one file and collects what is wrong with them.
+#[derive(Debug)]
+pub struct Decoder {
+    /// The file.
+    pub source: Arc<Source>,
+    /// What is wrong so far.
+    pub problems: Vec<Problem>,
+    /// Whether text may still hold templates, which then stand for a value of any type.
+    pub templates: Templates,
+}
+
+/// How text with `{{ }}` is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Templates {
+    /// As ordinary text (outside action arguments, or after rendering).
+    Literal,
+    /// As a value that is not known yet; accepted wherever a scalar or list is.
+    Pending,
+}
+
+impl Decoder {
+    /// A decoder for a file whose text is what it says.
+    pub fn new(source: Arc<Source>) -> Self {
+        Self { source, problems: Vec::new(), templates: Templates::Literal }
+    }
+
+    /// Notes a mistake.
+    pub fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Notes that `node` is not what was expected.
+    pub fn expected(&mut self, node: &Node, what: &str, help: Option<String>) {
+        let message = format!("expected {what}, found {}", node.kind());
+        self.problem(Problem::new("spec::wrong_type", message, node.span).label(format!("not {what}")).help_if(help));
+    }
+
+    /// The value, or everything that is wrong.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Problems> {
+        match value {
+            Some(value) if self.problems.is_empty() => Ok(value),
+            _ => Err(Problems::new(self.source, self.problems)),
+        }
+    }
+
+    /// Whether the node is text that only rendering will give its value.
+    pub fn is_pending(&self, node: &Node) -> bool {
+        self.templates == Templates::Pending && node.text().is_some_and(|text| text.contains("{{"))
+    }
+}
+
+/// A type that an author can write in YAML.
+pub trait Decode: Sized {
+    /// Reads the node; nothing if it is wrong, which is then noted in `d`.
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self>;
+
+    /// The value of a key that is not there; nothing if the key is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// The JSON Schema of the type; named types add themselves to `schemas` and return a reference.
+    fn schema(schemas: &mut Schemas) -> serde_json::Value;
+}
+
+/// Named schemas gathered while a schema is built.
+#[derive(Debug, Default)]
+pub struct Schemas {
+    /// By name.
+    pub defs: BTreeMap<String, serde_json::Value>,
+}
+
+impl Schemas {
+    /// A reference to the schema `name`, built once.
+    pub fn named(&mut self, name: &str, build: impl FnOnce(&mut Self) -> serde_json::Value) -> serde_json::Value {
+        if !self.defs.contains_key(name) {
+            self.defs.insert(name.to_owned(), json!(true));
+            let schema = build(self);
+            self.defs.insert(name.to_owned(), schema);
+        }
+        json!({ "$ref": format!("#/$defs/{name}") })
+    }
+
+    /// Wraps a schema into a whole document.
+    pub fn document(self, title: &str, root: &serde_json::Value) -> serde_json::Value {
+        let mut document = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "title": title });
+        if let (Some(map), Some(root)) = (document.as_object_mut(), root.as_object()) {
+            map.extend(root.clone());
+            map.insert("$defs".into(), json!(self.defs));
+        }
+        document
+    }
+}
+
+/// Reads the keys of a mapping one by one and then refuses those nobody asked for.
+#[derive(Debug)]
+pub struct MapReader<'n> {
+    pairs: &'n [(Key, Node)],
+    span: Span,
+    asked: BTreeSet<&'static str>,
+    what: &'static str,
+}
+
+impl<'n> MapReader<'n> {
+    /// Starts reading; notes a mistake if `node` is no mapping.
+    pub fn new(node: &'n Node, what: &'static str, d: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Map(pairs) => Some(Self { pairs, span: node.span, asked: BTreeSet::new(), what }),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::List(_) => {
+                d.expected(node, &format!("{what} as a mapping"), Some(format!("write {what} as `key: value` pairs")));
+                None
+            }
+        }
+    }
+
+    /// The pair of `key`, marked as known.
+    pub fn take(&mut self, key: &'static str) -> Option<&'n (Key, Node)> {
+        self.asked.insert(key);
+        self.pairs.iter().find(|(k, _)| k.text == key)
+    }
+
+    /// Reads the value of `key`, or `default` when it is not there.
+    pub fn field<T: Decode>(&mut self, key: &'static str, default: Option<T>, d: &mut Decoder) -> Option<T> {
+        if let Some((_, node)) = self.take(key) {
+            return T::decode(node, d);
+        }
+        let value = default.or_else(T::absent);
+        if value.is_none() {
+            let message = format!("{} lacks `{key}`", self.what);
+            d.problem(
+                Problem::new("spec::missing_key", message, self.span)
+                    .label("in here")
+                    .help(format!("add `{key}: ...`")),
+            );
+        }
+        value
+    }
+
+    /// Refuses keys that were not asked for; `extra` names more keys that are known here.
+    pub fn finish(self, extra: &[&'static str], d: &mut Decoder) {
+        let known: Vec<&'static str> = self.asked.iter().copied().chain(extra.iter().copied()).collect();
+        for (key, _) in self.pairs {
+            if known.contains(&key.text.as_str()) {
+                continue;
+            }
+            let message = format!("unknown key `{}` in {}", key.text, self.what);
+            let help = did_you_mean(&key.text, known.iter().copied());
+            d.problem(Problem::new("spec::unknown_key", message, key.span).label("not known here").help_if(help));
+        }
+    }
+
+    /// Every key with its place and value.
+    pub fn pairs(&self) -> &'n [(Key, Node)] {
+        self.pairs
+    }
+
+    /// Where the mapping stands.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+}
+
+impl Decode for String {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Int(number) => Some(number.to_string()),
+            Value::Float(_, digits) => Some(digits.clone()),
+            Value::Bool(_) | Value::Null | Value::List(_) | Value::Map(_) => {
+                d.expected(node, "text", Some("put it in quotes".into()));
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut Schemas) -> serde_json::Value {
+        json!({ "type": ["string", "number"] })
+    }
+}
+
+impl Decode for bool {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if d.is_pending(node) {
+            return None;
+        }
+        match &node.value {
+            Value::Bool(flag) => Some(*flag),
+            Value::Null | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                d.expected(node, "`true` or `false`", Some("write `true` or `false`, without quotes".into()));
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut Schemas) -> serde_json::Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// Reads a whole number that fits into `T`; rendered text counts when it is one.
+fn decode_int<T: TryFrom<i64>>(node: &Node, d: &mut Decoder, what: &str) -> Option<T> {
+    if d.is_pending(node) {
+        return None;
+    }
+    let number = match &node.value {
+        Value::Int(number) => Some(*number),
+        Value::Text(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Float(..) | Value::List(_) | Value::Map(_) => None,
+    };
+    let Some(number) = number else {
+        d.expected(node, what, None);
+        return None;
+    };
+    let fit = T::try_from(number).ok();
+    if fit.is_none() {
+        let message = format!("number `{number}` is out of range for {what}");
+        d.problem(Problem::new("spec::out_of_range", message, node.span).label("out of range"));
+    }
+    fit
+}
+
+macro_rules! decode_ints {
+    ($($int:ty => $what:literal, $min:expr;)*) => {$(
+        impl Decode for $int {
+            fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+                decode_int(node, d, $what)
+            }
+
+            fn schema(_: &mut Schemas) -> serde_json::Value {
+                json!({ "type": ["integer", "string"], "minimum": $min, "pattern": r"\{\{.*\}\}" })
+            }
+        }
+    )*};
+}
+
+decode_ints! {
+    u32 => "a whole number from 0", 0;
+    u64 => "a whole number from 0", 0;
+    i32 => "a whole number", i32::MIN;
+    i64 => "a whole number", i64::MIN;
+    u16 => "a whole number from 0 to 65535", 0;
+}
+
+impl Decode for f64 {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if d.is_pending(node) {
+            return None;
+        }
+        match &node.value {
+            #[expect(clippy::cast_precision_loss, reason = "factors are small numbers")]
+            Value::Int(number) => Some(*number as f64),
+            Value::Float(number, _) => Some(*number),
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                d.expected(node, "a number", None);
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut Schemas) -> serde_json::Value {
+        json!({ "type": "number" })
+    }
+}
+
+impl Decode for serde_json::Value {
+    fn decode(node: &Node, _: &mut Decoder) -> Option<Self> {
+        Some(node.to_json())
+    }
+
+    fn schema(_: &mut Schemas) -> serde_json::Value {
+        json!(true)
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        T::decode(node, d).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        T::schema(schemas)
+    }
+}
+
+impl<T: Decode> Decode for Box<T> {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        T::decode(node, d).map(Box::new)
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        T::schema(schemas)
+    }
+}
+
+impl<T: Decode> Decode for Vec<T> {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if d.is_pending(node) {
+            return None;
+        }
+        let Value::List(items) = &node.value else {
+            d.expected(node, "a list", Some("write it as `[a, b]` or with one `- item` a line".into()));
+            return None;
+        };
+        let read: Vec<Option<T>> = items.iter().map(|item| T::decode(item, d)).collect();
+        read.into_iter().collect()
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::new())
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        json!({ "type": "array", "items": T::schema(schemas) })
+    }
+}
+
+impl<T: Decode> Decode for BTreeMap<String, T> {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        let reader = MapReader::new(node, "this", d)?;
+        let read: Vec<_> = reader
+            .pairs()
+            .iter()
+            .map(|(key, node)| T::decode(node, d).map(|value| (key.text.clone(), value)))
+            .collect();
+        read.into_iter().collect()
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::new())
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        json!({ "type": "object", "additionalProperties": T::schema(schemas) })
+    }
+}
+
+/// A value that remembers where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
+}
+
+impl<T: Decode> Decode for Spanned<T> {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        T::decode(node, d).map(|value| Self { value, span: node.span })
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        T::schema(schemas)
+    }
+}
+
+/// A mapping that keeps the order of the file and the places of its keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named<T>(pub Vec<(Key, T)>);
+
+impl<T> Named<T> {
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&T> {
+        self.0.iter().find(|(key, _)| key.text == name).map(|(_, value)| value)
+    }
+
+    /// The names in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.0.iter().map(|(key, _)| key.text.as_str())
+    }
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Decode> Decode for Named<T> {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        let reader = MapReader::new(node, "this", d)?;
+        let read: Vec<_> =
+            reader.pairs().iter().map(|(key, node)| T::decode(node, d).map(|value| (key.clone(), value))).collect();
+        read.into_iter().collect::<Option<Vec<_>>>().map(Self)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        json!({ "type": "object", "additionalProperties": T::schema(schemas) })
+    }
+}
+
+/// Adds description and default to the schema of a field.
+pub fn describe(schema: serde_json::Value, doc: &str, default: Option<&str>) -> serde_json::Value {
+    let mut schema = match schema {
+        serde_json::Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    };
+    let doc = doc.trim();
+    let text = default.map_or_else(|| doc.to_owned(), |default| format!("{doc} (default: {default})"));
+    schema.insert("description".into(), json!(text));
+    serde_json::Value::Object(schema)
+}
+
+/// Declares a struct that is written as a YAML mapping: its reader, its refusal of unknown keys and its JSON Schema.
+///
+/// A field is required unless its type has an `absent` value or a default follows behind `=`.
+#[macro_export]
+macro_rules! record {
+    (
+        $(#[doc = $doc:expr])+
+        $(#[check($check:path)])?
+        pub struct $name:ident ($what:literal) {
+            $(
+                $(#[doc = $field_doc:expr])+
+                $field:ident $(as $key:literal)? : $type:ty $(= $default:expr)?
+            ),* $(,)?
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $field_doc])+ pub $field: $type, )*
+        }
+
+        impl $name {
+            /// Reads the fields and leaves unknown keys to the caller.
+            #[allow(unused_mut, unused_variables, clippy::allow_attributes_without_reason)]
+            pub fn read_fields(reader: &mut $crate::spec::decode::MapReader<'_>, d: &mut $crate::spec::decode::Decoder) -> Option<Self> {
+                $(
+                    #[allow(unused_assignments, clippy::allow_attributes_without_reason)]
+                    let mut default: Option<$type> = None;
+                    $( default = Some($default); )?
+                    let $field = reader.field::<$type>($crate::record!(@key $field $(as $key)?), default, d);
+                )*
+                Some(Self { $( $field: $field?, )* })
+            }
+
+            /// The schema of the fields: properties and the names of those that are required.
+            #[allow(unused_mut, unused_variables, clippy::allow_attributes_without_reason)]
+            pub fn field_schemas(schemas: &mut $crate::spec::decode::Schemas) -> (serde_json::Map<String, serde_json::Value>, Vec<String>) {
+                let mut properties = serde_json::Map::new();
+                let mut required: Vec<String> = Vec::new();
+                $(
+                    let key = $crate::record!(@key $field $(as $key)?);
+                    #[allow(unused_assignments, clippy::allow_attributes_without_reason)]
+                    let mut default: Option<&str> = None;
+                    $( default = Some(stringify!($default)); )?
+                    if default.is_none() && <$type as $crate::spec::decode::Decode>::absent().is_none() {
+                        required.push(key.to_owned());
+                    }
+                    let schema = <$type as $crate::spec::decode::Decode>::schema(schemas);
+                    properties.insert(key.to_owned(), $crate::spec::decode::describe(schema, concat!($($field_doc),+), None));
+                )*
+                (properties, required)
+            }
+        }
+
+        impl $crate::spec::decode::Decode for $name {
+            fn decode(node: &$crate::spec::yaml::Node, d: &mut $crate::spec::decode::Decoder) -> Option<Self> {
+                if d.is_pending(node) {
+                    return None;
+                }
+                let mut reader = $crate::spec::decode::MapReader::new(node, $what, d)?;
+                let value = Self::read_fields(&mut reader, d);
+                reader.finish(&[], d);
+                $( if let Some(value) = &value { $check(value, node, d); } )?
+                value
+            }
+
+            fn schema(schemas: &mut $crate::spec::decode::Schemas) -> serde_json::Value {
+                schemas.named(stringify!($name), |schemas| {
+                    let (properties, required) = Self::field_schemas(schemas);
+                    serde_json::json!({
+                        "type": "object", "description": concat!($($doc),+).trim(), "properties": properties,
+                        "required": required, "additionalProperties": false,
+                    })
+                })
+            }
+        }
+    };
+    (@key $field:ident as $key:literal) => { $key };
+    (@key $field:ident) => { stringify!($field) };
+}
+
+/// Declares an enum that is written as one word.
+#[macro_export]
+macro_rules! choice {
+    (
+        $(#[doc = $doc:expr])+
+        pub enum $name:ident ($what:literal) {
+            $( $(#[doc = $variant_doc:expr])+ $variant:ident = $word:literal ),* $(,)?
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $( $(#[doc = $variant_doc])+ $variant, )*
+        }
+
+        impl $name {
+            /// The word an author writes.
+            pub fn word(self) -> &'static str {
+                match self { $( Self::$variant => $word, )* }
+            }
+        }
+
+        impl $crate::spec::decode::Decode for $name {
+            fn decode(node: &$crate::spec::yaml::Node, d: &mut $crate::spec::decode::Decoder) -> Option<Self> {
+                const WORDS: &[&str] = &[$($word),*];
+                if d.is_pending(node) {
+                    return None;
+                }
+                match node.text() {
+                    $( Some($word) => Some(Self::$variant), )*
+                    Some(other) => {
+                        let problem = $crate::spec::problem::Problem::new(
+                            "spec::unknown_word", format!("`{other}` is no {}", $what), node.span)
+                            .label("not one of the words known here")
+                            .help(format!("write one of `{}`", WORDS.join("`, `")));
+                        d.problem(problem);
+                        None
+                    }
+                    None => {
+                        d.expected(node, $what, Some(format!("write one of `{}`", WORDS.join("`, `"))));
+                        None
+                    }
+                }
+            }
+
+            fn schema(_: &mut $crate::spec::decode::Schemas) -> serde_json::Value {
+                serde_json::json!({ "enum": [$($word),*], "description": concat!($($doc),+).trim() })
+            }
+        }
+    };
+}

@@ -1,0 +1,12 @@
+//! The runbook language: YAML text to typed values, every value that a message may name with its place.
+//!
+//! Knows what an author may write; knows nothing of sites, of graphs or of running anything. All mistakes of a file are
+//! reported at once as [`problem::Problems`].
+
+pub mod actions;
+pub mod decode;
+pub mod problem;
+pub mod reference;
+pub mod runbook;
+pub mod values;
+pub mod yaml;

@@ -1,0 +1,512 @@
+//! A whole runbook as an author writes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::actions::{ActionKind, ActionSpec, take_action};
+use super::decode::{Decode, Decoder, MapReader, Named, Schemas, Spanned, describe};
+use super::problem::{Problem, Problems, Source, Span};
+use super::values::Millis;
+use super::yaml::{self, Node, Value};
+use crate::ids::StepId;
+use crate::{choice, record};
+
+choice! {
+    /// Version of the language.
+    pub enum ApiVersion("version of the language") {
+        /// The first.
+        V1 = "piton/v1",
+    }
+}
+
+choice! {
+    /// What the file is.
+    pub enum RunbookKind("kind of file here") {
+        /// A runbook.
+        Runbook = "Runbook",
+    }
+}
+
+choice! {
+    /// Type of a parameter.
+    pub enum ParamType("parameter type") {
+        /// Text.
+        String = "string",
+        /// A whole number.
+        Integer = "integer",
+        /// A number.
+        Number = "number",
+        /// True or false.
+        Boolean = "boolean",
+        /// A length of time.
+        Duration = "duration",
+        /// One of `values`.
+        Enum = "enum",
+        /// A list.
+        List = "list",
+        /// A reference to a secret: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENT`.
+        Secret = "secret",
+    }
+}
+
+record! {
+    /// A parameter that a run is started with.
+    pub struct Param("parameter") {
+        /// Its type.
+        r#type as "type": ParamType = ParamType::String,
+        /// Its value when none is given; without it the parameter is required.
+        default: Option<Spanned<Json>>,
+        /// Smallest number.
+        minimum: Option<f64>,
+        /// Largest number.
+        maximum: Option<f64>,
+        /// Regular expression that the whole text must match.
+        pattern: Option<String>,
+        /// The allowed words of an `enum`.
+        values: Vec<String>,
+        /// What it is for.
+        description: Option<String>,
+    }
+}
+
+record! {
+    /// What a site must provide.
+    pub struct Requires("requires") {
+        /// Databases by name.
+        databases: Vec<Spanned<String>>,
+        /// Services by name or pattern.
+        services: Vec<Spanned<String>>,
+        /// Option stores by name.
+        options: Vec<Spanned<String>>,
+        /// Facts that other runbooks must have established on this site.
+        milestones: Vec<Spanned<String>>,
+    }
+}
+
+record! {
+    /// Bounds of a run.
+    pub struct Limits("limits") {
+        /// Most attempts that run at the same time.
+        parallel: u32 = 4,
+        /// Longest time for the whole run.
+        timeout: Option<Millis>,
+    }
+}
+
+record! {
+    /// Pauses between attempts: initial, initial x factor, ... up to max.
+    pub struct Backoff("backoff") {
+        /// First pause.
+        initial: Millis = Millis(1_000),
+        /// What each pause is multiplied with.
+        factor: f64 = 2.0,
+        /// Longest pause.
+        max: Millis = Millis(60_000),
+    }
+}
+
+record! {
+    /// How often a failed step is tried.
+    pub struct Retry("retry") {
+        /// Most attempts in all.
+        attempts: u32,
+        /// Pauses between them.
+        backoff: Backoff = Backoff { initial: Millis(1_000), factor: 2.0, max: Millis(60_000) },
+    }
+}
+
+record! {
+    /// What steps do unless they say otherwise.
+    pub struct Defaults("defaults") {
+        /// Longest time of one attempt.
+        timeout: Option<Millis>,
+        /// How often a failed step is tried.
+        retry: Option<Retry>,
+    }
+}
+
+record! {
+    /// Time between two steps that is forecast, measured and reported.
+    pub struct Window("window") {
+        /// Its name.
+        name: String,
+        /// The step whose start opens it.
+        opens: Spanned<String>,
+        /// The step whose success closes it.
+        closes: Spanned<String>,
+        /// How long it may be.
+        budget: Option<Millis>,
+    }
+}
+
+choice! {
+    /// What happens after a final failure.
+    pub enum OnFailure("failure rule") {
+        /// What was done is undone, last first.
+        Rollback = "rollback",
+        /// Nothing new starts.
+        Stop = "stop",
+        /// What does not depend on it goes on.
+        Continue = "continue",
+    }
+}
+
+choice! {
+    /// How a needed step must have ended.
+    pub enum NeedOutcome("outcome") {
+        /// It succeeded.
+        Succeeded = "succeeded",
+        /// It failed for good.
+        Failed = "failed",
+        /// It was skipped.
+        Skipped = "skipped",
+        /// It ended somehow.
+        Any = "any",
+    }
+}
+
+record! {
+    /// A step that must have ended in a certain way.
+    pub struct NeedWithOutcome("need") {
+        /// Which step.
+        step: Spanned<String>,
+        /// How it must have ended.
+        outcome: NeedOutcome,
+    }
+}
+
+/// A step that must come first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Need {
+    /// Which step.
+    pub step: Spanned<String>,
+    /// How it must have ended; nothing: succeeded or deliberately skipped.
+    pub outcome: Option<NeedOutcome>,
+}
+
+impl Decode for Need {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if node.text().is_some() {
+            return Spanned::decode(node, d).map(|step| Self { step, outcome: None });
+        }
+        NeedWithOutcome::decode(node, d).map(|need| Self { step: need.step, outcome: Some(need.outcome) })
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        json!({ "anyOf": [{ "type": "string" }, NeedWithOutcome::schema(schemas)] })
+    }
+}
+
+choice! {
+    /// What a crash in the middle of a step means.
+    pub enum Idempotent("idempotency") {
+        /// It may run again.
+        Yes = "yes",
+        /// It never runs again without a person's word.
+        No = "no",
+        /// It goes on where it was.
+        Resumable = "resumable",
+    }
+}
+
+record! {
+    /// Marks a step that an operator may skip.
+    pub struct Optional("optional") {
+        /// What skipping it means.
+        consequence: String,
+    }
+}
+
+choice! {
+    /// When a step runs.
+    pub enum Phase("phase") {
+        /// Before everything else; only looks.
+        Preflight = "preflight",
+        /// In its place.
+        Main = "main",
+    }
+}
+
+record! {
+    /// Runs a step once for every item of a list.
+    pub struct Foreach("foreach") {
+        /// A list, or an expression that yields one from `params` and `site`.
+        items: Json,
+        /// Expression over `item` that names it; the item itself when left out.
+        key: Option<String>,
+    }
+}
+
+/// The inverse of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Undo {
+    /// The action knows its inverse.
+    Auto(Span),
+    /// Another action.
+    Action(ActionSpec),
+}
+
+impl Decode for Undo {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if let Some(word) = node.text() {
+            if word == "auto" {
+                return Some(Self::Auto(node.span));
+            }
+            let problem = Problem::new("spec::bad_undo", format!("`{word}` is no undo"), node.span);
+            d.problem(problem.label("here").help("write `auto`, or an action like `{ exec: { argv: [...] } }`"));
+            return None;
+        }
+        one_action(node, "undo", d).map(Self::Action)
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        json!({ "anyOf": [{ "const": "auto" }, action_schema(schemas)] })
+    }
+}
+
+/// A postcondition: an action that only looks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verify(pub ActionSpec);
+
+impl Decode for Verify {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        let action = one_action(node, "verify", d)?;
+        if !action.kind.is_check() {
+            let message = format!("`{}` changes things and cannot verify", action.kind.key());
+            d.problem(
+                Problem::new("spec::not_a_check", message, action.key)
+                    .label("not a check")
+                    .help("verify with an action that only looks"),
+            );
+        }
+        Some(Self(action))
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        action_schema(schemas)
+    }
+}
+
+fn one_action(node: &Node, what: &'static str, d: &mut Decoder) -> Option<ActionSpec> {
+    let reader = MapReader::new(node, what, d)?;
+    let action = take_action(reader.pairs(), what, node, d);
+    if action.is_some() {
+        reader.finish(ActionKind::KEYS, d);
+    }
+    action
+}
+
+fn action_schema(schemas: &mut Schemas) -> Json {
+    schemas.named("Action", |schemas| {
+        let properties: serde_json::Map<_, _> =
+            ActionKind::ALL.iter().map(|kind| (kind.key().to_owned(), kind.schema(schemas))).collect();
+        json!({ "type": "object", "properties": properties, "additionalProperties": false, "minProperties": 1, "maxProperties": 1 })
+    })
+}
+
+record! {
+    /// What every step may say beside its action.
+    pub struct StepFields("step") {
+        /// Its name in the graph.
+        id: Spanned<StepId>,
+        /// What it is called in reports.
+        name: Option<String>,
+        /// What it does and why.
+        description: Option<String>,
+        /// Steps that come first.
+        needs: Vec<Need>,
+        /// Expression; the step is skipped when it is false.
+        when: Option<Spanned<String>>,
+        /// Postcondition: the step has not succeeded until it holds.
+        verify: Option<Verify>,
+        /// Its inverse.
+        undo: Option<Undo>,
+        /// How often it is tried.
+        retry: Option<Spanned<Retry>>,
+        /// Longest time of one attempt.
+        timeout: Option<Millis>,
+        /// What a crash in the middle means.
+        idempotent: Option<Spanned<IdempotentWord>>,
+        /// What happens after its final failure.
+        on_failure: Option<OnFailure>,
+        /// Marks it as one that an operator may skip.
+        optional: Option<Optional>,
+        /// Text that says why there is no way back behind it.
+        point_of_no_return: Option<String>,
+        /// Named things that only one step may hold at a time.
+        locks: Vec<Spanned<String>>,
+        /// When it runs.
+        phase: Phase = Phase::Main,
+        /// Runs it once for every item.
+        foreach: Option<Spanned<Foreach>>,
+        /// Expressions over the action's `outputs` that name further outputs.
+        outputs: BTreeMap<String, Spanned<String>>,
+    }
+}
+
+/// `yes`, `no` or `resumable`, where `true` and `false` count as the first two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdempotentWord(pub Idempotent);
+
+impl Decode for IdempotentWord {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        match node.value {
+            Value::Bool(true) => Some(Self(Idempotent::Yes)),
+            Value::Bool(false) => Some(Self(Idempotent::No)),
+            Value::Null | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                Idempotent::decode(node, d).map(Self)
+            }
+        }
+    }
+
+    fn schema(_: &mut Schemas) -> Json {
+        json!({ "enum": ["yes", "no", "resumable", true, false] })
+    }
+}
+
+/// A step: its fields and its action.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Everything but the action.
+    pub fields: StepFields,
+    /// The action.
+    pub action: ActionSpec,
+    /// Where the step stands.
+    pub span: Span,
+}
+
+impl Step {
+    /// Its id.
+    pub fn id(&self) -> &StepId {
+        &self.fields.id.value
+    }
+}
+
+impl Decode for Step {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        let mut reader = MapReader::new(node, "step", d)?;
+        let fields = StepFields::read_fields(&mut reader, d);
+        let what = fields.as_ref().map_or_else(|| "step".to_owned(), |f| format!("step `{}`", f.id.value));
+        let action = take_action(reader.pairs(), &what, node, d);
+        reader.finish(ActionKind::KEYS, d);
+        Some(Self { fields: fields?, action: action?, span: node.span })
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        schemas.named("Step", |schemas| {
+            let (mut properties, required) = StepFields::field_schemas(schemas);
+            for kind in ActionKind::ALL {
+                properties.insert(kind.key().into(), kind.schema(schemas));
+            }
+            let one_of: Vec<Json> = ActionKind::KEYS.iter().map(|key| json!({ "required": [key] })).collect();
+            json!({ "type": "object", "properties": properties, "required": required,
+                    "oneOf": one_of, "additionalProperties": false,
+                    "description": "A step: exactly one action and what belongs to it" })
+        })
+    }
+}
+
+record! {
+    /// A runbook: a procedure as a graph of steps.
+    pub struct Runbook("runbook") {
+        /// Version of the language: `piton/v1`.
+        api_version as "apiVersion": ApiVersion,
+        /// `Runbook`.
+        kind: RunbookKind,
+        /// Its name.
+        name: Spanned<String>,
+        /// Its version.
+        version: String = "0.0.0".to_owned(),
+        /// What it does.
+        description: Option<String>,
+        /// What a run is started with.
+        params: Named<Param>,
+        /// What a site must provide.
+        requires: Requires = Requires { databases: Vec::new(), services: Vec::new(), options: Vec::new(), milestones: Vec::new() },
+        /// Named things of the real world that only one run may hold.
+        locks: Vec<Spanned<String>>,
+        /// Bounds of a run.
+        limits: Limits = Limits { parallel: 4, timeout: None },
+        /// What steps do unless they say otherwise.
+        defaults: Defaults = Defaults { timeout: None, retry: None },
+        /// Measured times between two steps.
+        windows: Vec<Window>,
+        /// The steps.
+        steps: Vec<Step>,
+        /// What happens after a final failure.
+        on_failure: OnFailure = OnFailure::Stop,
+        /// Steps that run at the end, whatever happened.
+        finally: Vec<Step>,
+        /// Facts about the site that a successful run establishes.
+        achieves: Vec<Spanned<String>>,
+        /// Facts about the site that a successful run takes back.
+        revokes: Vec<Spanned<String>>,
+    }
+}
+
+/// What could be read of a runbook, and everything that is wrong so far.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The runbook, if enough of it could be read.
+    pub runbook: Option<Runbook>,
+    /// The text.
+    pub source: Arc<Source>,
+    /// What is wrong so far.
+    pub problems: Vec<Problem>,
+    /// Ids of all steps that could be seen, also in steps that could not be read.
+    pub ids_seen: Vec<String>,
+}
+
+/// Reads a runbook.
+///
+/// # Errors
+/// When the text is no YAML at all. Everything else is in `problems`.
+pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
+    let node = yaml::parse(source)?;
+    let mut d = Decoder::new(Arc::clone(source));
+    let runbook = read_leniently(&node, &mut d);
+    let ids_seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_ids).collect();
+    Ok(Loaded { runbook, source: Arc::clone(source), problems: d.problems, ids_seen })
+}
+
+/// Reads the runbook without the steps that cannot be read, so that the rest is still checked.
+fn read_leniently(node: &Node, d: &mut Decoder) -> Option<Runbook> {
+    let whole = Runbook::decode(node, d);
+    if whole.is_some() {
+        return whole;
+    }
+    let Value::Map(pairs) = &node.value else { return None };
+    let mut probe = Decoder::new(Arc::clone(&d.source));
+    let good = |list: &Node, probe: &mut Decoder| match &list.value {
+        Value::List(items) => Value::List(items.iter().filter(|i| Step::decode(i, probe).is_some()).cloned().collect()),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => {
+            Value::List(Vec::new())
+        }
+    };
+    let pairs = pairs
+        .iter()
+        .map(|(key, child)| match key.text.as_str() {
+            "steps" | "finally" => (key.clone(), Node { value: good(child, &mut probe), span: child.span }),
+            _ => (key.clone(), child.clone()),
+        })
+        .collect();
+    Runbook::decode(&Node { value: Value::Map(pairs), span: node.span }, &mut probe)
+}
+
+fn seen_ids(list: &Node) -> Vec<String> {
+    match &list.value {
+        Value::List(items) => items.iter().filter_map(|item| item.get("id")?.text().map(str::to_owned)).collect(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => Vec::new(),
+    }
+}
+
+/// The JSON Schema of runbooks.
+pub fn json_schema() -> Json {
+    let mut schemas = Schemas::default();
+    Runbook::schema(&mut schemas);
+    let root = schemas.defs.remove("Runbook").unwrap_or_default();
+    let root = describe(root, "A Piton runbook", None);
+    schemas.document("Piton runbook", &root)
+}

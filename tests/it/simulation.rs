@@ -1,0 +1,82 @@
+//! The scheduler against random histories: the main test of the project's core.
+//!
+//! `PITON_SIM_HISTORIES=1000000` runs more of them; `PITON_SIM_SEED=n` runs one and tells its story.
+
+mod model;
+mod random;
+mod world;
+
+use std::collections::BTreeMap;
+
+use piton::scheduler::Mutant;
+use world::{Tally, World};
+
+const HISTORIES: u64 = 100_000;
+const HISTORIES_PER_MUTANT: u64 = 5_000;
+const THREADS: u64 = 2;
+
+const MUTANTS: [Mutant; 12] = [
+    Mutant::RetriesUnknown,
+    Mutant::RerunsDoubt,
+    Mutant::DoubtIsFailure,
+    Mutant::IgnoresParallelMax,
+    Mutant::IgnoresLocks,
+    Mutant::UndoesOldestFirst,
+    Mutant::PassesPointOfNoReturn,
+    Mutant::AnyEndMeetsNeed,
+    Mutant::CountsRepeatedApprovals,
+    Mutant::LaterBeforeImage,
+    Mutant::MainBeforePreflight,
+    Mutant::ForgetsUnknownEffects,
+];
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("`{name}` must be a number")))
+}
+
+fn history(seed: u64) -> Tally {
+    let mut world = World::new(seed, None);
+    match world.run() {
+        Ok(tally) => tally,
+        Err(why) => panic!("PITON_SIM_SEED={seed}: {why}\n{}", world.story()),
+    }
+}
+
+#[test]
+fn every_history_keeps_the_rules() {
+    if let Some(seed) = number("PITON_SIM_SEED") {
+        history(seed);
+        return;
+    }
+    let histories = number("PITON_SIM_HISTORIES").unwrap_or(HISTORIES);
+    let halves: Vec<_> = (0..THREADS)
+        .map(|half| {
+            std::thread::spawn(move || (half..histories).step_by(THREADS as usize).map(history).collect::<Vec<_>>())
+        })
+        .collect();
+    let tallies: Vec<Tally> = halves
+        .into_iter()
+        .flat_map(|half| half.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        .collect();
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    for tally in &tallies {
+        *ends.entry(format!("{:?}", tally.outcome)).or_default() += 1;
+    }
+    assert_eq!(tallies.len() as u64, histories);
+    // A simulation that never gets anywhere would also find nothing.
+    let events: u64 = tallies.iter().map(|tally| tally.events).sum();
+    let crashes: u64 = tallies.iter().map(|tally| tally.crashes).sum();
+    assert!(events > 10 * histories && crashes > histories / 4, "{events} events, {crashes} crashes, {ends:?}");
+    for end in ["Some(Succeeded)", "Some(RolledBack)", "Some(Failed)"] {
+        assert!(ends.get(end).is_some_and(|&count| count > histories / 50), "{ends:?}");
+    }
+}
+
+#[test]
+fn every_wrong_rule_is_caught() {
+    for mutant in MUTANTS {
+        let caught = (0..HISTORIES_PER_MUTANT).find(|&seed| World::new(seed, Some(mutant)).run().is_err());
+        assert!(caught.is_some(), "{mutant:?} was not noticed in {HISTORIES_PER_MUTANT} histories");
+        eprintln!("DBG {mutant:?} {caught:?} {:?}", World::new(caught.unwrap(), Some(mutant)).run());
+    }
+}

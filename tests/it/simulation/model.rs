@@ -1,0 +1,293 @@
+//! What must hold of every history, told independently of the scheduler's own bookkeeping.
+//!
+//! The model sees each event before it is applied (with the state as it was) and keeps its own account of what each
+//! step may have done to the world.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use piton::event::{Answer, Effect, Event, Finding, Outcome, SkipReason};
+use piton::ids::{Actor, StepId};
+use piton::scheduler::{Idempotent, NeedOutcome, Phase, State, StepRule, StepState, StepView};
+use serde_json::Value;
+
+/// The model's account of one step.
+#[derive(Debug, Default, Clone)]
+struct Account {
+    /// It may have changed the world, and nothing has taken that back.
+    maybe: bool,
+    maybe_before: bool,
+    running: bool,
+    undoing: bool,
+    succeeded: bool,
+    /// Failed attempts since it was last given a fresh budget.
+    failures: u32,
+    /// Place of its latest event.
+    last: usize,
+    before: Option<Value>,
+    approved: BTreeSet<Actor>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    accounts: BTreeMap<StepId, Account>,
+    place: usize,
+    /// Latest events as they were when the run turned back.
+    turned: BTreeMap<StepId, usize>,
+    cancelled: bool,
+    timed_out: bool,
+}
+
+type Check = Result<(), String>;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn view<'a>(state: &'a State, step: &StepId) -> StepView<'a> {
+    state.step(step).expect("the driver names only steps of the plan")
+}
+
+fn need_is_met(needed: StepView<'_>, outcome: NeedOutcome, at_the_end: bool) -> bool {
+    let deliberate = matches!(needed.skip_reason(), Some(SkipReason::When | SkipReason::Person { .. }));
+    let state = needed.state();
+    match outcome {
+        NeedOutcome::Done => state == StepState::Succeeded || (state == StepState::Skipped && deliberate),
+        NeedOutcome::Succeeded => state == StepState::Succeeded,
+        NeedOutcome::Failed => state == StepState::Failed,
+        NeedOutcome::Skipped => state == StepState::Skipped,
+        NeedOutcome::Any => {
+            at_the_end || matches!(state, StepState::Succeeded | StepState::Failed | StepState::Skipped)
+        }
+    }
+}
+
+impl Model {
+    fn account(&mut self, step: &StepId) -> &mut Account {
+        self.accounts.entry(step.clone()).or_default()
+    }
+
+    /// Looks at `event`, which is about to become true in `state`.
+    pub(super) fn sees(&mut self, state: &State, event: &Event) -> Check {
+        self.place += 1;
+        match event {
+            Event::AttemptStarted { step, before, .. } => self.starts(state, step, before)?,
+            Event::StepWaiting { step, .. } => {
+                self.may_begin(state, view(state, step).rule())?;
+                self.account(step).approved.clear();
+            }
+            Event::AttemptSucceeded { step, .. } => self.succeeds(step)?,
+            Event::AttemptFailed { step, effect, .. } => {
+                let account = self.account(step);
+                account.running = false;
+                account.failures += 1;
+                account.maybe = account.maybe_before || *effect == Effect::Unknown;
+            }
+            Event::AttemptProbed { step, finding, .. } => match finding {
+                Finding::Done(_) => self.succeeds(step)?,
+                Finding::NotDone => self.account(step).maybe = self.account(step).maybe_before,
+                Finding::Unknown => {}
+            },
+            Event::StepAnswered { step, by, answer } => self.answered(state, step, by, answer)?,
+            Event::RunResumed { .. } => self.resumes(state),
+            Event::CancelRequested { .. } => self.cancelled = true,
+            Event::RunTimedOut => self.timed_out = true,
+            Event::RollbackStarted { .. } => self.turns_back()?,
+            Event::UndoStarted { step, .. } => self.undoes(state, step)?,
+            Event::UndoSucceeded { step, .. } => *self.account(step) = Account::default(),
+            Event::UndoFailed { step, .. } => self.account(step).undoing = false,
+            Event::RunFinished { outcome, milestones, note } => {
+                ensure(milestones.is_empty() != (*outcome == Outcome::Succeeded), || "wrong milestones".into())?;
+                self.finishes(state, *outcome, note.as_deref())?;
+            }
+            Event::RunStarted { .. }
+            | Event::StepSkipped { .. }
+            | Event::StepExpired { .. }
+            | Event::SkipRequested { .. } => {}
+        }
+        let place = self.place;
+        if let Some(step) = event.step() {
+            self.account(step).last = place;
+        }
+        Ok(())
+    }
+
+    /// Looks at `state` once the event is true.
+    pub(super) fn saw(&self, state: &State, event: &Event) -> Check {
+        match event {
+            Event::AttemptSucceeded { step, .. } | Event::AttemptFailed { step, .. } => {
+                let kept = view(state, step).before();
+                ensure(kept == self.accounts[step].before.as_ref(), || {
+                    format!("`{step}` lost the before-image of its first attempt: {kept:?}")
+                })
+            }
+            Event::StepAnswered { step, answer: Answer::Approved { .. }, .. } => {
+                let rule = view(state, step).rule().wait.as_ref().expect("was answered");
+                let enough = self.accounts[step].approved.len() >= rule.quorum as usize;
+                let through = view(state, step).state() == StepState::Succeeded;
+                ensure(enough == through, || format!("`{step}` does not respect its quorum"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn may_begin(&self, state: &State, rule: &StepRule) -> Check {
+        let at_the_end = rule.phase == Phase::Finally;
+        for need in &rule.needs {
+            let needed = view(state, &need.step);
+            let end = at_the_end && needed.rule().phase != Phase::Finally;
+            ensure(need_is_met(needed, need.outcome, end), || {
+                format!("`{}` starts although its need of `{}` is not met", rule.id, need.step)
+            })?;
+        }
+        ensure(!self.cancelled, || format!("`{}` starts after a cancel", rule.id))?;
+        for other in state.steps() {
+            let through = match other.state() {
+                StepState::Succeeded | StepState::Skipped => true,
+                StepState::Failed => other.rule().optional,
+                _ => false,
+            };
+            if rule.phase == Phase::Main && other.rule().phase == Phase::Preflight {
+                ensure(through, || format!("`{}` starts before preflight `{}` is through", rule.id, other.rule().id))?;
+            }
+            let busy = matches!(other.state(), StepState::Running | StepState::InDoubt);
+            if rule.phase == Phase::Finally && other.rule().phase != Phase::Finally && !state_is_back(state) {
+                ensure(!busy, || format!("`{}` starts before `{}` ended", rule.id, other.rule().id))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn starts(&mut self, state: &State, step: &StepId, before: &Value) -> Check {
+        let rule = view(state, step).rule();
+        self.may_begin(state, rule)?;
+        let running: Vec<&StepId> =
+            self.accounts.iter().filter(|(_, account)| account.running || account.undoing).map(|(id, _)| id).collect();
+        let parallel_max = state.workflow().run().parallel_max as usize;
+        ensure(running.len() < parallel_max, || format!("`{step}` starts beyond the parallel limit"))?;
+        for other in running {
+            let shared = view(state, other).rule().locks.iter().any(|lock| rule.locks.contains(lock));
+            ensure(!shared, || format!("`{step}` and `{other}` hold one lock"))?;
+        }
+        let account = self.account(step);
+        let repeats = rule.idempotent == Idempotent::No && account.maybe;
+        ensure(!repeats, || format!("`{step}` is not idempotent and may run twice without a person's word"))?;
+        ensure(account.failures < rule.retry.attempts_max, || format!("`{step}` starts beyond its retries"))?;
+        ensure(!account.succeeded, || format!("`{step}` starts although it succeeded"))?;
+        account.maybe_before = account.maybe;
+        account.maybe = true;
+        account.running = true;
+        account.before.get_or_insert_with(|| before.clone());
+        Ok(())
+    }
+
+    fn succeeds(&mut self, step: &StepId) -> Check {
+        let account = self.account(step);
+        ensure(!account.succeeded, || format!("`{step}` succeeds twice"))?;
+        account.running = false;
+        account.succeeded = true;
+        account.maybe = true;
+        Ok(())
+    }
+
+    fn answered(&mut self, state: &State, step: &StepId, by: &Actor, answer: &Answer) -> Check {
+        if let Some(rule) = &view(state, step).rule().wait {
+            let allowed = rule.allowed.as_ref().is_none_or(|people| people.contains(by));
+            ensure(allowed && !rule.exclude.contains(by), || format!("{by} may not answer `{step}`"))?;
+        }
+        match answer {
+            Answer::Approved { .. } => {
+                self.account(step).approved.insert(by.clone());
+            }
+            Answer::Ran { .. } => self.succeeds(step)?,
+            Answer::NotRan { .. } => self.account(step).maybe = false,
+            Answer::Rejected { .. } | Answer::Completed { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn resumes(&mut self, state: &State) {
+        let place = self.place;
+        for account in self.accounts.values_mut() {
+            if account.running || account.undoing {
+                account.last = place;
+            }
+            account.running = false;
+            account.undoing = false;
+        }
+        if state.outcome().is_none_or(|outcome| outcome == Outcome::Waiting) {
+            return;
+        }
+        self.cancelled = false;
+        self.timed_out = false;
+        for step in state.steps() {
+            let finally = step.rule().phase == Phase::Finally;
+            let account = self.account(&step.rule().id);
+            account.failures = 0;
+            // A `finally` step belongs to one end of the run; the next end has its own.
+            if finally && account.succeeded {
+                *account = Account::default();
+            }
+            if step.state() == StepState::Failed && !account.maybe {
+                account.before = None;
+            }
+        }
+    }
+
+    fn turns_back(&mut self) -> Check {
+        ensure(self.accounts.values().all(|account| !account.running), || "turns back over running attempts".into())?;
+        self.turned = self.accounts.iter().map(|(step, account)| (step.clone(), account.last)).collect();
+        Ok(())
+    }
+
+    fn undoes(&mut self, state: &State, step: &StepId) -> Check {
+        let mine = self.turned.get(step).copied().unwrap_or(0);
+        ensure(self.accounts.get(step).is_some_and(|account| account.maybe), || format!("`{step}` did nothing"))?;
+        for (other, account) in &self.accounts {
+            let rule = view(state, other).rule();
+            let later = self.turned.get(other).copied().unwrap_or(0) > mine && rule.phase == Phase::Main;
+            if account.maybe && later && other != step {
+                ensure(!rule.point_of_no_return, || format!("undoing `{step}` goes behind `{other}`"))?;
+                ensure(!rule.has_undo, || format!("`{step}` is undone before `{other}`, which ended later"))?;
+            }
+            ensure(!account.running && !account.undoing, || format!("`{step}` is undone while `{other}` runs"))?;
+        }
+        ensure(!view(state, step).rule().point_of_no_return, || format!("undoes `{step}`, a point of no return"))?;
+        self.account(step).undoing = true;
+        Ok(())
+    }
+
+    fn finishes(&self, state: &State, outcome: Outcome, note: Option<&str>) -> Check {
+        let busy = self.accounts.values().any(|account| account.running || account.undoing);
+        ensure(!busy, || "finishes while something runs".into())?;
+        let any = |wanted: StepState| state.steps().any(|step| step.state() == wanted);
+        let failed = state.steps().any(|step| step.state() == StepState::Failed && !step.rule().optional);
+        let holds = match outcome {
+            Outcome::Succeeded => {
+                let through = |step: StepView<'_>| match step.state() {
+                    StepState::Succeeded | StepState::Skipped => true,
+                    StepState::Failed => step.rule().optional,
+                    _ => false,
+                };
+                state.steps().all(through) && !self.timed_out
+            }
+            Outcome::Failed => failed || self.timed_out,
+            Outcome::RolledBack => state.steps().all(|step| {
+                let left = self.accounts.get(&step.rule().id).is_some_and(|account| account.maybe);
+                !(left && step.rule().has_undo && step.rule().phase == Phase::Main)
+            }),
+            Outcome::Stuck => any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return),
+            Outcome::Cancelled => self.cancelled,
+            Outcome::Waiting => any(StepState::Waiting),
+        };
+        ensure(holds, || format!("finishes {outcome:?}, which does not fit its steps"))
+    }
+}
+
+fn speaks_of_no_return(note: &str) -> bool {
+    note.contains("point of no return")
+}
+
+/// Whether the run was rolled back, so that doubts were resolved by undoing.
+fn state_is_back(state: &State) -> bool {
+    state.outcome_so_far() == Outcome::RolledBack
+}

@@ -1,0 +1,380 @@
+//! One history: a random workflow in a random world, driven as the real driver does it.
+//!
+//! Attempts succeed, fail or vanish; the driver crashes between any two records; people answer, refuse, skip and
+//! cancel; time jumps. After some rests the world turns kind, and then every run must come to an end for good.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+use piton::event::{Answer, Effect, Event, Finding, Outcome, Outputs, WaitKind};
+use piton::ids::StepId;
+use piton::scheduler::{Command, IllegalEvent, Mutant, State, StepState, Workflow};
+use serde_json::{Value, json};
+
+use super::model::Model;
+use super::random::{self, PEOPLE, chance, person};
+
+const RESTS_UNTIL_KIND: u32 = 4;
+const RESTS_MAX: u32 = 14;
+const TURNS_MAX: u32 = 1_500;
+
+/// What runs right now.
+#[derive(Debug, Clone)]
+struct Busy {
+    attempt: u32,
+    undo: bool,
+}
+
+pub(super) struct World {
+    rng: Rng,
+    flow: Arc<Workflow>,
+    mutant: Option<Mutant>,
+    state: State,
+    model: Model,
+    journal: Vec<(Event, Timestamp)>,
+    now: Timestamp,
+    busy: BTreeMap<StepId, Busy>,
+    /// Per step: whether its latest attempt really changed the world.
+    did: BTreeMap<StepId, bool>,
+    images: u64,
+    rests: u32,
+    crashes: u32,
+}
+
+/// How a history went.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tally {
+    pub(super) events: u64,
+    pub(super) crashes: u64,
+    pub(super) outcome: Option<Outcome>,
+}
+
+type Turn = Result<(), String>;
+
+impl World {
+    pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let flow = Arc::new(random::workflow(&mut rng));
+        let state = State::with_mutant(flow.clone(), mutant);
+        Self {
+            rng,
+            flow,
+            mutant,
+            state,
+            model: Model::default(),
+            journal: Vec::new(),
+            now: Timestamp::UNIX_EPOCH,
+            busy: BTreeMap::new(),
+            did: BTreeMap::new(),
+            images: 0,
+            rests: 0,
+            crashes: 0,
+        }
+    }
+
+    /// Lives through the history to its end.
+    pub(super) fn run(&mut self) -> Result<Tally, String> {
+        self.record(started())?;
+        for _ in 0..TURNS_MAX {
+            match self.state.outcome() {
+                None => self.turn()?,
+                Some(outcome) if outcome.is_final() => {
+                    self.replays()?;
+                    return Ok(self.tally(outcome));
+                }
+                Some(outcome) => {
+                    self.rests += 1;
+                    if !self.kind() && chance(&mut self.rng, 35) && outcome == Outcome::Failed {
+                        self.replays()?;
+                        return Ok(self.tally(outcome));
+                    }
+                    if self.rests > RESTS_MAX {
+                        return Err(format!("does not come to an end in a kind world; rests {outcome:?}"));
+                    }
+                    self.at_rest()?;
+                }
+            }
+        }
+        Err(format!("no end after {TURNS_MAX} turns"))
+    }
+
+    fn tally(&self, outcome: Outcome) -> Tally {
+        Tally { events: self.journal.len() as u64, crashes: u64::from(self.crashes), outcome: Some(outcome) }
+    }
+
+    /// Whether everything goes well from here on.
+    fn kind(&self) -> bool {
+        self.rests >= RESTS_UNTIL_KIND
+    }
+
+    /// The history so far, for the person who looks for the fault.
+    pub(super) fn story(&self) -> String {
+        let mut out = String::new();
+        for rule in self.flow.steps() {
+            let _ = writeln!(out, "{rule:?}");
+        }
+        let _ = writeln!(out, "{:?}", self.flow.run());
+        for (event, at) in &self.journal {
+            let _ = writeln!(out, "{:>6} {event:?}", at.as_millisecond());
+        }
+        out
+    }
+
+    /// Through the one door: checked, recorded, adopted.
+    fn record(&mut self, event: Event) -> Turn {
+        if self.rng.u32(0..4) == 0 {
+            self.now = self.now.saturating_add(SignedDuration::from_millis(self.rng.i64(1..4))).expect("in range");
+        }
+        self.model.sees(&self.state, &event)?;
+        self.state.apply(&event, self.now).map_err(|error| format!("{} is refused: {error}", event.kind()))?;
+        self.model.saw(&self.state, &event)?;
+        self.journal.push((event, self.now));
+        Ok(())
+    }
+
+    /// The same for what people say, which may be refused; a refusal changes nothing.
+    fn say(&mut self, event: Event) -> Turn {
+        match self.state.after(&event, self.now) {
+            Ok(_) => self.record(event),
+            Err(_) => {
+                let before = self.state.clone();
+                let refused: Result<(), IllegalEvent> = self.state.apply(&event, self.now);
+                if refused.is_err() && self.state == before { Ok(()) } else { Err("a refusal changed the state".into()) }
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        let kind = self.kind();
+        match self.rng.u32(0..100) {
+            0..3 if !kind => return self.crash(),
+            3..8 if !kind => return self.somebody_speaks(),
+            8..10 if !kind => return self.nonsense(),
+            10..12 if !kind => self.now = self.later(self.rng.clone().i64(1..5_000)),
+            _ => {}
+        }
+        let commands = self.state.poll(self.now);
+        if commands != self.state.poll(self.now) {
+            return Err("asking twice gives two answers".into());
+        }
+        if !self.busy.is_empty() && (commands.is_empty() || chance(&mut self.rng, 40)) {
+            return self.something_ends();
+        }
+        if commands.is_empty() {
+            return match self.state.next_wake() {
+                Some(wake) if wake > self.now => {
+                    self.now = wake;
+                    Ok(())
+                }
+                wake => Err(format!("nothing to do, nothing runs, nothing to wait for ({wake:?})")),
+            };
+        }
+        let command = commands[self.rng.usize(0..commands.len())].clone();
+        self.perform(command)
+    }
+
+    fn later(&mut self, ms: i64) -> Timestamp {
+        self.rng.u32(..);
+        self.now.saturating_add(SignedDuration::from_millis(ms)).expect("in range")
+    }
+
+    fn perform(&mut self, command: Command) -> Turn {
+        match command {
+            Command::Start { step, check_when: true, .. } if self.when_is_false() => {
+                self.record(Event::StepSkipped { step, reason: piton::event::SkipReason::When })
+            }
+            Command::Start { step, attempt, .. } => {
+                self.images += 1;
+                let (before, input) = (json!(self.images), Value::Null);
+                self.record(Event::AttemptStarted { step: step.clone(), attempt, before, input })?;
+                self.busy.insert(step, Busy { attempt, undo: false });
+                Ok(())
+            }
+            Command::OpenWait { step, check_when: true, .. } if self.when_is_false() => {
+                self.record(Event::StepSkipped { step, reason: piton::event::SkipReason::When })
+            }
+            Command::OpenWait { step, expires_ms, .. } => {
+                let wait = self.wait_kind(&step).expect("only such steps wait");
+                let expires_at = expires_ms.map(|ms| self.later(ms));
+                self.record(Event::StepWaiting { step, wait, prompt: "?".into(), expires_at })
+            }
+            Command::Probe { step, attempt } => {
+                let finding = match (chance(&mut self.rng, 25), self.did.get(&step)) {
+                    (true, _) => Finding::Unknown,
+                    (false, Some(true)) => Finding::Done(Outputs::new()),
+                    (false, _) => Finding::NotDone,
+                };
+                self.record(Event::AttemptProbed { step, attempt, finding })
+            }
+            Command::Undo { step, attempt } => {
+                self.record(Event::UndoStarted { step: step.clone(), attempt })?;
+                self.busy.insert(step, Busy { attempt, undo: true });
+                Ok(())
+            }
+            Command::CancelAttempts => {
+                for (step, busy) in std::mem::take(&mut self.busy) {
+                    let error = "cancelled".to_owned();
+                    self.did.insert(step.clone(), self.rng.bool());
+                    let Busy { attempt, undo } = busy;
+                    self.record(if undo {
+                        Event::UndoFailed { step, attempt, error, retryable: true }
+                    } else {
+                        Event::AttemptFailed { step, attempt, error, effect: Effect::Unknown, retryable: false }
+                    })?;
+                }
+                Ok(())
+            }
+            Command::Record(event) => self.record(event),
+        }
+    }
+
+    fn when_is_false(&mut self) -> bool {
+        chance(&mut self.rng, 30)
+    }
+
+    fn wait_kind(&self, step: &StepId) -> Option<WaitKind> {
+        self.flow.rule(step)?.wait.as_ref().map(|wait| wait.kind)
+    }
+
+    /// One of the running attempts ends.
+    fn something_ends(&mut self) -> Turn {
+        let step = self.busy.keys().nth(self.rng.usize(0..self.busy.len())).expect("not empty").clone();
+        let Busy { attempt, undo } = self.busy.remove(&step).expect("is there");
+        let well = self.kind() || chance(&mut self.rng, if undo { 85 } else { 70 });
+        let (error, retryable) = ("broke".to_owned(), chance(&mut self.rng, 80));
+        let event = match (undo, well) {
+            (true, true) => Event::UndoSucceeded { step, attempt },
+            (true, false) => Event::UndoFailed { step, attempt, error, retryable },
+            (false, true) => {
+                self.did.insert(step.clone(), true);
+                Event::AttemptSucceeded { step, attempt, outputs: Outputs::new() }
+            }
+            (false, false) => {
+                let effect = if self.rng.bool() { Effect::Unknown } else { Effect::None };
+                self.did.insert(step.clone(), effect == Effect::Unknown && self.rng.bool());
+                Event::AttemptFailed { step, attempt, error, effect, retryable }
+            }
+        };
+        self.record(event)
+    }
+
+    /// The driver dies: what ran may or may not have done its work. Another one reads the journal.
+    fn crash(&mut self) -> Turn {
+        self.crashes += 1;
+        for (step, _) in std::mem::take(&mut self.busy) {
+            self.did.insert(step, self.rng.bool());
+        }
+        self.replays()?;
+        self.record(resumed())
+    }
+
+    /// The fold of the journal is the state.
+    fn replays(&mut self) -> Turn {
+        let mut folded = State::with_mutant(self.flow.clone(), self.mutant);
+        for (event, at) in &self.journal {
+            folded.apply(event, *at).map_err(|error| format!("replay refuses: {error}"))?;
+        }
+        let same = folded == self.state;
+        self.state = folded;
+        if same { Ok(()) } else { Err("replay gives another state".into()) }
+    }
+
+    /// A person says something, sensible or not.
+    fn somebody_speaks(&mut self) -> Turn {
+        let step = self.any_step();
+        let by = person(self.rng.usize(0..PEOPLE));
+        let reason = String::new();
+        match self.rng.u32(0..20) {
+            0 => self.say(Event::CancelRequested { by, reason: None }),
+            1..=4 => self.say(Event::SkipRequested { step, by, reason }),
+            _ => {
+                let step = self.asking_step().unwrap_or(step);
+                let answer = self.answer(&step);
+                self.say(Event::StepAnswered { step, by, answer })
+            }
+        }
+    }
+
+    fn any_step(&mut self) -> StepId {
+        let number = self.rng.usize(0..self.flow.steps().len());
+        self.flow.steps()[number].id.clone()
+    }
+
+    fn asking_step(&mut self) -> Option<StepId> {
+        let asks = |state| matches!(state, StepState::Waiting | StepState::InDoubt);
+        let asking: Vec<&StepId> =
+            self.state.steps().filter(|step| asks(step.state())).map(|step| &step.rule().id).collect();
+        (!asking.is_empty()).then(|| asking[self.rng.usize(0..asking.len())].clone())
+    }
+
+    /// What a person would say about this step: the truth about doubts, most often yes to the rest.
+    fn answer(&mut self, step: &StepId) -> Answer {
+        let no = !self.kind() && chance(&mut self.rng, 15);
+        match self.wait_kind(step) {
+            Some(_) if no => Answer::Rejected { comment: None },
+            Some(WaitKind::Approval) => Answer::Approved { comment: None },
+            Some(WaitKind::Manual) => Answer::Completed { form: Outputs::new(), evidence: BTreeMap::new() },
+            None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into() },
+            None => Answer::NotRan { reason: "seen".into() },
+        }
+    }
+
+    /// An event out of the blue.
+    fn nonsense(&mut self) -> Turn {
+        let (step, attempt) = (self.any_step(), self.rng.u32(0..3));
+        let event = match self.rng.u32(0..8) {
+            0 => started(),
+            1 => Event::StepExpired { step },
+            2 => Event::UndoStarted { step, attempt },
+            3 => Event::RollbackStarted { reason: String::new() },
+            4 => Event::AttemptProbed { step, attempt, finding: Finding::NotDone },
+            5 => Event::RunTimedOut,
+            6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new() },
+            _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], note: None },
+        };
+        match self.state.after(&event, self.now) {
+            Ok(_) => Ok(()),
+            Err(_) => self.say(event),
+        }
+    }
+
+    /// People look at a run that rests, answer what they can, and take it up again.
+    fn at_rest(&mut self) -> Turn {
+        let steps: Vec<StepId> = self.flow.steps().iter().map(|rule| rule.id.clone()).collect();
+        for step in steps {
+            let state = self.state.step(&step).expect("is there").state();
+            if !matches!(state, StepState::Waiting | StepState::InDoubt) || !(self.kind() || self.rng.bool()) {
+                continue;
+            }
+            for number in 0..PEOPLE {
+                let answer = self.answer(&step);
+                self.say(Event::StepAnswered { step: step.clone(), by: person(number), answer })?;
+            }
+        }
+        if self.state.outcome().is_none() && self.rng.bool() {
+            return Ok(());
+        }
+        self.record(resumed())
+    }
+}
+
+fn started() -> Event {
+    Event::RunStarted {
+        runbook: String::new(),
+        version: String::new(),
+        digest: String::new(),
+        site: String::new(),
+        by: person(0),
+        params: BTreeMap::new(),
+        piton: String::new(),
+        source: Value::Null,
+        parent: None,
+    }
+}
+
+fn resumed() -> Event {
+    Event::RunResumed { by: person(1), driver: String::new() }
+}
