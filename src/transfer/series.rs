@@ -6,7 +6,6 @@
 
 use super::database::{Database, Engine};
 use super::error::TransferError;
-use super::rows::Range;
 use super::schema::{self, quote};
 use super::session::{Arg, Session};
 use super::value::Value;
@@ -170,8 +169,6 @@ async fn last_complete(
     Ok(None)
 }
 
-/// Buckets that are named per entity.
-const NAMED: usize = 10;
 /// Buckets of one look back.
 const WINDOW_BUCKETS: i64 = 672;
 
@@ -180,25 +177,23 @@ fn entity_json(value: &Value) -> serde_json::Value {
     value.as_integer().map_or_else(|| value.to_json(), Into::into)
 }
 
-/// Finds, for every active entity, the buckets of the half-open `range` without a row; names the first few per entity.
-///
-/// An open start is the table's first bucket, an open end the end of its newest one.
-pub async fn gaps(database: &Database, series: &Series, range: Range) -> Result<Gaps, TransferError> {
+/// Finds, for every active entity, the buckets of `[from, to)` without a row; at most `limit` are named per entity.
+pub async fn gaps(
+    database: &Database,
+    series: &Series,
+    from: i64,
+    to: i64,
+    limit: usize,
+) -> Result<Gaps, TransferError> {
     series.check()?;
     let step = series.timestep;
+    if from.rem_euclid(step) != 0 || to.rem_euclid(step) != 0 {
+        return Err(TransferError::request(format!("[{from}, {to}) does not begin and end on a bucket of {step} s")));
+    }
     let mut session = Session::open(database).await?;
     let table = schema::describe(&mut session, &series.table).await?;
     let (time, entity) = (quote(&table.require(&series.time)?.name), quote(&table.require(&series.entity)?.name));
     let (as_int, as_text) = dialect(session.engine());
-    let ends = format!("SELECT (min({time})){as_text}, (max({time})){as_text} FROM {}", table.quoted());
-    let ends = session.rows(&ends, Vec::new()).await?;
-    let end = |i: usize| ends.first().and_then(|row| row[i].as_integer()).map(|t| t.div_euclid(step) * step);
-    let (Some(from), Some(to)) = (range.from.or(end(0)), range.to.or(end(1).map(|bucket| bucket + step))) else {
-        return Ok(Gaps::default());
-    };
-    if from.rem_euclid(step) != 0 || to.rem_euclid(step) != 0 {
-        return Err(TransferError::request(format!("[{from}, {to}) does not begin and end on a bucket of {step} s")));
-    }
     let sql = format!(
         "WITH {} SELECT e.entity{as_text}, p.{time}{as_text} FROM e LEFT JOIN {} AS p ON p.{entity} = e.entity \
          AND p.{time} >= $1{as_int} AND p.{time} < $2{as_int} ORDER BY e.entity, p.{time}",
@@ -211,38 +206,38 @@ pub async fn gaps(database: &Database, series: &Series, range: Range) -> Result<
         .each_row(&sql, vec![int(from), int(to)], |row| {
             let [entity, time] = row.as_slice() else { return Ok(()) };
             if walk.as_ref().is_none_or(|(current, ..)| current != entity) {
-                finish(&mut found, walk.take(), to, step);
+                finish(&mut found, walk.take(), to, step, limit);
                 let gaps = EntityGaps { entity: entity_json(entity), missing: 0, first: Vec::new() };
                 walk = Some((entity.clone(), from, gaps));
             }
             if let (Some((_, next, gaps)), Some(time)) = (walk.as_mut(), time.as_integer()) {
                 let bucket = time.div_euclid(step) * step;
-                skip(gaps, *next, bucket, step);
+                skip(gaps, *next, bucket, step, limit);
                 *next = (bucket + step).max(*next);
             }
             Ok(())
         })
         .await?;
-    finish(&mut found, walk.take(), to, step);
+    finish(&mut found, walk.take(), to, step, limit);
     Ok(found)
 }
 
 /// Notes the buckets of `[next, bucket)`.
-fn skip(gaps: &mut EntityGaps, next: i64, bucket: i64, step: i64) {
+fn skip(gaps: &mut EntityGaps, next: i64, bucket: i64, step: i64, limit: usize) {
     if bucket <= next {
         return;
     }
     gaps.missing += u64::try_from((bucket - next) / step).unwrap_or(0);
     let mut at = next;
-    while at < bucket && gaps.first.len() < NAMED {
+    while at < bucket && gaps.first.len() < limit {
         gaps.first.push(at);
         at += step;
     }
 }
 
-fn finish(found: &mut Gaps, walk: Option<(Value, i64, EntityGaps)>, to: i64, step: i64) {
+fn finish(found: &mut Gaps, walk: Option<(Value, i64, EntityGaps)>, to: i64, step: i64, limit: usize) {
     let Some((_, next, mut gaps)) = walk else { return };
-    skip(&mut gaps, next, to, step);
+    skip(&mut gaps, next, to, step, limit);
     if gaps.missing > 0 {
         found.missing += gaps.missing;
         found.entities.push(gaps);

@@ -210,7 +210,7 @@ async fn a_watermark_waits_for_the_slowest_and_never_covers_an_open_bucket() {
     assert_eq!(found.lagging, [Lagging { entity: json!(2), last_bucket: Some(6_300) }]);
     run(&pair.from, "DELETE FROM perf WHERE entity_id = 3 AND step_start = 6300").await;
     assert_eq!(at(9_000).await.expect("observed").watermark, Some(6_300), "not every entity has bucket 7");
-    let missing = gaps(&pair.from, &series, Range { from: Some(0), to: Some(9_000) }).await.expect("walks");
+    let missing = gaps(&pair.from, &series, 0, 9_000, 5).await.expect("walks");
     assert_eq!(missing.missing, 3);
     assert_eq!(missing.entities[0], EntityGaps { entity: json!(2), missing: 2, first: vec![7_200, 8_100] });
     let active = Series { active: Some("SELECT 4 UNION SELECT 1".into()), ..series.clone() };

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use piton::transfer::{
     Binds, CompareMode, CompareRequest, ConnectOptions, CopyReport, CopyRequest, Database, Engine, Mapping, Policy,
-    Range, Series, StatementOptions, TableComparison, TransferError, compare, copied, copy, execute, gaps, overlap,
-    query, watermark,
+    Range, Series, StatementOptions, TableComparison, TransferError, check, compare, copied, copy, execute, gaps,
+    overlap, query, watermark,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -374,7 +374,7 @@ async fn watermarks_and_gaps_agree_on_both_engines() {
         let found = watermark(&pair.from, &series, 9_000).await.expect("observed");
         assert_eq!((found.watermark, found.highest_closed_bucket, found.entities), (Some(7_200), Some(8_100), 3));
         assert_eq!(found.lagging[0].entity, 2);
-        let holes = gaps(&pair.from, &series, Range { from: Some(0), to: Some(9_000) }).await.expect("walks");
+        let holes = gaps(&pair.from, &series, 0, 9_000, 5).await.expect("walks");
         assert_eq!((holes.missing, holes.entities[0].first.clone()), (3, vec![2_700, 8_100]), "{engine:?}");
     }
 }
@@ -444,5 +444,38 @@ async fn two_copies_under_one_token_cannot_both_write_a_chunk() {
         let sql = "SELECT iv FROM perf_item WHERE entity_id = 1 AND step_start = 900";
         assert_eq!(rows_of(&pair.to, sql).await[0]["iv"], 101, "{engine:?}: added once");
         assert_eq!(rows_of(&pair.to, "SELECT 1 AS one FROM perf_item").await.len(), 30);
+    }
+}
+
+#[tokio::test]
+async fn the_shipped_wfm_mapping_fits_the_shipped_schemas_on_every_pair() {
+    let read = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/wfm").join(name);
+        std::fs::read_to_string(path).expect("shipped")
+    };
+    let mapping = Mapping::from_yaml(&read("6.5-to-7.6.yaml")).expect("valid");
+    for engines in PAIRS {
+        let pair = Pair::empty(engines).await;
+        run(&pair.from, &read("wfm-6.5.sql")).await;
+        run(&pair.to, &read("wfm-7.6.sql")).await;
+        check(&pair.from, &pair.to, &mapping).await.expect("every table and column is accounted for");
+        run(&pair.from, "INSERT INTO wfm_business_unit VALUES (1, 'Nord', 'Europe/Berlin')").await;
+        run(&pair.from, "INSERT INTO wfm_perf_item VALUES (1, 0, 5, 600, 80, 1, 0), (1, 900, 6, 700, 90, 0, 2)").await;
+        for set in ["configuration", "performance"] {
+            let wanted = CopyRequest::new(mapping.clone(), set, Policy::SourceWins { replace_row: true }, set);
+            pair.copy(&wanted).await.expect("copies");
+            let found = CompareRequest {
+                mapping: mapping.clone(),
+                set: set.into(),
+                range: Range::default(),
+                mode: CompareMode::Content,
+                limit: 5,
+            };
+            let found = compare(&pair.from, &pair.to, &found).await.expect("compares");
+            assert!(found.is_equal(), "{engines:?} {found:?}");
+        }
+        run(&pair.to, "CREATE TABLE forgotten (a INTEGER PRIMARY KEY)").await;
+        let error = check(&pair.from, &pair.to, &mapping).await.expect_err("a table in no set");
+        assert!(error.to_string().contains("`forgotten`"), "{error}");
     }
 }
