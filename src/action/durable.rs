@@ -3,8 +3,9 @@
 //! Writes beside the file, syncs, renames, syncs the folder. Keeps mode and owner of the file that it replaces and
 //! refuses when it cannot. Used by file actions, option stores and the supervisor.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: Option<u32>) -> io::Res
         Err(error) => return Err(error),
     };
     let mut file = tempfile::Builder::new().prefix(".piton-").tempfile_in(folder)?;
-    file.write_all(content)?;
+    Write::write_all(&mut file, content)?;
     if let Some(old) = &old {
         let new = file.as_file().metadata()?;
         if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
@@ -91,10 +92,18 @@ pub(crate) fn file_name(name: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || (byte == b'.' && index > 0) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 fn resolved(path: &Path) -> io::Result<PathBuf> {

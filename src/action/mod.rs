@@ -9,12 +9,16 @@ mod db;
 mod db_copy;
 mod db_series;
 pub mod exec;
+mod file_write;
+mod http;
 pub mod mask;
-mod pending;
+mod notify;
+pub mod option;
 mod people;
 pub mod process;
 mod runbook;
 pub mod service;
+mod wait;
 mod wait_until;
 
 mod durable;

@@ -343,7 +343,7 @@ async fn sweep(cx: &Context, names: &[&str], direction: Sweep, done: &mut Done) 
             match result {
                 Ok(true) if !done.changed.iter().any(|seen| seen == name) => done.changed.push((*name).to_owned()),
                 Ok(_) => {}
-                Err(found) => failure = Some(failure.map_or(found.clone(), |first| both(first, &found))),
+                Err(found) => failure = Some(failure.map_or(found.clone(), |first| both(&first, &found))),
             }
         }
         if let Some(failure) = failure {
@@ -355,7 +355,7 @@ async fn sweep(cx: &Context, names: &[&str], direction: Sweep, done: &mut Done) 
     Ok(())
 }
 
-fn both(first: Failure, second: &Failure) -> Failure {
+fn both(first: &Failure, second: &Failure) -> Failure {
     let known = first.effect == Effect::None && second.effect == Effect::None;
     Failure {
         error: format!("{}; {}", first.error, second.error),

@@ -31,7 +31,7 @@ const SEARCH_AGE_MS: i64 = 10_000;
 /// How long killed processes may take to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long another Piton may work on the same service.
-const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+const LOCK_PATIENCE: Duration = Duration::from_mins(2);
 /// File times lag behind the clock by up to a timer tick.
 const FILE_TIME_SLACK: Duration = Duration::from_millis(20);
 /// One look with a readiness command takes no longer.
