@@ -1,7 +1,8 @@
 //! Compares a table set between two databases: counts, an order-independent content hash, and the keys that differ.
 //!
 //! Walks the source in key order, chunk by chunk, and asks the target for the same keys, so no two engines need to sort alike and memory
-//! is bounded by the chunk. Each side is read in one snapshot of its own. Refuses nothing: what differs is the answer.
+//! is bounded by the chunk. Each side is read in one snapshot of its own. Refuses to call
+//! a walk a proof that did not meet every counted row; what differs is the answer.
 //! Called by the `db.compare` action.
 
 use sha2::{Digest, Sha256};
@@ -172,7 +173,7 @@ impl Walk<'_> {
         let lookups = rows::load_lookups(source, target, plan, self.request.range).await?;
         let mut source_hash = ContentHash::default();
         let mut target_hash = ContentHash::default();
-        let mut matched = 0;
+        let (mut matched, mut walked) = (0, 0);
         let mut after: Option<Vec<Value>> = None;
         loop {
             let chunk =
@@ -183,6 +184,7 @@ impl Walk<'_> {
             let columns = plan.target_columns();
             let held = rows::find(target, &plan.target, &plan.target_key(), &keys, &columns, false).await?;
             for ((row, key), held) in chunk.iter().zip(&keys).zip(&held) {
+                walked += 1;
                 source_hash.add(plan, &row.values);
                 match held {
                     None => self.missing(key),
@@ -193,6 +195,12 @@ impl Walk<'_> {
                     }
                 }
             }
+        }
+        if walked != self.found.source_rows {
+            return Err(TransferError::request(format!(
+                "`{}` has {} rows in range but a walk by its key met {walked}",
+                self.found.table, self.found.source_rows
+            )));
         }
         if matched != self.found.target_rows {
             self.extras(source, target, &lookups, &mut target_hash).await?;

@@ -257,6 +257,9 @@ impl TableCopy<'_> {
             let limit = self.request.chunk_rows();
             let chunk = rows::read_chunk(source, self.plan, self.lookups, after, self.request.range, limit).await?;
             let last = chunk.len() < limit;
+            if last {
+                self.prove_whole(chunk.len())?;
+            }
             self.write(target, &chunk, last).await?;
             self.report.read += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             self.report.elapsed = self.started.elapsed();
@@ -271,6 +274,18 @@ impl TableCopy<'_> {
             }
             self.throttle(cancel).await;
         }
+    }
+
+    /// A walk within one snapshot must meet every counted row; a resumed one has seen another snapshot before.
+    fn prove_whole(&self, rest: usize) -> Result<(), TransferError> {
+        let read = self.report.read + u64::try_from(rest).unwrap_or(u64::MAX);
+        if self.report.skipped > 0 || read == self.total {
+            return Ok(());
+        }
+        Err(TransferError::request(format!(
+            "`{}` has {} rows in range but a walk by its key met {read}: the engine sorts and compares the key differently",
+            self.state.table, self.total
+        )))
     }
 
     /// Sleeps until the rows so far are no more than the throttle allows.
@@ -375,14 +390,13 @@ impl TableCopy<'_> {
 
     /// Finds the value behind PostgreSQL's "data exception" (class 22), which names neither row nor column.
     async fn locate(&self, target: &mut Session, chunk: &[MappedRow], error: TransferError) -> TransferError {
-        let why = match &error {
-            TransferError::Sql { engine: Engine::Postgres, code: Some(code), message, .. }
-                if code.starts_with("22") =>
-            {
-                message.clone()
-            }
-            _ => return error,
+        let TransferError::Sql { engine: Engine::Postgres, code: Some(code), message, .. } = &error else {
+            return error;
         };
+        if !code.starts_with("22") {
+            return error;
+        }
+        let why = message.clone();
         for (i, column) in self.plan.columns.iter().enumerate() {
             if !matches!(column.target.kind, Kind::Other) {
                 continue;

@@ -42,7 +42,7 @@ pub(super) struct TablePlan {
     pub(super) timestep: Option<i64>,
     pub(super) coverage: Option<usize>,
     pub(super) additive: Vec<usize>,
-    /// Target columns that the mapping does not fill.
+    /// Target columns that the mapping does not fill, without those that number or identify the row.
     pub(super) target_only: Vec<Column>,
 }
 
@@ -58,15 +58,15 @@ pub async fn check(from: &Database, to: &Database, mapping: &Mapping) -> Result<
         let table = mapping.table(name);
         targets.push(table.target(name));
         targets.extend(table.lookup.values().map(|lookup| lookup.table.clone()));
-        if let Err(error) = plan_table(&mut source, &mut target, mapping, name).await {
-            match error {
-                TransferError::Mapping { problems: found, .. } => problems.extend(found),
-                TransferError::UnknownTable { .. } | TransferError::UnknownColumn { .. } => {
-                    problems.push(error.to_string())
-                }
-                TransferError::Sql { .. } if !error.effect_unknown() => problems.push(error.to_string()),
-                other => return Err(other),
-            }
+        let Err(error) = plan_table(&mut source, &mut target, mapping, name).await else { continue };
+        let unfit = matches!(error, TransferError::UnknownTable { .. } | TransferError::UnknownColumn { .. })
+            || matches!(error, TransferError::Sql { effect_unknown: false, .. });
+        if let TransferError::Mapping { problems: found, .. } = error {
+            problems.extend(found);
+        } else if unfit {
+            problems.push(error.to_string());
+        } else {
+            return Err(error);
         }
     }
     for name in schema::tables(&mut source).await? {
@@ -136,7 +136,8 @@ async fn plan_table(
     let target_only = target
         .columns
         .iter()
-        .filter(|column| !column.generated && !columns.iter().any(|plan| plan.target.name == column.name))
+        .filter(|column| !column.generated && !column.numbered && !target.primary_key.contains(&column.name))
+        .filter(|column| !columns.iter().any(|plan| plan.target.name == column.name))
         .cloned()
         .collect();
     if !problems.is_empty() {
@@ -189,7 +190,8 @@ async fn plan_columns(
         columns.push(ColumnPlan { target: column.clone(), from, lookup: table.lookup.get(&column.name).cloned() });
     }
     for column in &source.columns {
-        let read = table.expressions.values().any(|expression| expression.contains(&column.name));
+        let word = |c: char| !c.is_alphanumeric() && c != '_';
+        let read = table.expressions.values().any(|sql| sql.split(word).any(|part| part == column.name));
         if !used.contains(&column.name) && !read && !table.ignore.source.contains(&column.name) {
             problems.push(format!("source column `{name}.{}` is neither read nor ignored", column.name));
         }
@@ -243,7 +245,7 @@ fn plan_key(
         match columns.iter().position(|plan| is_column(&plan.from, name)) {
             Some(index) => key.push(index),
             None => {
-                problems.push(format!("`{}`: the key column `{name}` is not mapped to a target column", source.name))
+                problems.push(format!("`{}`: the key column `{name}` is not mapped to a target column", source.name));
             }
         }
     }

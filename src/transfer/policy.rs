@@ -61,7 +61,7 @@ pub(super) enum RowEffect {
 /// Judges one row; `existing` is the target's row in the same column order, target-only columns after the planned ones.
 pub(super) fn effect(policy: Policy, plan: &TablePlan, existing: Option<&[Value]>, incoming: &[Value]) -> RowEffect {
     if let Policy::SplitAt { at } = policy
-        && !plan.time_index().and_then(|i| incoming[i].as_integer()).is_some_and(|t| t < at)
+        && plan.time_index().and_then(|i| incoming[i].as_integer()).is_none_or(|t| t >= at)
     {
         return RowEffect::Forbidden;
     }

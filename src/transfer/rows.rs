@@ -238,7 +238,7 @@ pub(super) async fn read_chunk(
         shown.join(", "),
         plan.source.quoted(),
         where_sql(&clauses),
-        keys.join(", ")
+        order_sql(&plan.source, &plan.source_key)
     );
     let mut rows = Vec::new();
     session
@@ -259,6 +259,11 @@ fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> V
     let bounds: Vec<String> =
         key.iter().zip(after).map(|(column, value)| params.bind(value.clone(), &column.cast)).collect();
     vec![format!("({}) > ({})", names.join(", "), bounds.join(", "))]
+}
+
+/// The key columns, qualified: a bare name would mean the output column, which PostgreSQL reads as text and would sort as text.
+fn order_sql(table: &Table, key: &[Column]) -> String {
+    key.iter().map(|column| format!("{}.{}", table.quoted(), quote(&column.name))).collect::<Vec<_>>().join(", ")
 }
 
 /// `k1=1, k2=2` for messages.
@@ -320,7 +325,7 @@ pub(super) async fn find(
     let mut found: Vec<Option<Vec<Value>>> = vec![None; keys.len()];
     let engine = session.engine();
     let shown: String =
-        columns.iter().map(|c| format!(", {}", read(engine, &format!("t.{}", quote(&c.name))))).collect();
+        columns.iter().fold(String::new(), |all, c| all + ", " + &read(engine, &format!("t.{}", quote(&c.name))));
     let batch = match engine {
         Engine::Sqlite => SQLITE_BINDS_MAX / (key.len() + 1),
         Engine::Postgres => keys.len().max(1),
@@ -526,13 +531,12 @@ pub(super) async fn read_target_chunk(
         range_sql(&mut params, time, range, &mut clauses);
     }
     let shown: Vec<String> = plan.columns.iter().map(|c| read(engine, &quote(&c.target.name))).collect();
-    let order: Vec<String> = key.iter().map(|column| quote(&column.name)).collect();
     let sql = format!(
         "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
         shown.join(", "),
         plan.target.quoted(),
         where_sql(&clauses),
-        order.join(", ")
+        order_sql(&plan.target, &key)
     );
     session.rows(&sql, params.args).await
 }

@@ -19,6 +19,8 @@ pub(super) struct Column {
     pub(super) default: Option<String>,
     /// Computed by the engine; never written.
     pub(super) generated: bool,
+    /// Numbered by the engine where nothing is given.
+    pub(super) numbered: bool,
 }
 
 /// One real table.
@@ -125,6 +127,7 @@ async fn describe_sqlite(session: &mut Session, name: &str) -> Result<Table, Tra
             not_null: not_null.as_integer() == Some(1),
             default: default.to_text(),
             generated: hidden.as_integer().unwrap_or(0) > 1,
+            numbered: false,
         });
     }
     key.sort();
@@ -141,7 +144,7 @@ async fn describe_sqlite(session: &mut Session, name: &str) -> Result<Table, Tra
 
 const POSTGRES_COLUMNS: &str = "SELECT a.attname, COALESCE(b.typname, t.typname), format_type(a.atttypid, -1), \
     (CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END)::text, a.attnotnull::text, pg_get_expr(d.adbin, d.adrelid), \
-    (a.attgenerated <> '')::text \
+    (a.attgenerated <> '')::text, (a.attidentity <> '')::text \
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype AND t.typtype = 'd' \
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
     WHERE a.attrelid = to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
@@ -156,12 +159,13 @@ async fn describe_postgres(session: &mut Session, name: &str) -> Result<Table, T
     let quoted = quote_table(name);
     let mut columns = Vec::new();
     for row in session.rows(POSTGRES_COLUMNS, one(&quoted)).await? {
-        let [column, base, cast, modifier, not_null, default, generated] = row.as_slice() else { continue };
+        let [column, base, cast, modifier, not_null, default, generated, identity] = row.as_slice() else { continue };
         columns.push(Column {
             name: text(column),
             kind: postgres_kind(&text(base), modifier.as_integer().unwrap_or(-1)),
             cast: text(cast),
             not_null: text(not_null) == "true",
+            numbered: text(identity) == "true" || text(default).starts_with("nextval("),
             default: default.to_text(),
             generated: text(generated) == "true",
         });

@@ -231,9 +231,11 @@ async fn query_sqlite(
     let columns: Vec<String> = prepared.columns().iter().map(|c| c.name().to_owned()).collect();
     drop(prepared);
     let columns = distinct_columns(columns)?;
-    collect(session, &text, sqlite_args(statement, binds), columns, keep, |_, value| match value {
-        Value::BadText(_) => Err(TransferError::statement("the result holds text that is not valid UTF-8")),
-        fine => Ok(fine.to_json()),
+    collect(session, &text, sqlite_args(statement, binds), columns, keep, |_, value| {
+        if let Value::BadText(_) = value {
+            return Err(TransferError::statement("the result holds text that is not valid UTF-8"));
+        }
+        Ok(value.to_json())
     })
     .await
 }
@@ -429,12 +431,11 @@ fn array_text(items: &[Json]) -> Option<String> {
 }
 
 fn at_caller(error: TransferError, text: &sql_text::Rewritten) -> TransferError {
-    match error {
-        TransferError::Sql { engine, message, code, position: Some(at), effect_unknown } => {
-            TransferError::Sql { engine, message, code, position: text.original(at), effect_unknown }
-        }
-        other => other,
+    let mut error = error;
+    if let TransferError::Sql { position, .. } = &mut error {
+        *position = position.and_then(|at| text.original(at));
     }
+    error
 }
 
 /// Stops a statement inside of the engine when time is up.

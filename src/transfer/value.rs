@@ -145,9 +145,11 @@ impl Value {
         match literal {
             Json::Null => Self::Null,
             Json::Bool(flag) => Self::Int(i64::from(*flag)),
-            Json::Number(number) => number
-                .as_i64()
-                .map_or_else(|| number.as_f64().map_or_else(|| Self::Text(number.to_string()), Self::Real), Self::Int),
+            Json::Number(number) => match (number.as_i64(), number.as_f64().filter(|_| number.is_f64())) {
+                (Some(whole), _) => Self::Int(whole),
+                (None, Some(real)) => Self::Real(real),
+                (None, None) => Self::Text(number.to_string()),
+            },
             Json::String(text) => Self::Text(text.clone()),
             Json::Array(_) | Json::Object(_) => Self::Text(literal.to_string()),
         }
@@ -162,11 +164,10 @@ pub(super) fn convert(value: Value, from: Option<Kind>, to: Kind) -> Result<Valu
     if value == Value::Null {
         return Ok(Value::Null);
     }
-    match to {
-        Kind::Sqlite(affinity) => to_sqlite(value, from, affinity),
-        _ if from == Some(to) => Ok(value),
-        _ => to_postgres(&value, from, to).map(Value::Text),
+    if let Kind::Sqlite(affinity) = to {
+        return to_sqlite(value, from, affinity);
     }
+    if from == Some(to) { Ok(value) } else { to_postgres(&value, from, to).map(Value::Text) }
 }
 
 fn to_sqlite(value: Value, from: Option<Kind>, affinity: Affinity) -> Result<Value, String> {
@@ -214,10 +215,13 @@ fn postgres_to_native(text: String, kind: Kind, affinity: Affinity) -> Result<Va
             Value::Real(real)
         }
         Kind::Numeric(_) if matches!(affinity, Affinity::Text | Affinity::Blob) => Value::Text(text),
-        Kind::Numeric(_) => match number_or_text(text, affinity) {
-            Value::Text(text) => return Err(format!("`{text}` has more digits than SQLite's numbers keep")),
-            number => number,
-        },
+        Kind::Numeric(_) => {
+            let number = number_or_text(text, affinity);
+            if let Value::Text(text) = &number {
+                return Err(format!("`{text}` has more digits than SQLite's numbers keep"));
+            }
+            number
+        }
         Kind::Bool => Value::Int(i64::from(text == "true" || text == "t")),
         Kind::Bytes => Value::Blob(text.strip_prefix("\\x").and_then(unhex).ok_or("unreadable byte string")?),
         Kind::Text { .. }
@@ -234,10 +238,8 @@ fn postgres_to_native(text: String, kind: Kind, affinity: Affinity) -> Result<Va
 fn to_postgres(value: &Value, from: Option<Kind>, to: Kind) -> Result<String, String> {
     let from_sqlite = matches!(from, Some(Kind::Sqlite(_)) | None);
     if let Value::Blob(bytes) = value {
-        return match to {
-            Kind::Bytes => Ok(format!("\\x{}", hex(bytes))),
-            _ => Err("a byte string fits only a `bytea` column".to_owned()),
-        };
+        let fits = to == Kind::Bytes;
+        return if fits { Ok(format!("\\x{}", hex(bytes))) } else { Err("a byte string fits only `bytea`".to_owned()) };
     }
     let text = value.to_text().expect("NULL, bytes and broken text are dealt with above");
     if text.contains('\0') {

@@ -1,0 +1,123 @@
+//! A private PostgreSQL server for the tests: its own data directory, its own socket, gone with the test process.
+//!
+//! Fails, with the package to install, where the server's binaries are missing. Started once per test process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// A running server.
+pub(crate) struct PrivatePostgres {
+    folder: PathBuf,
+}
+
+static SERVER: OnceLock<PrivatePostgres> = OnceLock::new();
+
+/// Watches the test process ($1), then stops the server whose data directory is $2 and removes $3. A server's `postmaster.pid` names its
+/// process in the first line; SIGQUIT is its immediate shutdown, which is all that throw-away data deserves.
+const WATCHDOG: &str = r#"
+while kill -0 "$1" 2>/dev/null; do sleep 0.5; done
+pid=$(head -n 1 "$2/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
+while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+rm -rf "$3"
+"#;
+
+impl PrivatePostgres {
+    /// The server of this process.
+    pub(crate) fn start() -> &'static Self {
+        SERVER.get_or_init(Self::launch)
+    }
+
+    /// Creates an empty database and returns its address.
+    pub(crate) fn create_database(&self, name: &str) -> String {
+        let socket = self.folder.display().to_string();
+        let sql = format!("CREATE DATABASE \"{name}\"");
+        run(Command::new(binary("psql"))
+            .args(["-X", "-q", "-h", &socket, "-U", "postgres", "-d", "postgres", "-c", &sql]));
+        format!("postgres://postgres@localhost/{name}?host={}", socket.replace('/', "%2F"))
+    }
+
+    fn launch() -> Self {
+        let folder = tempfile::Builder::new().prefix("piton-pg-").tempdir().expect("a temp dir").keep();
+        let data = folder.join("data");
+        if nix::unistd::geteuid().is_root() {
+            let user = nix::unistd::User::from_name("postgres").expect("the user list is readable");
+            let user =
+                user.expect("root cannot run PostgreSQL: the user `postgres` is needed (apt install postgresql)");
+            nix::unistd::chown(&folder, Some(user.uid), Some(user.gid)).expect("root may give a folder away");
+        }
+        let watchdog = [std::process::id().to_string(), data.display().to_string(), folder.display().to_string()];
+        // `setsid -f` forks and returns at once; the watchdog itself must outlive this process.
+        let status = Command::new("setsid")
+            .args(["-f", "sh", "-c", WATCHDOG, "piton-pg-watchdog"])
+            .args(watchdog)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("setsid (util-linux) is there");
+        assert!(status.success(), "the watchdog did not start: {status}");
+        let data_text = data.display().to_string();
+        run(as_server(&binary("initdb"))
+            .args(["-D", &data_text, "-U", "postgres", "-A", "trust", "-E", "UTF8"])
+            .args(["--locale=C.UTF-8", "--no-sync"]));
+        let settings = format!(
+            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c full_page_writes=off -c max_connections=200",
+            folder.display()
+        );
+        let log = folder.join("log").display().to_string();
+        let args = ["-D", &data_text, "-l", &log, "-w", "-t", "60", "-o", &settings, "start"];
+        run(as_server(&binary("pg_ctl")).args(args).stdout(Stdio::null()));
+        Self { folder }
+    }
+}
+
+/// The newest installed server's program.
+fn binary(name: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|version| version.path().join("bin").join(name))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.pop().or_else(|| on_path(name)).unwrap_or_else(|| {
+        panic!("PostgreSQL's `{name}` is neither under /usr/lib/postgresql nor on PATH: apt install postgresql")
+    })
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.exists())
+}
+
+/// The server's programs refuse to run as root.
+fn as_server(program: &Path) -> Command {
+    let mut command = if nix::unistd::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/");
+    command
+}
+
+/// Output goes to files, so that a server in the background keeps no pipe open.
+fn run(command: &mut Command) {
+    let errors = tempfile::tempfile().expect("a temp file");
+    let output = errors.try_clone().expect("a second handle");
+    let status =
+        command.stdin(Stdio::null()).stdout(output).stderr(errors.try_clone().expect("a third handle")).status();
+    let status = status.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    if !status.success() {
+        use std::io::{Read, Seek};
+        let mut text = String::new();
+        let mut errors = errors;
+        errors.rewind().expect("a file can be rewound");
+        errors.read_to_string(&mut text).expect("text");
+        panic!("{command:?}: {status}: {text}");
+    }
+}
