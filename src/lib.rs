@@ -30,7 +30,11 @@ pub mod action;
 
 pub mod journal;
 
+pub mod report;
+
 pub mod driver;
+
+pub mod cli;
 
 #[path = "../examples/lab/mod.rs"]
 pub mod lab;

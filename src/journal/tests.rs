@@ -167,7 +167,10 @@ async fn a_replaced_driver_is_refused_at_its_next_append() {
         assert!(matches!(lost, LeaseError::Lost { generation: 2 }), "{lost}");
         journal.release(&run, first).await.expect("does nothing");
         journal.append(append(second, 2), &LockChange::default()).await.expect("has the lease");
-        journal.append(say(&run, 3, &[skipped("word")]), &LockChange::default()).await.expect("a person needs no lease");
+        journal
+            .append(say(&run, 3, &[skipped("word")]), &LockChange::default())
+            .await
+            .expect("a person needs no lease");
         journal.release(&run, second).await.expect("gives it back");
         let released = journal.append(append(second, 4), &LockChange::default()).await.expect_err("gave it back");
         assert!(matches!(released, AppendError::Fenced { generation: 2 }));
@@ -235,7 +238,8 @@ async fn a_lock_has_one_run_at_a_time() {
 async fn runs_are_listed_found_and_what_they_established_is_known() {
     let (_folder, stores) = stores().await;
     for journal in stores {
-        for (run, second, site) in [("20261121-ab1", 1, "north"), ("20261122-ab2", 2, "south"), ("20261122-cd3", 3, "north")]
+        for (run, second, site) in
+            [("20261121-ab1", 1, "north"), ("20261122-ab2", 2, "south"), ("20261122-cd3", 3, "north")]
         {
             journal.create(&run.into(), at(second), &started(site), &[]).await.expect("creates");
         }
@@ -374,7 +378,8 @@ async fn a_file_is_its_owners_and_keeps_what_was_written() {
     let run = RunId::new("r");
     let journal = Journal::open(place).await.expect("opens");
     journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
-    let mode = |name: &str| std::fs::metadata(folder.path().join("a/b").join(name)).expect("is there").permissions().mode();
+    let mode =
+        |name: &str| std::fs::metadata(folder.path().join("a/b").join(name)).expect("is there").permissions().mode();
     assert_eq!(mode("j.db") & 0o777, 0o600);
     assert_eq!(mode("j.db-wal") & 0o777, 0o600);
     // A second process, as it were, while the first one still has it open.

@@ -275,7 +275,9 @@ impl Model {
                 let left = self.accounts.get(&step.rule().id).is_some_and(|account| account.maybe);
                 !(left && step.rule().has_undo && step.rule().phase == Phase::Main)
             }),
-            Outcome::Stuck => any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return),
+            Outcome::Stuck => {
+                any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return)
+            }
             Outcome::Cancelled => self.cancelled,
             Outcome::Waiting => any(StepState::Waiting),
         };

@@ -3,9 +3,7 @@
 use fastrand::Rng;
 use piton::event::WaitKind;
 use piton::ids::Actor;
-use piton::scheduler::{
-    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow,
-};
+use piton::scheduler::{Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow};
 
 pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
     rng.u32(0..100) < percent

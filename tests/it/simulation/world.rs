@@ -142,7 +142,11 @@ impl World {
             Err(_) => {
                 let before = self.state.clone();
                 let refused: Result<(), IllegalEvent> = self.state.apply(&event, self.now);
-                if refused.is_err() && self.state == before { Ok(()) } else { Err("a refusal changed the state".into()) }
+                if refused.is_err() && self.state == before {
+                    Ok(())
+                } else {
+                    Err("a refusal changed the state".into())
+                }
             }
         }
     }
