@@ -30,7 +30,11 @@ pub mod action;
 
 pub mod journal;
 
+pub mod report;
+
 pub mod driver;
 
 #[path = "../examples/lab/mod.rs"]
 pub mod lab;
+
+pub mod cli;

@@ -1,13 +1,5 @@
-//! Runs one part of the lab.
+//! The `piton` program: hands its arguments to `piton::cli` and ends with the exit code that comes back.
 
-#[derive(clap::Parser)]
-enum Cli {
-    #[command(subcommand)]
-    Lab(piton::lab::LabCommand),
-}
-
-#[tokio::main]
-async fn main() -> Result<(), piton::lab::LabError> {
-    let Cli::Lab(command) = clap::Parser::parse();
-    piton::lab::run(command).await
+fn main() -> std::process::ExitCode {
+    piton::cli::main()
 }

@@ -42,10 +42,11 @@ impl Evidence {
 
     /// Prints it for people, or as one JSON object on a line.
     pub(super) fn show(&self, stage: &Stage, store: &Path, run: &RunId) {
-        if stage.json {
-            return (stage.line)(&self.to_json().to_string());
+        if stage.out.json {
+            let _ = stage.out.json_line(&self.to_json());
+            return;
         }
-        let line = |text: &str| (stage.line)(text);
+        let line = |text: &str| stage.line(text);
         line("");
         line(&format!("evidence for {} (run {run})", self.procedure));
         line(&format!("  rows moved   {}", self.rows_moved));
@@ -89,12 +90,12 @@ pub(super) async fn option_history(lab: &Lab) -> Result<Vec<String>, DemoError> 
 
 /// All procedures side by side.
 pub(super) fn table(rows: &[Evidence], stage: &Stage) {
-    (stage.line)("");
-    (stage.line)("                        predicted                        measured");
-    (stage.line)("procedure          missing  partial  overwritten   missing  partial  overwritten");
+    stage.line("");
+    stage.line("                        predicted                        measured");
+    stage.line("procedure          missing  partial  overwritten   missing  partial  overwritten");
     for row in rows {
         let (p, m) = (&row.predicted, &row.measured);
-        (stage.line)(&format!(
+        stage.line(&format!(
             "{:<17} {:>8} {:>8} {:>12}  {:>8} {:>8} {:>12}",
             row.procedure, p.missing, p.partial, p.overwritten, m.missing, m.partial, m.overwritten
         ));

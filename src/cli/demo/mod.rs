@@ -13,13 +13,18 @@ use include_dir::{Dir, include_dir};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::{self, DriverError, Ended, Observer, Options};
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Out;
+use super::watch::watch;
+use crate::driver::{self, DriverError, Ended, Options};
 use crate::event::Outcome;
 use crate::ids::RunId;
 use crate::journal::{Journal, JournalError};
 use crate::lab::loss::{self, Loss, Procedure};
 use crate::lab::{self, Lab, LabError, LabOptions};
 use crate::plan::{Given, Plan, PlanError};
+use crate::report::Subject;
 use evidence::Evidence;
 use facts::Facts;
 
@@ -73,6 +78,9 @@ pub enum DemoError {
     /// A run failed.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The display failed.
+    #[error("{0}")]
+    Display(String),
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -91,25 +99,34 @@ pub enum DemoError {
     },
 }
 
-/// What the demo needs from the command line around it.
-pub struct Stage {
-    /// Whether to print JSON only.
-    pub json: bool,
-    /// Makes the observer that shows a run.
-    pub observer: Box<dyn Fn(&Plan) -> Arc<dyn Observer> + Send + Sync>,
-    /// Writes a line to standard output.
-    pub line: Box<dyn Fn(&str) + Send + Sync>,
-    /// Cancelled by the first Ctrl-C.
-    pub stop: CancellationToken,
-    /// Cancelled by the second.
-    pub stop_now: CancellationToken,
+/// Where the demo shows itself, and what stops it.
+struct Stage {
+    out: Out,
+    stop: CancellationToken,
 }
 
-/// Runs the demo; the outcome of its run, or of the worst of its runs.
+impl Stage {
+    /// Writes a line for people; nothing in JSON.
+    fn line(&self, text: &str) {
+        if !self.out.json {
+            // A reader that is gone does not end the demo: it still has to stop what it started.
+            let _ = self.out.line(text);
+        }
+    }
+}
+
+/// Runs `piton demo`.
 ///
 /// # Errors
 /// When the lab cannot be made or a run cannot be driven.
-pub async fn run(args: &DemoArgs, stage: &Stage) -> Result<Outcome, DemoError> {
+pub(super) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, CliError> {
+    let stage = Stage { out, stop: CancellationToken::new() };
+    let shown = show(args, &stage).await?;
+    Ok(Exit::of(shown))
+}
+
+/// The outcome of the demo's run, or of the worst of its runs.
+async fn show(args: &DemoArgs, stage: &Stage) -> Result<Outcome, DemoError> {
     if let Some(run) = &args.evidence {
         let scene = Scene::open(args.dir.as_deref().unwrap_or(Path::new(".")), args.procedure).await?;
         let run = scene.journal.find_run(run).await?;
@@ -127,8 +144,8 @@ pub async fn run(args: &DemoArgs, stage: &Stage) -> Result<Outcome, DemoError> {
         scene.up(stage).await?;
         let (dir, store) = (scene.lab.dir.display(), scene.store.display());
         let piton = own_path()?;
-        (stage.line)(&format!("lab {dir}"));
-        (stage.line)(&format!(
+        stage.line(&format!("lab {dir}"));
+        stage.line(&format!(
             "{} --store {store} --site {dir}/site.yaml run {dir}/runbooks/wfm/two-step-guarded.yaml --yes",
             piton.display()
         ));
@@ -154,7 +171,7 @@ async fn compare(args: &DemoArgs, stage: &Stage) -> Result<Outcome, DemoError> {
             break;
         }
     }
-    if !stage.json {
+    if !stage.out.json {
         evidence::table(&rows, stage);
     }
     Ok(worst)
@@ -211,9 +228,9 @@ impl Scene {
             postgres_url: args.postgres_url.clone(),
             ..LabOptions::default()
         };
-        if !stage.json {
+        if !stage.out.json {
             let rows = args.entities * args.history;
-            (stage.line)(&format!("making a lab in {} ({rows} rows of history)", dir.display()));
+            stage.line(&format!("making a lab in {} ({rows} rows of history)", dir.display()));
         }
         let lab = lab::create(&dir, options).await?;
         let lab = lab::seed(&lab).await?;
@@ -243,16 +260,32 @@ impl Scene {
         let plan = Plan::load(&self.lab.dir.join("runbooks/wfm").join(runbook), site, given)?;
         let state_dir = self.store.parent().unwrap_or(Path::new(".")).to_path_buf();
         let mut options = Options::new(crate::config::actor(None), state_dir);
-        if !quiet {
-            options.observer = (stage.observer)(&plan);
-            options.stop = stage.stop.clone();
-            options.stop_now = stage.stop_now.clone();
-        }
         let run = RunId::fresh(crate::config::now(), &mut |bound| fastrand::usize(..bound));
-        if !quiet && !stage.json {
-            (stage.line)(&format!("run {run}"));
+        if quiet {
+            return Ok(driver::start(plan, &self.journal, run, options).await?);
         }
-        Ok(driver::start(plan, &self.journal, run, options).await?)
+        stage.line(&format!("run {run}"));
+        let watched = watch(stage.out.for_people(), Subject { run: run.clone(), plan: Arc::new(plan.clone()) });
+        if !stage.out.json {
+            options.observer = Arc::clone(&watched.observer);
+        }
+        options.stop = watched.stop.clone();
+        options.stop_now = watched.stop_now.clone();
+        let ended = driver::start(plan, &self.journal, run.clone(), options).await;
+        if watched.stop.is_cancelled() {
+            stage.stop.cancel();
+        }
+        match ended {
+            Ok(ended) if stage.out.json => Ok(ended),
+            Ok(ended) => {
+                watched
+                    .close(stage.out, &run, Ok(ended.clone()))
+                    .await
+                    .map_err(|error| DemoError::Display(error.to_string()))?;
+                Ok(ended)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn must_succeed(&self, runbook: &str, stage: &Stage) -> Result<(), DemoError> {
@@ -301,7 +334,8 @@ impl Scene {
         let told = driver::read(&self.journal, run).await?;
         let facts = Facts::new(&told.state, &told.records);
         let established = self.journal.milestones(&told.plan.site.site.name).await?;
-        let milestone = established.iter().any(|(name, by, _)| name.as_str() == "wfm76/performance-migrated" && by == run);
+        let milestone =
+            established.iter().any(|(name, by, _)| name.as_str() == "wfm76/performance-migrated" && by == run);
         let ended_ms = told.state.finished_at().map_or_else(lab::now_ms, jiff::Timestamp::as_millisecond);
         let all = facts.all(milestone, ended_ms);
         let measured = loss::measure(&self.lab, all.started_ms, ended_ms).await?;

@@ -1,0 +1,151 @@
+//! `piton answer`: reports manual work done, with its form filled in and evidence kept by its hash.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::Value as Json;
+
+use super::Global;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Out;
+use super::word;
+use crate::event::{Answer, Event, Outputs};
+use crate::plan::sha256_hex;
+use crate::report::people;
+use crate::spec::actions::{Evidence, FieldType, FormField, Manual};
+use crate::spec::problem::did_you_mean;
+
+/// Largest file taken as evidence, in bytes.
+const EVIDENCE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Arguments of `piton answer`.
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// The run: its id, the unique beginning of it, or `last`
+    run: String,
+    /// The step that was done by hand
+    step: String,
+    /// A field of the step's form; may be given many times
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<String>,
+    /// A file that proves it; a copy is kept by its SHA-256; may be given many times
+    #[arg(long, value_name = "FILE")]
+    evidence: Vec<PathBuf>,
+    /// Who did it [default: the user of this process]
+    #[arg(long = "as", value_name = "NAME")]
+    by: Option<String>,
+}
+
+pub(super) async fn run(global: &Global, args: &AnswerArgs, out: Out) -> Result<Exit, CliError> {
+    let place = global.store().await?;
+    let (run, told) = place.told(&args.run).await?;
+    let step = word::step_of(&told, &args.step)?;
+    let Some(manual) = people::manual_of(&told.plan, &step) else {
+        let message = format!("step `{step}` is not done by hand; approvals are answered with `piton approve`");
+        return Err(CliError::Usage(message));
+    };
+    let form = fill_in(&manual, &args.set)?;
+    if manual.evidence == Evidence::Required && args.evidence.is_empty() {
+        return Err(CliError::Usage(format!("step `{step}` wants evidence; add `--evidence FILE`")));
+    }
+    let contents = args.evidence.iter().map(|path| read_evidence(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut evidence = BTreeMap::new();
+    for (name, hash, _) in &contents {
+        if evidence.insert(name.clone(), hash.clone()).is_some_and(|other| other != *hash) {
+            return Err(CliError::Usage(format!("two files of evidence are called `{name}`; rename one")));
+        }
+    }
+    let answer = Answer::Completed { form, evidence };
+    let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
+    // Refuse first: nothing is kept for an answer that cannot be given.
+    let refused = |error: crate::scheduler::IllegalEvent| CliError::Usage(error.to_string());
+    told.state.after(&event, crate::config::now()).map_err(refused)?;
+    for (_, hash, content) in &contents {
+        keep(&place.state_dir.join("evidence"), hash, content)?;
+    }
+    word::say(&place, &run, &told, event, out).await
+}
+
+/// The form with every field in its type; all mistakes at once.
+fn fill_in(manual: &Manual, given: &[String]) -> Result<Outputs, CliError> {
+    let mut form = Outputs::new();
+    let mut wrong = Vec::new();
+    for text in given {
+        let Some((name, value)) = text.split_once('=') else {
+            wrong.push(format!("`--set {text}` has no value; write `--set field=value`"));
+            continue;
+        };
+        match manual.form.get(name) {
+            Some(field) => match typed(field, value) {
+                Ok(value) => {
+                    form.insert(name.to_owned(), value);
+                }
+                Err(reason) => wrong.push(format!("field `{name}`: {reason}")),
+            },
+            None => {
+                let help = did_you_mean(name, manual.form.keys().map(String::as_str));
+                let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+                wrong.push(format!("the form has no field `{name}`{help}"));
+            }
+        }
+    }
+    for (name, field) in manual.form.iter().filter(|(name, field)| !field.optional && !form.contains_key(*name)) {
+        if wrong.iter().all(|text| !text.contains(&format!("field `{name}`"))) {
+            let what = field.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
+            let kind = people::type_word(field.r#type).to_uppercase();
+            wrong.push(format!("field `{name}`{what} is missing; add `--set {name}={kind}`"));
+        }
+    }
+    if wrong.is_empty() { Ok(form) } else { Err(CliError::Usage(wrong.join("\n"))) }
+}
+
+fn typed(field: &FormField, text: &str) -> Result<Json, String> {
+    let value = match field.r#type {
+        FieldType::String => Json::String(text.to_owned()),
+        FieldType::Integer => text.trim().parse::<i64>().map_err(|_| format!("`{text}` is not a whole number"))?.into(),
+        FieldType::Number => {
+            let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+            number.ok_or_else(|| format!("`{text}` is not a number"))?.into()
+        }
+        FieldType::Boolean => match text.trim() {
+            "true" | "yes" => true.into(),
+            "false" | "no" => false.into(),
+            _ => return Err(format!("`{text}` is not `true` or `false`")),
+        },
+    };
+    if let Some(number) = value.as_f64() {
+        if let Some(least) = field.minimum.filter(|least| number < *least) {
+            return Err(format!("`{text}` is less than {least}"));
+        }
+        if let Some(most) = field.maximum.filter(|most| number > *most) {
+            return Err(format!("`{text}` is more than {most}"));
+        }
+    }
+    Ok(value)
+}
+
+/// Name, hash and content of a file.
+fn read_evidence(path: &Path) -> Result<(String, String, Vec<u8>), CliError> {
+    let size = std::fs::metadata(path).map_err(|error| CliError::unreadable(path, &error))?.len();
+    if size > EVIDENCE_BYTES_MAX {
+        let message = format!("`{}` is larger than 256 MiB; hand in a part of it, or its checksum", path.display());
+        return Err(CliError::Usage(message));
+    }
+    let content = std::fs::read(path).map_err(|error| CliError::unreadable(path, &error))?;
+    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    Ok((name, sha256_hex(&content), content))
+}
+
+/// Keeps a copy by its hash; whole or not at all.
+fn keep(folder: &Path, hash: &str, content: &[u8]) -> Result<(), CliError> {
+    let target = folder.join(hash);
+    let unwritable = |error: std::io::Error| CliError::unwritable(&target, &error);
+    std::fs::create_dir_all(folder).map_err(unwritable)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(unwritable)?;
+    std::io::Write::write_all(&mut file, content).map_err(unwritable)?;
+    file.as_file().sync_all().map_err(unwritable)?;
+    file.persist(&target).map_err(|error| CliError::unwritable(&target, &error.error))?;
+    Ok(())
+}

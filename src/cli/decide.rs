@@ -1,0 +1,52 @@
+//! `piton decide`: a person's word on an attempt whose result is unknown.
+
+use clap::Args;
+
+use super::Global;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Out;
+use super::word;
+use crate::event::{Answer, Event};
+
+/// Arguments of `piton decide`.
+#[derive(Debug, Args)]
+#[command(after_help = "Look at the system first. --ran: the step counts as succeeded. --not-ran: it may run again.")]
+#[group(id = "verdict", required = true, multiple = false, args = ["ran", "not_ran"])]
+pub struct Decide {
+    /// The run: its id, the unique beginning of it, or `last`
+    run: String,
+    /// The step in doubt
+    step: String,
+    /// The attempt did all of its work
+    #[arg(long)]
+    ran: bool,
+    /// The attempt changed nothing
+    #[arg(long)]
+    not_ran: bool,
+    /// How you know; kept for the audit
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Who decides [default: the user of this process]
+    #[arg(long = "as", value_name = "NAME")]
+    by: Option<String>,
+}
+
+pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit, CliError> {
+    let place = global.store().await?;
+    let (run, told) = place.told(&args.run).await?;
+    let reason = reason_of(&args.reason)?;
+    let answer = if args.ran { Answer::Ran { reason } } else { Answer::NotRan { reason } };
+    let step = word::step_of(&told, &args.step)?;
+    let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
+    word::say(&place, &run, &told, event, out).await
+}
+
+/// A reason with something in it.
+pub(super) fn reason_of(text: &str) -> Result<String, CliError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(CliError::Usage("the reason is empty; say how you know, it is kept for the audit".into()));
+    }
+    Ok(text.to_owned())
+}

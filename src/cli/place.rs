@@ -1,0 +1,133 @@
+//! Where a command works: the store, the site, the parameters. Reads what global options and environment say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::Global;
+use super::error::CliError;
+use crate::driver::Told;
+use crate::ids::RunId;
+use crate::journal::{Journal, RunFilter};
+use crate::plan::{Given, Plan};
+use crate::site::LoadedSite;
+use crate::spec::problem::Source;
+
+/// The store that a command works on.
+pub struct Place {
+    /// The journal.
+    pub journal: Journal,
+    /// Folder for Piton's own state.
+    pub state_dir: PathBuf,
+    /// The store as it can be named.
+    pub store: String,
+}
+
+impl Global {
+    /// The store's place; `start` is the runbook's folder, or the current one.
+    fn store_place(&self, start: &Path) -> String {
+        match &self.store {
+            Some(store) => store.clone(),
+            None => {
+                let start = std::path::absolute(start).unwrap_or_else(|_| start.to_path_buf());
+                crate::config::default_store(&start).display().to_string()
+            }
+        }
+    }
+
+    /// Opens the store and makes it if there is none; for commands that start runs.
+    pub async fn make_store(&self, runbook: &Path) -> Result<Place, CliError> {
+        let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.open(self.store_place(folder)).await
+    }
+
+    /// Opens the store of runs that exist.
+    pub async fn store(&self) -> Result<Place, CliError> {
+        let store = self.store_place(Path::new("."));
+        if !store.contains("://") && store != "memory:" && !Path::new(&store).exists() {
+            let message = format!("there is no store at `{store}`; name the one of the run with `--store PATH`");
+            return Err(CliError::Usage(message));
+        }
+        self.open(store).await
+    }
+
+    async fn open(&self, store: String) -> Result<Place, CliError> {
+        let journal = Journal::open(&store).await?;
+        let is_file = !store.contains("://") && store != "memory:";
+        let beside = if is_file { PathBuf::from(&store) } else { PathBuf::from(self.default_here()) };
+        let folder = beside.parent().map(Path::to_path_buf).unwrap_or_default();
+        let state_dir = std::path::absolute(&folder).unwrap_or(folder);
+        Ok(Place { journal, state_dir, store })
+    }
+
+    fn default_here(&self) -> String {
+        let here = std::path::absolute(".").unwrap_or_default();
+        crate::config::default_store(&here).display().to_string()
+    }
+
+    /// The site, or the one that provides nothing.
+    pub fn load_site(&self) -> Result<LoadedSite, CliError> {
+        match &self.site {
+            Some(path) => Ok(crate::plan::load_site(path)?),
+            None => Ok(LoadedSite::empty()),
+        }
+    }
+
+    /// The parameters of `--params` and, over them, of `--param`.
+    pub fn given(&self) -> Result<Given, CliError> {
+        let mut given = Given::new();
+        for path in &self.params {
+            let text = std::fs::read_to_string(path).map_err(|error| CliError::unreadable(path, &error))?;
+            let source = Arc::new(Source { name: path.display().to_string(), text });
+            let node = crate::spec::yaml::parse(&source).map_err(|problems| CliError::Problems(vec![problems]))?;
+            match node.to_json() {
+                Json::Object(map) => given.extend(map),
+                Json::Null => {}
+                Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {
+                    let message = format!("`{}` is no mapping; write `name: value` lines", path.display());
+                    return Err(CliError::Usage(message));
+                }
+            }
+        }
+        for text in &self.param {
+            let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+                return Err(CliError::Usage(format!("`--param {text}` has no name; write `--param name=value`")));
+            };
+            given.insert(name.to_owned(), Json::String(value.to_owned()));
+        }
+        Ok(given)
+    }
+
+    /// The plan of a runbook with site and parameters.
+    pub fn load_plan(&self, runbook: &Path) -> Result<Plan, CliError> {
+        let plan = Plan::load(runbook, self.load_site()?, &self.given()?);
+        Ok(plan?)
+    }
+}
+
+impl Place {
+    /// The run that a person means: an id, the unique beginning of one, or `last`.
+    pub async fn find(&self, run: &str) -> Result<RunId, CliError> {
+        if run == "last" {
+            let latest = RunFilter { limit: Some(1), ..RunFilter::default() };
+            let runs = self.journal.runs(&latest).await?;
+            let none = || CliError::Usage(format!("there is no run in `{}` yet", self.store));
+            return runs.into_iter().next().map(|run| run.run).ok_or_else(none);
+        }
+        match self.journal.find_run(run).await {
+            Ok(run) => Ok(run),
+            Err(error) => match CliError::from(error) {
+                CliError::Usage(text) => Err(CliError::Usage(format!("{text} (store: `{}`)", self.store))),
+                other => Err(other),
+            },
+        }
+    }
+
+    /// A run as the journal tells it.
+    pub async fn told(&self, run: &str) -> Result<(RunId, Told), CliError> {
+        let run = self.find(run).await?;
+        let told = crate::driver::read(&self.journal, &run).await?;
+        Ok((run, told))
+    }
+}

@@ -1,0 +1,80 @@
+//! `piton run`: starts a run, prints its id first, follows it to its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::Global;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::{Out, person_at_keyboard};
+use super::watch::watch;
+use crate::driver::{self, Options};
+use crate::ids::RunId;
+use crate::report::{Subject, lines};
+
+/// Arguments of `piton run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The first line is the run's id. Ctrl-C finishes what runs and stops; a second one stops it at once.\n\
+    A run that stopped goes on with `piton resume`. On a terminal, you are asked before it starts unless --yes is given."
+)]
+pub struct Run {
+    /// The runbook
+    runbook: PathBuf,
+    /// The id of the run [default: the day and six random characters]
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+    /// Keep waiting for answers of people instead of ending with exit code 6
+    #[arg(long)]
+    wait: bool,
+    /// Who starts it [default: the user of this process]
+    #[arg(long = "as", value_name = "NAME")]
+    by: Option<String>,
+}
+
+pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, CliError> {
+    let plan = global.load_plan(&args.runbook)?;
+    let run = match args.run_id {
+        Some(id) => checked_id(id)?,
+        None => RunId::fresh(crate::config::now(), &mut |bound| fastrand::usize(..bound)),
+    };
+    if !global.yes && !out.json && out.terminal && person_at_keyboard() {
+        let question = format!(
+            "Start {} {} ({} steps) on site {}?",
+            plan.name,
+            plan.version,
+            plan.steps.len(),
+            plan.site.site.name
+        );
+        if !out.confirm(&question) {
+            out.note("not started");
+            return Ok(Exit::CANCELLED);
+        }
+    }
+    let place = global.make_store(&args.runbook).await?;
+    let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
+    options.wait = args.wait;
+    announce(out, &run);
+    let watched = watch(out, Subject { run: run.clone(), plan: Arc::new(plan.clone()) });
+    options.observer = Arc::clone(&watched.observer);
+    options.stop = watched.stop.clone();
+    options.stop_now = watched.stop_now.clone();
+    let result = driver::start(plan, &place.journal, run.clone(), options).await;
+    watched.close(out, &run, result).await
+}
+
+/// Prints the id of the run, for scripts to read; a reader that is gone does not end the run.
+pub(super) fn announce(out: Out, run: &RunId) {
+    let _ = if out.json { out.json_line(&lines::first(run)) } else { out.line(format!("run {run}")) };
+}
+
+fn checked_id(id: String) -> Result<RunId, CliError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if id.is_empty() || id.len() > 100 || id == "last" || !id.chars().all(legal) || id.starts_with('-') {
+        let message = format!("`{id}` is no run id; take letters, digits, `-`, `_` and `.` (and not the word `last`)");
+        return Err(CliError::Usage(message));
+    }
+    Ok(RunId::new(id))
+}

@@ -1,0 +1,147 @@
+//! Drives a run while somebody watches: the stream of facts to the display, and what Ctrl-C means.
+//!
+//! The driver hands facts over and goes on; a thread of its own shows them, so a slow terminal or a closed pipe can
+//! never slow or fail a run.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Out;
+use crate::action::Progress;
+use crate::driver::{DriverError, Ended, Observer};
+use crate::event::Record;
+use crate::ids::{RunId, StepId};
+use crate::report::live::{Watch, is_untouched};
+use crate::report::words::{self, Paint};
+use crate::report::{Fact, Subject, lines, plain, terminal};
+use crate::scheduler::State;
+
+/// Hands facts to the display.
+struct Stream {
+    facts: Sender<Fact>,
+    /// Runs whose first record has been seen.
+    known: Mutex<BTreeSet<RunId>>,
+}
+
+impl Observer for Stream {
+    fn record(&self, record: &Record, state: &State) {
+        let is_first = self.known.lock().is_ok_and(|mut known| known.insert(record.run.clone()));
+        let state = is_first.then(|| Box::new(state.clone()));
+        // A display that is gone is no reason to stop.
+        let _ = self.facts.send(Fact::Recorded { record: Box::new(record.clone()), state });
+    }
+
+    fn progress(&self, step: &StepId, progress: &Progress) {
+        let _ = self.facts.send(Fact::Progress { step: step.clone(), progress: progress.clone() });
+    }
+}
+
+/// A display at work and the tokens that stop the run.
+pub struct Watched {
+    /// Who watches; for the driver's options.
+    pub observer: Arc<dyn Observer>,
+    /// Cancelled by the first Ctrl-C or SIGTERM.
+    pub stop: CancellationToken,
+    /// Cancelled by the second.
+    pub stop_now: CancellationToken,
+    facts: Sender<Fact>,
+    display: std::thread::JoinHandle<()>,
+    signals: tokio::task::JoinHandle<()>,
+}
+
+/// Starts the display of a run and listens for signals.
+pub fn watch(out: Out, subject: Subject) -> Watched {
+    let (facts, received) = channel();
+    let stream = Stream { facts: facts.clone(), known: Mutex::default() };
+    let display = std::thread::spawn(move || {
+        if out.json {
+            show_json(out, &received);
+        } else if out.terminal {
+            terminal::show(Watch::new(subject), &received, out.paint, crate::config::now);
+        } else {
+            show_plain(out, Watch::new(subject), &received);
+        }
+    });
+    let (stop, stop_now) = (CancellationToken::new(), CancellationToken::new());
+    let signals = tokio::spawn(listen(stop.clone(), stop_now.clone(), facts.clone(), out));
+    Watched { observer: Arc::new(stream), stop, stop_now, facts, display, signals }
+}
+
+impl Watched {
+    /// Shows the end and gives the exit code.
+    pub async fn close(self, out: Out, run: &RunId, result: Result<Ended, DriverError>) -> Result<Exit, CliError> {
+        self.signals.abort();
+        if let Ok(ended) = &result {
+            let _ = self.facts.send(Fact::Ended { outcome: ended.outcome, note: ended.note.clone() });
+        }
+        drop((self.facts, self.observer));
+        let display = self.display;
+        // The thread ends with the stream; a panic of it is not a failure of the run.
+        let _ = tokio::task::spawn_blocking(move || display.join()).await;
+        let ended = result?;
+        if out.json {
+            let _ = out.json_line(&lines::last(run, ended.outcome, ended.note.as_deref()));
+        }
+        Ok(Exit::of(ended.outcome))
+    }
+}
+
+async fn listen(stop: CancellationToken, stop_now: CancellationToken, facts: Sender<Fact>, out: Out) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::warn!("signals cannot be listened to; Ctrl-C will end the process at once, resumable");
+        return;
+    };
+    let say = |text: &str| {
+        if out.json || !out.terminal {
+            out.note(text);
+        } else {
+            let _ = facts.send(Fact::Notice(text.to_owned()));
+        }
+    };
+    for token in [&stop, &stop_now] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        let first = !stop.is_cancelled();
+        token.cancel();
+        say(if first {
+            "finishing what runs, then stopping; press Ctrl-C again to stop it now"
+        } else {
+            "stopping what runs now"
+        });
+    }
+}
+
+fn show_json(out: Out, facts: &Receiver<Fact>) {
+    for fact in facts {
+        if let Fact::Recorded { record, state } = fact
+            && state.is_none_or(|state| is_untouched(&state))
+        {
+            let _ = out.json_line(&lines::event(&record));
+        }
+    }
+}
+
+fn show_plain(out: Out, mut watch: Watch, facts: &Receiver<Fact>) {
+    let zone = jiff::tz::TimeZone::system();
+    for fact in facts {
+        if let Some(record) = watch.take(&fact) {
+            let line = plain::line(&watch, record);
+            let _ = out.line(line.print(record.at, &zone, Paint::default()));
+        }
+        if let Fact::Ended { outcome, .. } = fact {
+            for line in plain::closing(&watch, crate::config::now(), outcome, out.paint) {
+                let _ = out.line(line);
+            }
+            let _ = out.line(format!("run {} {}", watch.subject.run, words::outcome(outcome)));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A person's word about a run: recorded if it can be true, with what to do next.
+
+use serde_json::json;
+
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Out;
+use super::place::Place;
+use crate::driver::Told;
+use crate::event::{Event, Record};
+use crate::ids::{RunId, StepId};
+use crate::report::lines;
+use crate::spec::problem::did_you_mean;
+
+/// The step that a person means.
+pub(super) fn step_of(told: &Told, name: &str) -> Result<StepId, CliError> {
+    let id = StepId::new(name);
+    if told.plan.step(&id).is_some() {
+        return Ok(id);
+    }
+    let known: Vec<&str> = told.plan.steps.iter().map(|step| step.id.as_str()).collect();
+    let help = did_you_mean(name, known.iter().copied()).map(|help| format!("; {help}")).unwrap_or_default();
+    Err(CliError::Usage(format!("this run has no step `{name}`{help}")))
+}
+
+/// Whether no driver works on the run: it came to rest after it was last started or resumed.
+pub(super) fn is_at_rest(records: &[Record]) -> bool {
+    let mut at_rest = false;
+    for record in records {
+        match record.event {
+            Event::RunFinished { .. } => at_rest = true,
+            Event::RunResumed { .. } => at_rest = false,
+            _ => {}
+        }
+    }
+    at_rest
+}
+
+/// Records the word and says what comes next.
+pub(super) async fn say(place: &Place, run: &RunId, told: &Told, event: Event, out: Out) -> Result<Exit, CliError> {
+    let record = crate::driver::say(&place.journal, run, &event).await?;
+    if out.json {
+        out.json_line(&json!({ "run": run, "recorded": lines::event(&record) }))?;
+        return Ok(Exit::SUCCEEDED);
+    }
+    out.line(format!("recorded in run {run}"))?;
+    let after = crate::driver::read(&place.journal, run).await?;
+    let left = crate::report::people::asks(&after.plan, &after.state, run);
+    for ask in &left {
+        out.line(format!("`{}` still waits for {}", ask.step, ask.whom()))?;
+    }
+    if is_at_rest(&told.records) {
+        if left.is_empty() {
+            out.line(format!("go on with: piton resume {run}"))?;
+        }
+    } else {
+        out.line(format!("the driver of this run goes on by itself; if it was interrupted: piton resume {run}"))?;
+    }
+    Ok(Exit::SUCCEEDED)
+}

@@ -1,0 +1,117 @@
+//! A run as it is watched: the state folded from the facts that arrived, of the run itself and of the runs that its
+//! steps started. Plain lines and the live terminal both show what this holds.
+
+use std::collections::BTreeMap;
+
+use crate::action::Progress;
+use crate::event::Record;
+use crate::ids::{RunId, StepId};
+use crate::report::{Fact, Subject};
+use crate::scheduler::State;
+
+/// What is known of a run and its child runs.
+#[derive(Debug)]
+pub struct Watch {
+    /// What is watched.
+    pub subject: Subject,
+    states: BTreeMap<RunId, State>,
+    progress: BTreeMap<StepId, Progress>,
+}
+
+impl Watch {
+    /// Nothing is known yet.
+    pub fn new(subject: Subject) -> Self {
+        Self { subject, states: BTreeMap::new(), progress: BTreeMap::new() }
+    }
+
+    /// Takes in a fact; gives the record back if it is news.
+    pub fn take<'f>(&mut self, fact: &'f Fact) -> Option<&'f Record> {
+        match fact {
+            Fact::Recorded { record, state: Some(state) } => {
+                self.states.insert(record.run.clone(), (**state).clone());
+                is_untouched(state).then_some(record)
+            }
+            Fact::Recorded { record, state: None } => {
+                let state = self.states.get_mut(&record.run)?;
+                // What the driver recorded is legal; a record that this copy refuses is shown all the same.
+                let _ = state.apply(&record.event, record.at);
+                Some(record)
+            }
+            Fact::Progress { step, progress } => {
+                self.progress.insert(step.clone(), progress.clone());
+                None
+            }
+            Fact::Notice(_) | Fact::Ended { .. } => None,
+        }
+    }
+
+    /// The state of the watched run.
+    pub fn state(&self) -> Option<&State> {
+        self.states.get(&self.subject.run)
+    }
+
+    /// The state of any run of the stream.
+    pub fn state_of(&self, run: &RunId) -> Option<&State> {
+        self.states.get(run)
+    }
+
+    /// Runs that steps of this one started, with their states.
+    pub fn children(&self) -> impl Iterator<Item = (&RunId, &State)> {
+        self.states.iter().filter(|(run, _)| **run != self.subject.run)
+    }
+
+    /// How far a step has come.
+    pub fn progress(&self, step: &StepId) -> Option<&Progress> {
+        self.progress.get(step)
+    }
+
+    /// A step as the watcher names it: with the steps that started its run in front.
+    pub fn label(&self, run: &RunId, step: &str) -> String {
+        let inside = run.as_str().strip_prefix(self.subject.run.as_str()).unwrap_or("").trim_start_matches('.');
+        if inside.is_empty() { step.to_owned() } else { format!("{}/{step}", inside.replace('.', "/")) }
+    }
+}
+
+/// Whether nothing has happened to a run but its start. A run that is taken up again is shown from there on only.
+pub fn is_untouched(state: &State) -> bool {
+    state.outcome().is_none() && state.steps().all(|step| step.started_at().is_none() && step.skip_reason().is_none())
+}
+
+/// Progress in a few words: `WFM_PERF 120000 of 500000, 8.1k/s, 46s left`.
+pub fn progress_words(progress: &Progress) -> String {
+    let mut text = format!("{} {}", progress.what, progress.done);
+    if let Some(total) = progress.total {
+        text.push_str(&format!(" of {total}"));
+    }
+    if progress.per_second >= 0.05 {
+        text.push_str(&format!(", {}/s", amount(progress.per_second)));
+        if let Some(left) = progress.total.map(|total| total.saturating_sub(progress.done)).filter(|left| *left > 0) {
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate for people")]
+            let ms = (left as f64 / progress.per_second * 1_000.0) as i64;
+            text.push_str(&format!(", {} left", super::words::duration(ms / 1_000 * 1_000)));
+        }
+    }
+    text
+}
+
+fn amount(value: f64) -> String {
+    match value {
+        v if v >= 1e6 => format!("{:.1}M", v / 1e6),
+        v if v >= 1e3 => format!("{:.1}k", v / 1e3),
+        v if v >= 10.0 => format!("{v:.0}"),
+        v => format!("{v:.1}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_speed_and_time_left() {
+        let copy = Progress { what: "WFM_PERF".into(), done: 120_000, total: Some(500_000), per_second: 8_123.0 };
+        assert_eq!(progress_words(&copy), "WFM_PERF 120000 of 500000, 8.1k/s, 46.0s left");
+        let unknown = Progress { what: "rows".into(), done: 5, total: None, per_second: 0.0 };
+        assert_eq!(progress_words(&unknown), "rows 5");
+    }
+}

@@ -1,0 +1,164 @@
+//! What a run asks of people: which step, who may answer, and the exact command to answer with.
+
+use jiff::Timestamp;
+use serde_json::{Value as Json, json};
+
+use super::words;
+use crate::event::{Answer, WaitKind};
+use crate::ids::{Actor, RunId, StepId};
+use crate::plan::Plan;
+use crate::scheduler::{State, StepState, StepView};
+use crate::spec::actions::{ActionKind, Evidence, FieldType, FormField, Manual};
+use crate::spec::decode::{Decode, Decoder, Templates};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskKind {
+    /// An approval.
+    Approval,
+    /// Work by hand.
+    Manual,
+    /// Whether an attempt in doubt ran.
+    Doubt,
+}
+
+/// One question to people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// The step that asks.
+    pub step: StepId,
+    /// What is asked.
+    pub kind: AskKind,
+    /// The question in words.
+    pub prompt: String,
+    /// Who may answer; nothing: anybody but `exclude`.
+    pub allowed: Option<Vec<Actor>>,
+    /// Who may not.
+    pub exclude: Vec<Actor>,
+    /// How many must approve.
+    pub quorum: u32,
+    /// Who has approved.
+    pub approved: Vec<Actor>,
+    /// When the question lapses.
+    pub expires_at: Option<Timestamp>,
+    /// Commands that answer it.
+    pub commands: Vec<String>,
+}
+
+impl Ask {
+    /// Who is waited for, in a few words.
+    pub fn whom(&self) -> String {
+        let names = |people: &[Actor]| people.iter().map(Actor::as_str).collect::<Vec<_>>().join(", ");
+        let who = match &self.allowed {
+            Some(people) if people.is_empty() => "nobody (no person of this site may answer)".to_owned(),
+            Some(people) => {
+                let open: Vec<_> = people
+                    .iter()
+                    .filter(|person| !self.exclude.contains(person) && !self.approved.contains(person))
+                    .cloned()
+                    .collect();
+                names(&open)
+            }
+            None if self.exclude.is_empty() => "anybody".to_owned(),
+            None => format!("anybody but {}", names(&self.exclude)),
+        };
+        if self.quorum > 1 { format!("{who}; {} of {} approved", self.approved.len(), self.quorum) } else { who }
+    }
+
+    /// The machine form.
+    pub fn to_json(&self) -> Json {
+        json!({
+            "step": self.step,
+            "kind": match self.kind {
+                AskKind::Approval => "approval",
+                AskKind::Manual => "manual",
+                AskKind::Doubt => "doubt",
+            },
+            "prompt": self.prompt, "allowed": self.allowed, "exclude": self.exclude, "quorum": self.quorum,
+            "approved": self.approved, "expires_at": self.expires_at, "commands": self.commands,
+        })
+    }
+}
+
+/// Everything that a run asks of people now, in file order.
+pub fn asks(plan: &Plan, state: &State, run: &RunId) -> Vec<Ask> {
+    state.steps().filter_map(|view| ask(plan, &view, run)).collect()
+}
+
+/// What one step asks.
+pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
+    let step = view.rule().id.clone();
+    let word = words::shell(step.as_str());
+    if view.asks_a_person() {
+        let commands = [("ran", "it finished"), ("not-ran", "it changed nothing")]
+            .map(|(flag, _)| format!("piton decide {run} {word} --{flag} --reason 'how you know'"));
+        let started = view.started_at().map(|at| format!(" at {at}")).unwrap_or_default();
+        let error = view.error().map(|error| format!(" ({})", words::cut(error, 160))).unwrap_or_default();
+        return Some(Ask {
+            prompt: format!(
+                "attempt {} started{started} and its result is unknown{error}; look at the system: did it do its work?",
+                view.attempts()
+            ),
+            step,
+            kind: AskKind::Doubt,
+            allowed: None,
+            exclude: Vec::new(),
+            quorum: 1,
+            approved: Vec::new(),
+            expires_at: None,
+            commands: commands.into(),
+        });
+    }
+    if view.state() != StepState::Waiting {
+        return None;
+    }
+    let rule = view.rule().wait.as_ref()?;
+    let approved = view.answers().iter().filter(|(_, answer, _)| matches!(answer, Answer::Approved { .. }));
+    let (kind, commands) = match rule.kind {
+        WaitKind::Approval => (
+            AskKind::Approval,
+            vec![
+                format!("piton approve {run} {word}"),
+                format!("piton approve {run} {word} --reject --comment 'why not'"),
+            ],
+        ),
+        WaitKind::Manual => (AskKind::Manual, vec![format!("piton answer {run} {word}{}", form_flags(plan, &step))]),
+    };
+    Some(Ask {
+        kind,
+        prompt: view.prompt().unwrap_or_default().to_owned(),
+        allowed: rule.allowed.as_ref().map(|people| people.iter().cloned().collect()),
+        exclude: rule.exclude.iter().cloned().collect(),
+        quorum: rule.quorum.max(1),
+        approved: approved.map(|(by, ..)| by.clone()).collect(),
+        expires_at: view.expires_at(),
+        commands,
+        step,
+    })
+}
+
+/// The manual work of a step: its form and its evidence rule. Templates in it are left as they are.
+pub fn manual_of(plan: &Plan, step: &StepId) -> Option<Manual> {
+    let step = plan.step(step).filter(|step| step.action.kind == ActionKind::Manual)?;
+    let mut decoder = Decoder::new(std::sync::Arc::clone(&plan.source));
+    decoder.templates = Templates::Pending;
+    Manual::decode(&step.action.args, &mut decoder)
+}
+
+fn form_flags(plan: &Plan, step: &StepId) -> String {
+    let Some(manual) = manual_of(plan, step) else { return String::new() };
+    let field = |(name, field): (&String, &FormField)| {
+        let flag = format!("--set {name}={}", type_word(field.r#type).to_uppercase());
+        if field.optional { format!(" [{flag}]") } else { format!(" {flag}") }
+    };
+    let mut flags: String = manual.form.iter().map(field).collect();
+    if manual.evidence == Evidence::Required {
+        flags.push_str(" --evidence FILE");
+    }
+    flags
+}
+
+/// The word of a field type.
+pub fn type_word(kind: FieldType) -> &'static str {
+    kind.word()
+}
