@@ -332,7 +332,7 @@ impl Scene {
     /// What the run did, measured in the lab's databases.
     async fn evidence(&self, run: &RunId) -> Result<Evidence, DemoError> {
         let told = driver::read(&self.journal, run).await?;
-        let facts = Facts::new(&told.state, &told.records);
+        let facts = Facts::new(&told.plan, &told.state, &told.records);
         let established = self.journal.milestones(&told.plan.site.site.name).await?;
         let milestone =
             established.iter().any(|(name, by, _)| name.as_str() == "wfm76/performance-migrated" && by == run);
