@@ -8,13 +8,18 @@ pub mod out;
 
 mod answer;
 mod approve;
+mod audit;
 mod cancel;
 mod check;
 mod completions;
 mod decide;
 pub mod demo;
+mod doc;
+mod graph;
 mod lists;
+mod new;
 mod place;
+mod plan;
 mod resume;
 mod run;
 mod runs;
@@ -85,6 +90,8 @@ pub struct Global {
 enum Command {
     /// Look for mistakes in runbooks and sites
     Check(check::Check),
+    /// Show what a run would do, in order, without doing anything
+    Plan(plan::PlanArgs),
     /// Start a run and follow it to its end
     Run(run::Run),
     /// Take a run up again where it stopped or was interrupted
@@ -103,6 +110,12 @@ enum Command {
     Skip(skip::Skip),
     /// End a run; it can be resumed
     Cancel(cancel::Cancel),
+    /// Tell who did what when in a run, or check that its record was not changed
+    Audit(audit::Audit),
+    /// Draw a runbook as SVG, Mermaid or DOT
+    Graph(graph::Graph),
+    /// Write a runbook as a page to read and follow
+    Doc(doc::Doc),
     /// List the locks that runs hold
     Locks,
     /// List the milestones that runs have established
@@ -114,6 +127,8 @@ enum Command {
     Lab(crate::lab::LabCommand),
     /// Print the JSON Schema for editors
     Schema(schema::Schema),
+    /// Write a commented runbook to start from
+    New(new::New),
     /// Print the completions of a shell
     Completions(completions::Completions),
 }
@@ -159,6 +174,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
     let global = cli.global;
     match cli.command {
         Command::Check(args) => check::run(&global, &args, out),
+        Command::Plan(args) => plan::run(&global, &args, out),
         Command::Run(args) => run::run(&global, args, out).await,
         Command::Resume(args) => resume::run(&global, &args, out).await,
         Command::Runs(args) => runs::run(&global, args, out).await,
@@ -168,11 +184,15 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Decide(args) => decide::run(&global, args, out).await,
         Command::Skip(args) => skip::run(&global, args, out).await,
         Command::Cancel(args) => cancel::run(&global, args, out).await,
+        Command::Audit(args) => audit::run(&global, &args, out).await,
+        Command::Graph(args) => graph::run(&global, &args, out).await,
+        Command::Doc(args) => doc::run(&global, &args, out),
         Command::Locks => lists::locks(&global, out).await,
         Command::Milestones => lists::milestones(&global, out).await,
         Command::Demo(args) => demo::run(&args, out).await,
         Command::Lab(command) => Ok(crate::lab::run(command).await.map(|()| Exit::SUCCEEDED)?),
         Command::Schema(args) => schema::run(&args, out),
+        Command::New(args) => new::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),
     }
 }

@@ -4,10 +4,14 @@
 //! show one stream in three forms. Nothing here prints, decides or reads a clock; a report can never slow or fail a
 //! run. Called by `driver`'s observers, `cli` and `web`.
 
+pub mod audit;
+pub mod graph;
 pub mod lines;
 pub mod live;
+pub mod page;
 pub mod people;
 pub mod plain;
+pub mod plan;
 pub mod status;
 pub mod terminal;
 pub mod windows;

@@ -1,0 +1,31 @@
+//! `piton plan`: what a run would do.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Global;
+use super::error::CliError;
+use super::exit::Exit;
+use super::out::Out;
+use crate::report::plan;
+
+/// Arguments of `piton plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Nothing is done and nothing is recorded. Two plans with the same digest do the same.")]
+pub struct PlanArgs {
+    /// The runbook
+    runbook: PathBuf,
+}
+
+pub(super) fn run(global: &Global, args: &PlanArgs, out: Out) -> Result<Exit, CliError> {
+    let made = global.load_plan(&args.runbook)?;
+    // What an action would change is said by whoever may look at the world; without that, the plan says what it does.
+    let previews = plan::Previews::new();
+    if out.json {
+        out.json_pretty(&plan::to_json(&made, &previews))?;
+    } else {
+        out.text(&plan::to_text(&made, &previews, out.paint))?;
+    }
+    Ok(Exit::SUCCEEDED)
+}

@@ -1,0 +1,109 @@
+//! The audit of a run for people: who did what, when, what it was before and after, every interruption, decision and
+//! deviation. The machine form is the journal itself, one object for each event ([`super::lines`]).
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use serde_json::Value as Json;
+
+use super::live::Watch;
+use super::plain;
+use super::status::Run;
+use super::words::{self, Paint};
+use super::{Fact, Subject};
+use crate::event::{Answer, Effect, Event, Outputs, Record};
+use crate::ids::StepId;
+use crate::scheduler::State;
+use crate::spec::actions::ActionKind;
+
+/// The timeline.
+pub fn to_text(run: Run<'_>, zone: &TimeZone, paint: Paint) -> String {
+    let subject = Subject { run: run.run.clone(), plan: std::sync::Arc::new(run.plan.clone()) };
+    let mut watch = Watch::new(subject);
+    let mut befores: BTreeMap<StepId, Json> = BTreeMap::new();
+    let mut lines = vec![paint.bold(&format!("audit of run {}", run.run))];
+    let mut previous: Option<&Record> = None;
+    for record in run.records {
+        let first = previous.is_none().then(|| Box::new(State::new(run.state.workflow().clone())));
+        watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: first });
+        if previous.is_none() {
+            watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: None });
+        }
+        if let (Event::RunResumed { driver, .. }, Some(before)) = (&record.event, previous) {
+            lines.push(paint.warn(&interruption(before, record, driver)));
+        }
+        if let Event::AttemptStarted { step, before, .. } = &record.event {
+            befores.entry(step.clone()).or_insert_with(|| before.clone());
+        }
+        let line = plain::line(&watch, record);
+        let text = line.state.map_or_else(|| line.text.clone(), |state| paint.state(state, &line.text));
+        let who = words::pad(&line.who, 20);
+        lines.push(format!("{:>5}  {}  {who}  {text}", record.seq, words::day_and_clock(record.at, zone)));
+        lines.extend(details(run, record, &befores).into_iter().map(|detail| format!("{}{detail}", " ".repeat(28))));
+        previous = Some(record);
+    }
+    lines.push(String::new());
+    let count = run.state.deviations().len();
+    lines.push(match count {
+        0 => "no deviations".to_owned(),
+        _ => paint.warn(&format!("{count} deviation(s): steps were skipped that the runbook wants done")),
+    });
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn interruption(before: &Record, record: &Record, driver: &str) -> String {
+    let gap = words::duration(words::between(before.at, record.at));
+    let rested =
+        matches!(before.event, Event::RunFinished { .. } | Event::StepAnswered { .. } | Event::SkipRequested { .. });
+    let what = if rested { "rested for" } else { "was interrupted; nothing was recorded for" };
+    format!("       -- the run {what} {gap}; taken up again by {driver} --")
+}
+
+/// What belongs under a line: arguments, what was there before and after, hashes of evidence.
+fn details(run: Run<'_>, record: &Record, befores: &BTreeMap<StepId, Json>) -> Vec<String> {
+    match &record.event {
+        Event::RunStarted { digest, params, piton, .. } => {
+            let mut lines = vec![format!("plan {digest}, piton {piton}")];
+            lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
+            lines
+        }
+        Event::AttemptStarted { step, input, before, .. } => {
+            let key = run.plan.step(step).map_or("", |step| step.action.kind.key());
+            let mut lines = vec![format!("{key} {}", words::short(input, 160))];
+            if !before.is_null() {
+                lines.push(format!("before: {}", words::short(before, 160)));
+            }
+            lines
+        }
+        Event::AttemptSucceeded { step, outputs, .. } => {
+            let kind = run.plan.step(step).map(|step| step.action.kind);
+            change(kind, befores.get(step), outputs).into_iter().collect()
+        }
+        Event::AttemptFailed { effect: Effect::Unknown, .. } => vec!["it may have changed something".to_owned()],
+        Event::StepAnswered { answer: Answer::Completed { evidence, .. }, .. } => {
+            evidence.iter().map(|(name, hash)| format!("evidence {name}: sha256 {hash}")).collect()
+        }
+        Event::UndoSucceeded { step, .. } => match befores.get(step) {
+            Some(before) if !before.is_null() => vec![format!("back to: {}", words::short(before, 160))],
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
+}
+
+/// What an option or a service was and is.
+fn change(kind: Option<ActionKind>, before: Option<&Json>, outputs: &Outputs) -> Option<String> {
+    let of = |name: &str| {
+        outputs.get(name).map(|value| if value.is_null() { "absent".into() } else { words::short(value, 60) })
+    };
+    match kind? {
+        ActionKind::OptionSet | ActionKind::OptionUnset => Some(format!("{} -> {}", of("old")?, of("new")?)),
+        ActionKind::ServiceStart | ActionKind::ServiceStop | ActionKind::ServiceRestart => {
+            let before =
+                before.filter(|before| !before.is_null()).map_or("unknown".to_owned(), |b| words::short(b, 120));
+            Some(format!("{before} -> changed: {}", of("changed")?))
+        }
+        _ => None,
+    }
+}
