@@ -1,5 +1,6 @@
 //! Integration tests: one binary, one module per subject.
 
+mod diagnostics;
 mod simulation;
 mod support;
 mod transfer_copy;
