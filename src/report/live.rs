@@ -41,7 +41,7 @@ impl Watch {
                 self.progress.insert(step.clone(), progress.clone());
                 None
             }
-            Fact::Notice(_) | Fact::Ended { .. } => None,
+            Fact::Notice { .. } | Fact::Ended { .. } => None,
         }
     }
 

@@ -1,7 +1,10 @@
 //! A plan as an SVG picture: top-down, one box for each step, no script, no outside font.
 
-use super::layout::lay_out;
+use std::collections::HashMap;
+
+use super::layout::{Layout, lay_out};
 use super::{States, colours};
+use crate::ids::StepId;
 use crate::plan::{Plan, PlanStep};
 use crate::report::words;
 use crate::scheduler::StepState;
@@ -11,6 +14,8 @@ use crate::spec::runbook::Phase;
 const MARGIN: f64 = 24.0;
 /// Room for the title.
 const TITLE: f64 = 52.0;
+/// Room between the steps in order and those at the end.
+const END_GAP: f64 = 56.0;
 /// Height of a box.
 const BOX_HEIGHT: f64 = 62.0;
 /// Width of one character of the bold id and of the smaller lines.
@@ -20,17 +25,15 @@ const LINE_CHARS_MAX: usize = 36;
 
 /// The picture.
 pub fn draw(plan: &Plan, states: Option<&States>) -> String {
-    let place = |id: &crate::ids::StepId| plan.steps.iter().position(|step| step.id == *id);
-    let sizes: Vec<(f64, f64)> = plan.steps.iter().map(size).collect();
-    let needs = plan.steps.iter().enumerate().flat_map(|(to, step)| step.needs.iter().map(move |(need, _)| (need, to)));
-    let mut edges: Vec<(usize, usize)> = needs.filter_map(|(need, to)| place(need).map(|from| (from, to))).collect();
-    edges.sort_unstable();
-    edges.dedup();
-    let layout = lay_out(&sizes, &edges);
+    // Steps of `finally` stand below everything else.
+    let (before, at_end): (Vec<&PlanStep>, Vec<&PlanStep>) = plan.steps.iter().partition(|step| !step.is_finally);
+    let parts = [part(&before), part(&at_end)];
+    let has_end = !at_end.is_empty() && !before.is_empty();
+    let gap = if has_end { END_GAP } else { 0.0 };
+    let (wide, tall) = (parts[0].width.max(parts[1].width), parts[0].height + gap + parts[1].height);
     let legend = legend(plan, states);
-    let width = (layout.width + 2.0 * MARGIN).max(420.0);
-    let left = (width - layout.width) / 2.0;
-    let height = layout.height + 2.0 * MARGIN + TITLE + if legend.is_empty() { 0.0 } else { 30.0 };
+    let width = (wide + 2.0 * MARGIN).max(420.0);
+    let height = tall + 2.0 * MARGIN + TITLE + if legend.is_empty() { 0.0 } else { 30.0 };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
          font-family=\"system-ui, 'DejaVu Sans', sans-serif\" role=\"img\">\n<title>{title}</title>\n\
@@ -41,12 +44,20 @@ pub fn draw(plan: &Plan, states: Option<&States>) -> String {
         title = escape(&format!("{} {}", plan.name, plan.version)),
         y = MARGIN + 14.0,
     );
-    for line in &layout.lines {
-        svg.push_str(&curve(line, left, MARGIN + TITLE));
+    let mut top = MARGIN + TITLE;
+    for (steps, layout) in [&before, &at_end].into_iter().zip(&parts) {
+        let left = (width - layout.width) / 2.0;
+        for line in &layout.lines {
+            svg.push_str(&curve(line, left, top));
+        }
+        for (step, centre) in steps.iter().zip(&layout.centres) {
+            let state = states.and_then(|states| states.get(&step.id).copied());
+            svg.push_str(&draw_box(step, state, (centre.0 + left, centre.1 + top), size(step)));
+        }
+        top += layout.height + gap;
     }
-    for ((step, centre), size) in plan.steps.iter().zip(&layout.centres).zip(&sizes) {
-        let state = states.and_then(|states| states.get(&step.id).copied());
-        svg.push_str(&draw_box(step, state, (centre.0 + left, centre.1 + MARGIN + TITLE), *size));
+    if has_end {
+        svg.push_str(&end_line(width, MARGIN + TITLE + parts[0].height + gap / 2.0));
     }
     if !legend.is_empty() {
         let y = height - MARGIN + 4.0;
@@ -57,6 +68,28 @@ pub fn draw(plan: &Plan, states: Option<&States>) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// Some of the steps, laid out.
+fn part(steps: &[&PlanStep]) -> Layout {
+    let sizes: Vec<(f64, f64)> = steps.iter().map(|step| size(step)).collect();
+    let place: HashMap<&StepId, usize> = steps.iter().enumerate().map(|(place, step)| (&step.id, place)).collect();
+    let needs = steps.iter().enumerate().flat_map(|(to, step)| step.needs.iter().map(move |(need, _)| (need, to)));
+    let mut edges: Vec<(usize, usize)> =
+        needs.filter_map(|(need, to)| place.get(need).map(|from| (*from, to))).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    lay_out(&sizes, &edges)
+}
+
+/// Divides what happens in order from what happens at the end.
+fn end_line(width: f64, y: f64) -> String {
+    format!(
+        "<path d=\"M{MARGIN},{y:.1} H{:.1}\" stroke=\"#d1d5db\" stroke-dasharray=\"2 4\"/>\n\
+         <text x=\"{MARGIN}\" y=\"{:.1}\" font-size=\"11\" fill=\"#6b7280\">at the end, whatever happened</text>\n",
+        width - MARGIN,
+        y + 14.0
+    )
 }
 
 /// What marks mean, as far as the picture has them.
@@ -83,7 +116,6 @@ fn lines_of(step: &PlanStep) -> (String, String) {
 fn third_of(step: &PlanStep) -> String {
     let key = if step.name.is_some() { step.action.kind.key() } else { "" };
     let phase = match step.phase {
-        _ if step.is_finally => "at the end",
         Phase::Preflight => "preflight",
         Phase::Main => "",
     };
