@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::db::LabDb;
+use super::db::{Arg, LabDb};
 use super::error::LabError;
 use super::loss::{self, Loss};
 use super::settings::Lab;
@@ -149,6 +149,18 @@ impl Check<'_> {
         self.results.push(InvariantResult { id: id.to_owned(), holds, measured });
     }
 
+    /// As `none_of`, out of `total` rows; with none to look at, nothing is proven.
+    async fn none_among(&mut self, id: &str, total: i64, what: &str, sql: &str, args: &[Arg]) -> Result<(), LabError> {
+        let count = self.db.number(sql, args).await?;
+        let verdict = if total == 0 {
+            Err(format!("not measured: no rows to look at for {what}"))
+        } else {
+            zero(count, &format!("of {total} {what}"))
+        };
+        self.add(id, verdict);
+        Ok(())
+    }
+
     async fn none_of(&mut self, id: &str, what: &str, sql: &str, args: &[super::Arg]) -> Result<(), LabError> {
         let count = self.db.number(sql, args).await?;
         self.add(id, zero(count, what));
@@ -178,19 +190,24 @@ impl Check<'_> {
         };
         let boundary = [boundary.into()];
         let missing = format!("SELECT COUNT(*) {SOURCE_BESIDE_TARGET} AND d.entity_id IS NULL");
-        self.none_of("I3", "source rows below the boundary missing", &missing, &boundary).await?;
+        let below = "SELECT COUNT(*) FROM wfm65.wfm_perf_item WHERE step_start < $1";
+        let below = self.db.number(below, &boundary).await?;
+        self.none_among("I3", below, "source rows below the boundary missing", &missing, &boundary).await?;
         let changed = format!(
             "SELECT COUNT(*) {SOURCE_BESIDE_TARGET} AND (d.iv <> s.iv OR d.handle_s <> s.handle_s \
              OR d.service_level <> s.sl_pct OR d.abandoned <> s.abandoned OR d.queue_len <> s.queue_len)"
         );
-        self.none_of("I4", "source rows below the boundary with another payload", &changed, &boundary).await?;
+        self.none_among("I4", below, "source rows below the boundary with another payload", &changed, &boundary)
+            .await?;
         let gone = format!("SELECT COUNT(*) {BEFORE_BESIDE_NOW} WHERE d.entity_id IS NULL");
-        self.none_of("I5", "rows that 7.6 had before the pass are gone", &gone, &[]).await?;
+        let kept = self.db.number("SELECT COUNT(*) FROM wfm76.piton_perf_before", &[]).await?;
+        self.none_among("I5", kept, "rows that 7.6 had before the pass are gone", &gone, &[]).await?;
         let overwritten = format!(
             "SELECT COUNT(*) {BEFORE_BESIDE_NOW} WHERE b.step_start >= $1 AND (d.entity_id IS NULL OR d.iv <> b.iv \
              OR d.handle_s <> b.handle_s OR COALESCE(d.new_metric, -1) <> COALESCE(b.new_metric, -1) OR d.src <> b.src)"
         );
-        self.none_of("I6", "rows of 7.6 from the boundary on changed by the pass", &overwritten, &boundary).await?;
+        self.none_among("I6", kept, "rows of 7.6 from the boundary on changed by the pass", &overwritten, &boundary)
+            .await?;
         let provenance = "SELECT COUNT(*) FROM wfm76.wfm_perf_timestep \
              WHERE (step_start < $1 AND src <> '65') OR (step_start >= $1 AND src <> '76')";
         self.none_of("I7", "rows on the wrong side of the boundary", provenance, &boundary).await

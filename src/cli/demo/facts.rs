@@ -6,17 +6,20 @@ use crate::event::Record;
 use crate::ids::StepId;
 use crate::lab::invariants::{CopiedRange, Held, RunFacts, Span, Watermark};
 use crate::lab::loss::Loss;
+use crate::plan::Plan;
 use crate::scheduler::{State, StepView};
+use crate::spec::actions::ActionKind;
 
 /// Reads facts out of the state of a run.
 pub(super) struct Facts<'s> {
+    plan: &'s Plan,
     state: &'s State,
     records: &'s [Record],
 }
 
 impl<'s> Facts<'s> {
-    pub(super) fn new(state: &'s State, records: &'s [Record]) -> Self {
-        Self { state, records }
+    pub(super) fn new(plan: &'s Plan, state: &'s State, records: &'s [Record]) -> Self {
+        Self { plan, state, records }
     }
 
     fn step(&self, id: &str) -> Option<StepView<'s>> {
@@ -44,12 +47,17 @@ impl<'s> Facts<'s> {
 
     /// Rows that all copies and passes together wrote.
     pub(super) fn rows_moved(&self) -> i64 {
+        let is_pass = |view: &StepView<'_>| {
+            self.plan.step(&view.rule().id).is_some_and(|step| step.action.kind == ActionKind::Exec)
+        };
+        // The vendor's utility reports what its passes moved; its steps are commands.
         let of = |view: StepView<'_>| {
             let outputs = view.outputs();
             let number = |name: &str| outputs.get(name).and_then(Json::as_i64);
             match (number("inserted"), number("updated")) {
                 (Some(inserted), Some(updated)) => inserted + updated,
-                _ => number("rows").unwrap_or(0) + number("performance_rows").unwrap_or(0),
+                _ if is_pass(&view) => number("rows").unwrap_or(0) + number("performance_rows").unwrap_or(0),
+                _ => 0,
             }
         };
         self.state.steps().map(of).sum()

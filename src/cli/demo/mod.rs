@@ -31,6 +31,9 @@ use facts::Facts;
 static RUNBOOKS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/runbooks/wfm");
 static SCHEMAS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/schemas");
 
+/// How many timesteps the vendor's pass over the history takes.
+const PASS_TIMESTEPS: i64 = 3;
+
 /// What the demo shows.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
@@ -220,7 +223,10 @@ impl Scene {
         };
         std::fs::create_dir_all(&dir)?;
         let dir = dir.canonicalize()?;
+        let rows = args.entities * args.history;
         let options = LabOptions {
+            // A vendor's pass takes a few timesteps, whatever the size of the lab, so that what it loses can be seen.
+            dbu_rows_per_second: (rows / (PASS_TIMESTEPS * args.timestep.max(1))).max(100),
             engine: if args.postgres_url.is_some() { lab::Engine::Postgres } else { lab::Engine::Sqlite },
             entities: args.entities,
             history_steps: args.history,
@@ -229,7 +235,6 @@ impl Scene {
             ..LabOptions::default()
         };
         if !stage.out.json {
-            let rows = args.entities * args.history;
             stage.line(&format!("making a lab in {} ({rows} rows of history)", dir.display()));
         }
         let lab = lab::create(&dir, options).await?;
@@ -332,7 +337,7 @@ impl Scene {
     /// What the run did, measured in the lab's databases.
     async fn evidence(&self, run: &RunId) -> Result<Evidence, DemoError> {
         let told = driver::read(&self.journal, run).await?;
-        let facts = Facts::new(&told.state, &told.records);
+        let facts = Facts::new(&told.plan, &told.state, &told.records);
         let established = self.journal.milestones(&told.plan.site.site.name).await?;
         let milestone =
             established.iter().any(|(name, by, _)| name.as_str() == "wfm76/performance-migrated" && by == run);
