@@ -19,7 +19,10 @@ pub fn to_markdown(plan: &Plan) -> String {
         }
         page.push('\n');
     }
-    page.push_str(&format!("## Overview\n\n```mermaid\n{}```\n\n## Steps\n\n", graph::text::mermaid(plan, None)));
+    page.push_str(&format!(
+        "## Overview\n\n```mermaid\n{}```\n\n## Steps\n\n",
+        graph::text::mermaid(&plan.steps, None)
+    ));
     for (place, step) in in_order(plan).into_iter().enumerate() {
         let name = step.name.as_ref().map(|name| format!(": {name}")).unwrap_or_default();
         page.push_str(&format!("### {}. `{}`{name}\n\n", place + 1, step.id));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::layout::{Layout, lay_out};
 use super::{States, colours};
 use crate::ids::StepId;
-use crate::plan::{Plan, PlanStep};
+use crate::plan::PlanStep;
 use crate::report::words;
 use crate::scheduler::StepState;
 use crate::spec::runbook::Phase;
@@ -24,14 +24,14 @@ const CHARACTER: (f64, f64) = (8.4, 6.6);
 const LINE_CHARS_MAX: usize = 36;
 
 /// The picture.
-pub fn draw(plan: &Plan, states: Option<&States>) -> String {
+pub fn draw(title: &str, steps: &[PlanStep], states: Option<&States>) -> String {
     // Steps of `finally` stand below everything else.
-    let (before, at_end): (Vec<&PlanStep>, Vec<&PlanStep>) = plan.steps.iter().partition(|step| !step.is_finally);
+    let (before, at_end): (Vec<&PlanStep>, Vec<&PlanStep>) = steps.iter().partition(|step| !step.is_finally);
     let parts = [part(&before), part(&at_end)];
     let has_end = !at_end.is_empty() && !before.is_empty();
     let gap = if has_end { END_GAP } else { 0.0 };
     let (wide, tall) = (parts[0].width.max(parts[1].width), parts[0].height + gap + parts[1].height);
-    let legend = legend(plan, states);
+    let legend = legend(steps, states);
     let width = (wide + 2.0 * MARGIN).max(420.0);
     let height = tall + 2.0 * MARGIN + TITLE + if legend.is_empty() { 0.0 } else { 30.0 };
     let mut svg = format!(
@@ -41,7 +41,7 @@ pub fn draw(plan: &Plan, states: Option<&States>) -> String {
          <path d=\"M0,0 L8,4 L0,8 z\" fill=\"#6b7280\"/></marker></defs>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
          <text x=\"{MARGIN}\" y=\"{y:.0}\" font-size=\"18\" font-weight=\"600\" fill=\"#111827\">{title}</text>\n",
-        title = escape(&format!("{} {}", plan.name, plan.version)),
+        title = escape(title),
         y = MARGIN + 14.0,
     );
     let mut top = MARGIN + TITLE;
@@ -93,12 +93,12 @@ fn end_line(width: f64, y: f64) -> String {
 }
 
 /// What marks mean, as far as the picture has them.
-fn legend(plan: &Plan, states: Option<&States>) -> String {
+fn legend(steps: &[PlanStep], states: Option<&States>) -> String {
     let mut parts = Vec::new();
-    if plan.steps.iter().any(|step| step.optional.is_some()) {
+    if steps.iter().any(|step| step.optional.is_some()) {
         parts.push("dashed: may be skipped");
     }
-    if plan.steps.iter().any(|step| step.point_of_no_return.is_some()) {
+    if steps.iter().any(|step| step.point_of_no_return.is_some()) {
         parts.push("red bar: point of no return");
     }
     if states.is_some() {
