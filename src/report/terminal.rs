@@ -1,6 +1,7 @@
 //! The live list of a run on a terminal. Steps that ended stay as lines in the scrollback; below them, what runs,
 //! what waits, what is to come, open windows and the run itself are drawn anew ten times a second.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -98,7 +99,7 @@ impl Screen {
         let gap = " ".repeat(24_usize.saturating_sub(line.who.chars().count()));
         let mut text = format!("{} {mark} {who}{gap} {}", self.paint.faint(&words::clock(at, &self.zone)), line.text);
         for more in &line.more {
-            text.push_str(&format!("\n             {}", self.paint.bold(more)));
+            let _ = write!(text, "\n             {}", self.paint.bold(more));
         }
         text
     }

@@ -1,6 +1,7 @@
 //! A plan as an SVG picture: top-down, one box for each step, no script, no outside font.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use super::layout::{Layout, lay_out};
 use super::{States, colours};
@@ -61,10 +62,11 @@ pub fn draw(title: &str, steps: &[PlanStep], states: Option<&States>) -> String 
     }
     if !legend.is_empty() {
         let y = height - MARGIN + 4.0;
-        svg.push_str(&format!(
+        let _ = write!(
+            svg,
             "<text x=\"{MARGIN}\" y=\"{y:.0}\" font-size=\"11\" fill=\"#6b7280\">{}</text>\n",
             escape(&legend)
-        ));
+        );
     }
     svg.push_str("</svg>\n");
     svg
@@ -147,12 +149,13 @@ fn draw_box(step: &PlanStep, state: Option<StepState>, centre: (f64, f64), size:
         size.1
     );
     let mut text = |offset: f64, size: u32, weight: u32, colour: &str, text: &str| {
-        svg.push_str(&format!(
+        let _ = write!(
+            svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{colour}\">{}</text>\n",
             centre.0,
             y + offset,
             escape(text)
-        ));
+        );
     };
     let third = third_of(step);
     let shift = if third.is_empty() { 7.0 } else { 0.0 };
@@ -160,12 +163,13 @@ fn draw_box(step: &PlanStep, state: Option<StepState>, centre: (f64, f64), size:
     text(37.0 + shift, 12, 400, "#374151", &second);
     text(53.0, 11, 400, "#6b7280", &third);
     if step.point_of_no_return.is_some() {
-        svg.push_str(&format!(
+        let _ = write!(
+            svg,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"5\" rx=\"2\" fill=\"#dc2626\"/>\n",
             x + 6.0,
             y + size.1 - 2.5,
             size.0 - 12.0
-        ));
+        );
     }
     svg.push_str("</g>\n");
     svg
@@ -181,9 +185,9 @@ fn curve(points: &[(f64, f64)], left: f64, top: f64) -> String {
             let (from_x, from_y) = (points[place - 1].0 + left, points[place - 1].1 + top);
             let y = if place == points.len() - 1 { y - 2.0 } else { y };
             let middle = f64::midpoint(from_y, y);
-            path.push_str(&format!(" C{from_x:.1},{middle:.1} {x:.1},{middle:.1} {x:.1},{y:.1}"));
+            let _ = write!(path, " C{from_x:.1},{middle:.1} {x:.1},{middle:.1} {x:.1},{y:.1}");
         } else {
-            path.push_str(&format!(" L{x:.1},{y:.1}"));
+            let _ = write!(path, " L{x:.1},{y:.1}");
         }
     }
     format!("<path d=\"{path}\" fill=\"none\" stroke=\"#6b7280\" stroke-width=\"1.4\" marker-end=\"url(#arrow)\"/>\n")
