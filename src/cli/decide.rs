@@ -12,14 +12,13 @@ use crate::event::{Answer, Event};
 /// Arguments of `piton decide`.
 #[derive(Debug, Args)]
 #[command(after_help = "Look at the system first. --ran: the step counts as succeeded. --not-ran: it may run again.")]
-#[group(id = "verdict", required = true, multiple = false, args = ["ran", "not_ran"])]
 pub struct Decide {
     /// The run: its id, the unique beginning of it, or `last`
     run: String,
     /// The step in doubt
     step: String,
     /// The attempt did all of its work
-    #[arg(long)]
+    #[arg(long, conflicts_with = "not_ran", required_unless_present = "not_ran")]
     ran: bool,
     /// The attempt changed nothing
     #[arg(long)]

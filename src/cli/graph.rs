@@ -1,6 +1,6 @@
 //! `piton graph`: a runbook as a picture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -8,7 +8,8 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
-use crate::report::graph::{states_of, svg, text};
+use crate::plan::PlanStep;
+use crate::report::graph::{States, sketch, states_of, svg, text};
 
 /// Arguments of `piton graph`.
 #[derive(Debug, Args)]
@@ -39,23 +40,46 @@ enum Format {
 }
 
 pub(super) async fn run(global: &Global, args: &Graph, out: Out) -> Result<Exit, CliError> {
-    let (plan, states) = match (&args.run, &args.runbook) {
+    let drawing = match (&args.run, &args.runbook) {
         (Some(run), _) => {
             let (_, told) = global.store().await?.told(run).await?;
-            let states = states_of(&told.state);
-            (told.plan, Some(states))
+            let states = Some(states_of(&told.state));
+            Drawing { name: told.plan.name, version: told.plan.version, steps: told.plan.steps, states }
         }
-        (None, Some(runbook)) => (global.load_plan(runbook)?, None),
+        (None, Some(runbook)) => of_runbook(global, runbook)?,
         (None, None) => return Err(CliError::Usage("name a runbook, or a run with `--run`".into())),
     };
+    let Drawing { name, version, steps, states } = drawing;
     let drawn = match args.format {
-        Format::Svg => svg::draw(&plan, states.as_ref()),
-        Format::Mermaid => text::mermaid(&plan, states.as_ref()),
-        Format::Dot => text::dot(&plan, states.as_ref()),
+        Format::Svg => svg::draw(&format!("{name} {version}"), &steps, states.as_ref()),
+        Format::Mermaid => text::mermaid(&steps, states.as_ref()),
+        Format::Dot => text::dot(&name, &steps, states.as_ref()),
     };
     match &args.output {
         Some(path) => std::fs::write(path, drawn).map_err(|error| CliError::unwritable(path, &error))?,
         None => out.text(&drawn)?,
     }
     Ok(Exit::SUCCEEDED)
+}
+
+/// What is drawn.
+struct Drawing {
+    name: String,
+    version: String,
+    steps: Vec<PlanStep>,
+    states: Option<States>,
+}
+
+/// A runbook with its site, or without one, as its author sees it.
+fn of_runbook(global: &Global, path: &Path) -> Result<Drawing, CliError> {
+    if global.site.is_some() {
+        let plan = global.load_plan(path)?;
+        return Ok(Drawing { name: plan.name, version: plan.version, steps: plan.steps, states: None });
+    }
+    let source = crate::plan::read_source(path)?;
+    let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (runbook, _) =
+        crate::plan::check(&source, base, None).map_err(|problems| CliError::Problems(vec![problems]))?;
+    let steps = sketch(&runbook);
+    Ok(Drawing { name: runbook.name.value, version: runbook.version, steps, states: None })
 }

@@ -98,25 +98,24 @@ async fn listen(stop: CancellationToken, stop_now: CancellationToken, facts: Sen
         tracing::warn!("signals cannot be listened to; Ctrl-C will end the process at once, resumable");
         return;
     };
-    let say = |text: &str| {
+    let say = |text: &str, typed: bool| {
         if out.json || !out.terminal {
             out.note(text);
         } else {
-            let _ = facts.send(Fact::Notice(text.to_owned()));
+            let _ = facts.send(Fact::Notice { text: text.to_owned(), typed });
         }
     };
-    for token in [&stop, &stop_now] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        let first = !stop.is_cancelled();
+    let texts = [
+        "finishing what runs, then stopping; press Ctrl-C again to stop it now",
+        "stopping what runs now; what it did may stay unknown",
+    ];
+    for (token, text) in [&stop, &stop_now].into_iter().zip(texts) {
+        let typed = tokio::select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => false,
+        };
+        say(text, typed);
         token.cancel();
-        say(if first {
-            "finishing what runs, then stopping; press Ctrl-C again to stop it now"
-        } else {
-            "stopping what runs now"
-        });
     }
 }
 

@@ -27,10 +27,10 @@ pub(super) fn step_of(told: &Told, name: &str) -> Result<StepId, CliError> {
 pub(super) fn is_at_rest(records: &[Record]) -> bool {
     let mut at_rest = false;
     for record in records {
-        match record.event {
-            Event::RunFinished { .. } => at_rest = true,
-            Event::RunResumed { .. } => at_rest = false,
-            _ => {}
+        if matches!(record.event, Event::RunFinished { .. }) {
+            at_rest = true;
+        } else if matches!(record.event, Event::RunResumed { .. }) {
+            at_rest = false;
         }
     }
     at_rest

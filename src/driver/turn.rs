@@ -178,7 +178,8 @@ impl Session {
                 _ => None,
             });
             let take = match events.first() {
-                Some(Event::RunResumed { .. }) => self.plan.locks.clone(),
+                // A run that is taken up and over at once takes nothing that it would then keep.
+                Some(Event::RunResumed { .. }) if rests != Some(true) => self.plan.locks.clone(),
                 _ => Vec::new(),
             };
             let locks = LockChange { take, free_all: rests == Some(true) };

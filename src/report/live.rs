@@ -2,6 +2,7 @@
 //! steps started. Plain lines and the live terminal both show what this holds.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use crate::action::Progress;
 use crate::event::Record;
@@ -41,7 +42,7 @@ impl Watch {
                 self.progress.insert(step.clone(), progress.clone());
                 None
             }
-            Fact::Notice(_) | Fact::Ended { .. } => None,
+            Fact::Notice { .. } | Fact::Ended { .. } => None,
         }
     }
 
@@ -81,14 +82,14 @@ pub fn is_untouched(state: &State) -> bool {
 pub fn progress_words(progress: &Progress) -> String {
     let mut text = format!("{} {}", progress.what, progress.done);
     if let Some(total) = progress.total {
-        text.push_str(&format!(" of {total}"));
+        let _ = write!(text, " of {total}");
     }
     if progress.per_second >= 0.05 {
-        text.push_str(&format!(", {}/s", amount(progress.per_second)));
+        let _ = write!(text, ", {}/s", amount(progress.per_second));
         if let Some(left) = progress.total.map(|total| total.saturating_sub(progress.done)).filter(|left| *left > 0) {
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate for people")]
             let ms = (left as f64 / progress.per_second * 1_000.0) as i64;
-            text.push_str(&format!(", {} left", super::words::duration(ms / 1_000 * 1_000)));
+            let _ = write!(text, ", {} left", super::words::duration(ms / 1_000 * 1_000));
         }
     }
     text

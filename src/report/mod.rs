@@ -40,8 +40,13 @@ pub enum Fact {
         /// How far.
         progress: Progress,
     },
-    /// A person asked to stop; what that means in words.
-    Notice(String),
+    /// A person asked to stop.
+    Notice {
+        /// What that means.
+        text: String,
+        /// Whether it was typed, so that the terminal has echoed it.
+        typed: bool,
+    },
     /// The run ended or rests.
     Ended {
         /// How.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use std::fmt::Write as _;
 
 use super::live::Watch;
 use super::words::{self, Paint};
@@ -40,7 +41,7 @@ impl Line {
         let text = self.state.map_or_else(|| self.text.clone(), |state| paint.state(state, &self.text));
         let mut out = format!("{}  {}  {text}", words::clock(at, zone), words::pad(&self.who, 20));
         for more in &self.more {
-            out.push_str(&format!("\n          {} {more}", " ".repeat(20)));
+            let _ = write!(out, "\n          {} {more}", " ".repeat(20));
         }
         out
     }

@@ -15,13 +15,27 @@ pub type Previews = BTreeMap<StepId, Preview>;
 
 /// An action and its arguments in one line; templates stay as the author wrote them.
 pub fn action_words(step: &PlanStep, chars_max: usize) -> String {
-    let args = words::short(&step.action.args.to_json(), 10_000);
-    words::cut(&format!("{} {}", step.action.kind.key(), bare(&args)), chars_max)
+    let args = match step.action.args.to_json() {
+        Json::Object(map) => {
+            map.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => flow(&other),
+    };
+    words::cut(&format!("{} {}", step.action.kind.key(), args.replace('\n', " ")), chars_max)
 }
 
-/// JSON without the marks that only programs need.
-fn bare(json: &str) -> String {
-    json.trim_start_matches('{').trim_end_matches('}').replace('"', "").replace(':', ": ").replace(',', ", ")
+/// A value as an author would write it in one line.
+fn flow(value: &Json) -> String {
+    match value {
+        Json::String(text) if text.is_empty() => "\"\"".to_owned(),
+        Json::String(text) => text.clone(),
+        Json::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        Json::Object(map) => {
+            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
+            format!("{{ {} }}", fields.join(", "))
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => value.to_string(),
+    }
 }
 
 fn notes(step: &PlanStep) -> Vec<String> {

@@ -65,7 +65,13 @@ fn length(view: &StepView<'_>, now: Timestamp) -> String {
     let Some(from) = view.started_at() else { return String::new() };
     let to = match view.state() {
         StepState::Running | StepState::Waiting | StepState::Undoing => now,
-        _ => match view.finished_at() {
+        StepState::Pending
+        | StepState::Ready
+        | StepState::Succeeded
+        | StepState::Failed
+        | StepState::Skipped
+        | StepState::InDoubt
+        | StepState::Undone => match view.finished_at() {
             Some(at) => at,
             None => return String::new(),
         },

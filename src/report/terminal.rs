@@ -1,6 +1,8 @@
 //! The live list of a run on a terminal. Steps that ended stay as lines in the scrollback; below them, what runs,
 //! what waits, what is to come, open windows and the run itself are drawn anew ten times a second.
 
+use std::fmt::Write as _;
+use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -74,7 +76,12 @@ impl Screen {
             }
         }
         match fact {
-            Fact::Notice(text) => self.notice = Some(text.clone()),
+            Fact::Notice { text, typed } => {
+                self.notice = Some(text.clone());
+                if *typed && !self.bars.is_empty() {
+                    step_over_echo();
+                }
+            }
             Fact::Ended { outcome, .. } => {
                 self.clear();
                 self.ended = true;
@@ -92,7 +99,7 @@ impl Screen {
         let gap = " ".repeat(24_usize.saturating_sub(line.who.chars().count()));
         let mut text = format!("{} {mark} {who}{gap} {}", self.paint.faint(&words::clock(at, &self.zone)), line.text);
         for more in &line.more {
-            text.push_str(&format!("\n             {}", self.paint.bold(more)));
+            let _ = write!(text, "\n             {}", self.paint.bold(more));
         }
         text
     }
@@ -122,6 +129,13 @@ impl Screen {
             bar.tick();
         }
     }
+}
+
+/// The terminal echoes a typed Ctrl-C behind the last line, which moves the cursor one line too far down.
+fn step_over_echo() {
+    let mut stdout = std::io::stdout().lock();
+    // A terminal that is gone needs no mending.
+    let _ = stdout.write_all(b"\r\x1b[2K\x1b[1A").and_then(|()| stdout.flush());
 }
 
 /// The lines that are drawn anew: what is at work, what waits, what is to come, windows, the run itself.

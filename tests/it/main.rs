@@ -1,5 +1,7 @@
 //! Integration tests: one binary, one module per subject.
 
+mod cli;
+mod cli_stops;
 mod diagnostics;
 mod simulation;
 mod support;

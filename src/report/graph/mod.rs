@@ -7,7 +7,9 @@ pub mod text;
 use std::collections::BTreeMap;
 
 use crate::ids::StepId;
+use crate::plan::PlanStep;
 use crate::scheduler::{State, StepState};
+use crate::spec::runbook::{Idempotent, OnFailure, Runbook, Step};
 
 /// States to colour steps with.
 pub type States = BTreeMap<StepId, StepState>;
@@ -29,5 +31,36 @@ pub fn colours(state: Option<StepState>) -> (&'static str, &'static str) {
         Some(StepState::InDoubt) => ("#fae8ff", "#a21caf"),
         Some(StepState::Undoing | StepState::Undone) => ("#e0e7ff", "#4f46e5"),
         Some(StepState::Waiting) => ("#fef9c3", "#ca8a04"),
+    }
+}
+
+/// The steps of a runbook as far as they can be drawn without a site: a `foreach` is one box.
+pub fn sketch(runbook: &Runbook) -> Vec<PlanStep> {
+    let main = runbook.steps.iter().map(|step| sketch_step(step, false));
+    main.chain(runbook.finally.iter().map(|step| sketch_step(step, true))).collect()
+}
+
+fn sketch_step(step: &Step, is_finally: bool) -> PlanStep {
+    let fields = &step.fields;
+    PlanStep {
+        id: step.id().clone(),
+        declared: step.id().to_string(),
+        name: fields.name.clone(),
+        item: None,
+        action: step.action.clone(),
+        verify: None,
+        undo: None,
+        when: None,
+        needs: fields.needs.iter().map(|need| (StepId::new(&need.step.value), need.outcome)).collect(),
+        timeout: None,
+        retry: None,
+        idempotent: Idempotent::No,
+        on_failure: OnFailure::Stop,
+        optional: fields.optional.clone(),
+        point_of_no_return: fields.point_of_no_return.clone(),
+        locks: Vec::new(),
+        phase: fields.phase,
+        is_finally,
+        outputs: BTreeMap::new(),
     }
 }

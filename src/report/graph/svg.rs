@@ -1,8 +1,12 @@
 //! A plan as an SVG picture: top-down, one box for each step, no script, no outside font.
 
-use super::layout::lay_out;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use super::layout::{Layout, lay_out};
 use super::{States, colours};
-use crate::plan::{Plan, PlanStep};
+use crate::ids::StepId;
+use crate::plan::PlanStep;
 use crate::report::words;
 use crate::scheduler::StepState;
 use crate::spec::runbook::Phase;
@@ -11,6 +15,8 @@ use crate::spec::runbook::Phase;
 const MARGIN: f64 = 24.0;
 /// Room for the title.
 const TITLE: f64 = 52.0;
+/// Room between the steps in order and those at the end.
+const END_GAP: f64 = 56.0;
 /// Height of a box.
 const BOX_HEIGHT: f64 = 62.0;
 /// Width of one character of the bold id and of the smaller lines.
@@ -19,18 +25,16 @@ const CHARACTER: (f64, f64) = (8.4, 6.6);
 const LINE_CHARS_MAX: usize = 36;
 
 /// The picture.
-pub fn draw(plan: &Plan, states: Option<&States>) -> String {
-    let place = |id: &crate::ids::StepId| plan.steps.iter().position(|step| step.id == *id);
-    let sizes: Vec<(f64, f64)> = plan.steps.iter().map(size).collect();
-    let needs = plan.steps.iter().enumerate().flat_map(|(to, step)| step.needs.iter().map(move |(need, _)| (need, to)));
-    let mut edges: Vec<(usize, usize)> = needs.filter_map(|(need, to)| place(need).map(|from| (from, to))).collect();
-    edges.sort_unstable();
-    edges.dedup();
-    let layout = lay_out(&sizes, &edges);
-    let legend = legend(plan, states);
-    let width = (layout.width + 2.0 * MARGIN).max(420.0);
-    let left = (width - layout.width) / 2.0;
-    let height = layout.height + 2.0 * MARGIN + TITLE + if legend.is_empty() { 0.0 } else { 30.0 };
+pub fn draw(title: &str, steps: &[PlanStep], states: Option<&States>) -> String {
+    // Steps of `finally` stand below everything else.
+    let (before, at_end): (Vec<&PlanStep>, Vec<&PlanStep>) = steps.iter().partition(|step| !step.is_finally);
+    let parts = [part(&before), part(&at_end)];
+    let has_end = !at_end.is_empty() && !before.is_empty();
+    let gap = if has_end { END_GAP } else { 0.0 };
+    let (wide, tall) = (parts[0].width.max(parts[1].width), parts[0].height + gap + parts[1].height);
+    let legend = legend(steps, states);
+    let width = (wide + 2.0 * MARGIN).max(420.0);
+    let height = tall + 2.0 * MARGIN + TITLE + if legend.is_empty() { 0.0 } else { 30.0 };
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
          font-family=\"system-ui, 'DejaVu Sans', sans-serif\" role=\"img\">\n<title>{title}</title>\n\
@@ -38,34 +42,65 @@ pub fn draw(plan: &Plan, states: Option<&States>) -> String {
          <path d=\"M0,0 L8,4 L0,8 z\" fill=\"#6b7280\"/></marker></defs>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
          <text x=\"{MARGIN}\" y=\"{y:.0}\" font-size=\"18\" font-weight=\"600\" fill=\"#111827\">{title}</text>\n",
-        title = escape(&format!("{} {}", plan.name, plan.version)),
+        title = escape(title),
         y = MARGIN + 14.0,
     );
-    for line in &layout.lines {
-        svg.push_str(&curve(line, left, MARGIN + TITLE));
+    let mut top = MARGIN + TITLE;
+    for (steps, layout) in [&before, &at_end].into_iter().zip(&parts) {
+        let left = (width - layout.width) / 2.0;
+        for line in &layout.lines {
+            svg.push_str(&curve(line, left, top));
+        }
+        for (step, centre) in steps.iter().zip(&layout.centres) {
+            let state = states.and_then(|states| states.get(&step.id).copied());
+            svg.push_str(&draw_box(step, state, (centre.0 + left, centre.1 + top), size(step)));
+        }
+        top += layout.height + gap;
     }
-    for ((step, centre), size) in plan.steps.iter().zip(&layout.centres).zip(&sizes) {
-        let state = states.and_then(|states| states.get(&step.id).copied());
-        svg.push_str(&draw_box(step, state, (centre.0 + left, centre.1 + MARGIN + TITLE), *size));
+    if has_end {
+        svg.push_str(&end_line(width, MARGIN + TITLE + parts[0].height + gap / 2.0));
     }
     if !legend.is_empty() {
         let y = height - MARGIN + 4.0;
-        svg.push_str(&format!(
+        let _ = write!(
+            svg,
             "<text x=\"{MARGIN}\" y=\"{y:.0}\" font-size=\"11\" fill=\"#6b7280\">{}</text>\n",
             escape(&legend)
-        ));
+        );
     }
     svg.push_str("</svg>\n");
     svg
 }
 
+/// Some of the steps, laid out.
+fn part(steps: &[&PlanStep]) -> Layout {
+    let sizes: Vec<(f64, f64)> = steps.iter().map(|step| size(step)).collect();
+    let place: HashMap<&StepId, usize> = steps.iter().enumerate().map(|(place, step)| (&step.id, place)).collect();
+    let needs = steps.iter().enumerate().flat_map(|(to, step)| step.needs.iter().map(move |(need, _)| (need, to)));
+    let mut edges: Vec<(usize, usize)> =
+        needs.filter_map(|(need, to)| place.get(need).map(|from| (*from, to))).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    lay_out(&sizes, &edges)
+}
+
+/// Divides what happens in order from what happens at the end.
+fn end_line(width: f64, y: f64) -> String {
+    format!(
+        "<path d=\"M{MARGIN},{y:.1} H{:.1}\" stroke=\"#d1d5db\" stroke-dasharray=\"2 4\"/>\n\
+         <text x=\"{MARGIN}\" y=\"{:.1}\" font-size=\"11\" fill=\"#6b7280\">at the end, whatever happened</text>\n",
+        width - MARGIN,
+        y + 14.0
+    )
+}
+
 /// What marks mean, as far as the picture has them.
-fn legend(plan: &Plan, states: Option<&States>) -> String {
+fn legend(steps: &[PlanStep], states: Option<&States>) -> String {
     let mut parts = Vec::new();
-    if plan.steps.iter().any(|step| step.optional.is_some()) {
+    if steps.iter().any(|step| step.optional.is_some()) {
         parts.push("dashed: may be skipped");
     }
-    if plan.steps.iter().any(|step| step.point_of_no_return.is_some()) {
+    if steps.iter().any(|step| step.point_of_no_return.is_some()) {
         parts.push("red bar: point of no return");
     }
     if states.is_some() {
@@ -83,7 +118,6 @@ fn lines_of(step: &PlanStep) -> (String, String) {
 fn third_of(step: &PlanStep) -> String {
     let key = if step.name.is_some() { step.action.kind.key() } else { "" };
     let phase = match step.phase {
-        _ if step.is_finally => "at the end",
         Phase::Preflight => "preflight",
         Phase::Main => "",
     };
@@ -115,12 +149,13 @@ fn draw_box(step: &PlanStep, state: Option<StepState>, centre: (f64, f64), size:
         size.1
     );
     let mut text = |offset: f64, size: u32, weight: u32, colour: &str, text: &str| {
-        svg.push_str(&format!(
+        let _ = write!(
+            svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{colour}\">{}</text>\n",
             centre.0,
             y + offset,
             escape(text)
-        ));
+        );
     };
     let third = third_of(step);
     let shift = if third.is_empty() { 7.0 } else { 0.0 };
@@ -128,12 +163,13 @@ fn draw_box(step: &PlanStep, state: Option<StepState>, centre: (f64, f64), size:
     text(37.0 + shift, 12, 400, "#374151", &second);
     text(53.0, 11, 400, "#6b7280", &third);
     if step.point_of_no_return.is_some() {
-        svg.push_str(&format!(
+        let _ = write!(
+            svg,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"5\" rx=\"2\" fill=\"#dc2626\"/>\n",
             x + 6.0,
             y + size.1 - 2.5,
             size.0 - 12.0
-        ));
+        );
     }
     svg.push_str("</g>\n");
     svg
@@ -149,9 +185,9 @@ fn curve(points: &[(f64, f64)], left: f64, top: f64) -> String {
             let (from_x, from_y) = (points[place - 1].0 + left, points[place - 1].1 + top);
             let y = if place == points.len() - 1 { y - 2.0 } else { y };
             let middle = f64::midpoint(from_y, y);
-            path.push_str(&format!(" C{from_x:.1},{middle:.1} {x:.1},{middle:.1} {x:.1},{y:.1}"));
+            let _ = write!(path, " C{from_x:.1},{middle:.1} {x:.1},{middle:.1} {x:.1},{y:.1}");
         } else {
-            path.push_str(&format!(" L{x:.1},{y:.1}"));
+            let _ = write!(path, " L{x:.1},{y:.1}");
         }
     }
     format!("<path d=\"{path}\" fill=\"none\" stroke=\"#6b7280\" stroke-width=\"1.4\" marker-end=\"url(#arrow)\"/>\n")

@@ -1,7 +1,8 @@
 //! A plan as Mermaid or DOT.
 
 use super::{States, colours};
-use crate::plan::{Plan, PlanStep};
+use crate::plan::PlanStep;
+use std::fmt::Write as _;
 
 /// What stands in a node.
 fn label(step: &PlanStep, line_break: &str) -> String {
@@ -12,51 +13,50 @@ fn label(step: &PlanStep, line_break: &str) -> String {
 }
 
 /// Edges by the places of their steps.
-fn edges(plan: &Plan) -> Vec<(usize, usize)> {
-    let place = |id| plan.steps.iter().position(|step| step.id == id);
+fn edges(steps: &[PlanStep]) -> Vec<(usize, usize)> {
+    let place = |id| steps.iter().position(|step| step.id == id);
     let of_step = |(to, step): (usize, &PlanStep)| -> Vec<(usize, usize)> {
         step.needs.iter().filter_map(|(need, _)| place(need.clone()).map(|from| (from, to))).collect()
     };
-    plan.steps.iter().enumerate().flat_map(of_step).collect()
+    steps.iter().enumerate().flat_map(of_step).collect()
 }
 
 /// Mermaid.
-pub fn mermaid(plan: &Plan, states: Option<&States>) -> String {
+pub fn mermaid(steps: &[PlanStep], states: Option<&States>) -> String {
     let mut text = "flowchart TD\n".to_owned();
-    for (place, step) in plan.steps.iter().enumerate() {
+    for (place, step) in steps.iter().enumerate() {
         let label = label(step, "<br/>").replace('"', "#quot;");
-        text.push_str(&format!("  s{place}[\"{label}\"]\n"));
+        let _ = write!(text, "  s{place}[\"{label}\"]\n");
         let (fill, line) = colours(states.and_then(|states| states.get(&step.id).copied()));
         let dash = if step.optional.is_some() { ",stroke-dasharray:6 4" } else { "" };
         let width = if step.point_of_no_return.is_some() { ",stroke-width:4px" } else { "" };
-        text.push_str(&format!("  style s{place} fill:{fill},stroke:{line}{dash}{width}\n"));
+        let _ = write!(text, "  style s{place} fill:{fill},stroke:{line}{dash}{width}\n");
     }
-    for (from, to) in edges(plan) {
-        text.push_str(&format!("  s{from} --> s{to}\n"));
+    for (from, to) in edges(steps) {
+        let _ = write!(text, "  s{from} --> s{to}\n");
     }
     text
 }
 
 /// DOT, for Graphviz.
-pub fn dot(plan: &Plan, states: Option<&States>) -> String {
+pub fn dot(name: &str, steps: &[PlanStep], states: Option<&States>) -> String {
     let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
-    let mut text = format!(
-        "digraph {} {{\n  node [shape=box, style=\"rounded,filled\", fontname=\"sans-serif\"];\n",
-        quote(&plan.name)
-    );
-    for step in &plan.steps {
+    let mut text =
+        format!("digraph {} {{\n  node [shape=box, style=\"rounded,filled\", fontname=\"sans-serif\"];\n", quote(name));
+    for step in steps {
         let (fill, line) = colours(states.and_then(|states| states.get(&step.id).copied()));
         let style = if step.optional.is_some() { "rounded,filled,dashed" } else { "rounded,filled" };
         let width = if step.point_of_no_return.is_some() { 3 } else { 1 };
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "  {} [label={}, fillcolor=\"{fill}\", color=\"{line}\", style=\"{style}\", penwidth={width}];\n",
             quote(step.id.as_str()),
             quote(&label(step, "\n")),
-        ));
+        );
     }
-    for (from, to) in edges(plan) {
-        let name = |place: usize| quote(plan.steps[place].id.as_str());
-        text.push_str(&format!("  {} -> {};\n", name(from), name(to)));
+    for (from, to) in edges(steps) {
+        let name = |place: usize| quote(steps[place].id.as_str());
+        let _ = write!(text, "  {} -> {};\n", name(from), name(to));
     }
     text.push_str("}\n");
     text
