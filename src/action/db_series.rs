@@ -16,7 +16,7 @@ const NAMED: usize = 5;
 /// Whole seconds of a timestep.
 fn seconds(timestep: Millis) -> Result<i64, Failure> {
     match i64::try_from(timestep.0 / 1_000) {
-        Ok(seconds) if seconds > 0 && timestep.0 % 1_000 == 0 => Ok(seconds),
+        Ok(seconds) if seconds > 0 && timestep.0.is_multiple_of(1_000) => Ok(seconds),
         _ => Err(Failure::permanent(format!("a timestep is a whole number of seconds, not {timestep}"))),
     }
 }

@@ -77,18 +77,17 @@ fn fill_in(manual: &Manual, given: &[String]) -> Result<Outputs, CliError> {
             wrong.push(format!("`--set {text}` has no value; write `--set field=value`"));
             continue;
         };
-        match manual.form.get(name) {
-            Some(field) => match typed(field, value) {
+        if let Some(field) = manual.form.get(name) {
+            match typed(field, value) {
                 Ok(value) => {
                     form.insert(name.to_owned(), value);
                 }
                 Err(reason) => wrong.push(format!("field `{name}`: {reason}")),
-            },
-            None => {
-                let help = did_you_mean(name, manual.form.keys().map(String::as_str));
-                let help = help.map(|help| format!("; {help}")).unwrap_or_default();
-                wrong.push(format!("the form has no field `{name}`{help}"));
             }
+        } else {
+            let help = did_you_mean(name, manual.form.keys().map(String::as_str));
+            let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+            wrong.push(format!("the form has no field `{name}`{help}"));
         }
     }
     for (name, field) in manual.form.iter().filter(|(name, field)| !field.optional && !form.contains_key(*name)) {

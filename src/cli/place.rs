@@ -27,12 +27,11 @@ pub struct Place {
 impl Global {
     /// The store's place; `start` is the runbook's folder, or the current one.
     fn store_place(&self, start: &Path) -> String {
-        match &self.store {
-            Some(store) => store.clone(),
-            None => {
-                let start = std::path::absolute(start).unwrap_or_else(|_| start.to_path_buf());
-                crate::config::default_store(&start).display().to_string()
-            }
+        if let Some(store) = &self.store {
+            store.clone()
+        } else {
+            let start = std::path::absolute(start).unwrap_or_else(|_| start.to_path_buf());
+            crate::config::default_store(&start).display().to_string()
         }
     }
 

@@ -62,7 +62,7 @@ fn check_needs(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Pr
             if !exists {
                 let message = format!("unknown step `{name}` in `needs` of `{}`", step.id());
                 let problem = Problem::new("plan::unknown_need", message, span).label("no step has this id");
-                problems.push(problem.help_if(did_you_mean(name, by_id.keys().copied())));
+                problems.push(problem.help_if(did_you_mean(name, seen.iter().map(String::as_str))));
             } else if in_finally != last.contains(name) {
                 let message = format!("step `{}` and step `{name}` are not in the same part", step.id());
                 let problem = Problem::new("plan::need_across_finally", message, span).label("other part");

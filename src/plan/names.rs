@@ -11,6 +11,9 @@ use crate::spec::reference::{Expression, Reference, template_references};
 use crate::spec::runbook::{ParamType, Runbook, Step, Undo};
 use crate::spec::yaml::{Node, Value};
 
+/// How far behind its start a name is looked for in a block of text, in bytes.
+const BLOCK_REACH: usize = 16_384;
+
 /// Where a name stands.
 struct Place<'a> {
     /// The step, and whether it is in `finally`.
@@ -156,6 +159,12 @@ impl<'a> Names<'a> {
     }
 
     fn expression(&mut self, text: &str, place: &Place<'a>) {
+        let dashed = self.steps.keys().copied().find(|id| id.contains('-') && text.contains(&format!("steps.{id}")));
+        if let Some(id) = dashed {
+            let message = format!("an expression takes the dash in `steps.{id}` for a minus");
+            let problem = Problem::new("plan::dash_in_expression", message, place.span).label("here");
+            return self.problems.push(problem.help(format!("write `steps[\"{id}\"]`")));
+        }
         match Expression::parse(text) {
             Ok(expression) => expression.references().iter().for_each(|reference| self.reference(reference, place)),
             Err(error) => {
@@ -181,6 +190,12 @@ impl<'a> Names<'a> {
             ),
             "item" if place.in_foreach => {}
             "secrets" => self.secret(&rest, at, place),
+            "item" => {
+                let problem =
+                    Problem::new("plan::item_outside_foreach", "`item` has a value inside `foreach` only", at);
+                self.problems
+                    .push(problem.label("no value here").help("add `foreach` to the step, or use another name"));
+            }
             other => {
                 let mut roots = vec!["params", "site", "steps", "run", "secrets"];
                 roots.extend(place.in_foreach.then_some("item"));
@@ -201,7 +216,7 @@ impl<'a> Names<'a> {
         self.used.insert((*name).to_owned());
         match self.runbook.params.get(name) {
             Some(param) if param.r#type == ParamType::Secret && !place.secrets => {
-                self.secret_here(&format!("params.{name}"), at)
+                self.secret_here(&format!("params.{name}"), at);
             }
             Some(_) => {}
             None => {
@@ -291,14 +306,13 @@ impl<'a> Names<'a> {
             return;
         }
         let mut known: Vec<String> = target.fields.outputs.keys().cloned().collect();
-        match target.action.kind.outputs() {
-            Some(names) => known.extend(names.iter().map(|&name| name.to_owned())),
-            None => {
-                known.extend(["exit_code".to_owned(), "by".to_owned(), "status".to_owned()]);
-                for list in ["outputs", "form"].into_iter().filter_map(|key| target.action.args.get(key)) {
-                    if let Value::Map(pairs) = &list.value {
-                        known.extend(pairs.iter().map(|(key, _)| key.text.clone()));
-                    }
+        if let Some(names) = target.action.kind.outputs() {
+            known.extend(names.iter().map(|&name| name.to_owned()))
+        } else {
+            known.extend(["exit_code".to_owned(), "by".to_owned(), "status".to_owned()]);
+            for list in ["outputs", "form"].into_iter().filter_map(|key| target.action.args.get(key)) {
+                if let Value::Map(pairs) = &list.value {
+                    known.extend(pairs.iter().map(|(key, _)| key.text.clone()));
                 }
             }
         }
@@ -321,15 +335,16 @@ impl<'a> Names<'a> {
     /// The place of the name inside the text it stands in.
     fn find(&self, reference: &Reference, span: Span) -> Span {
         let text = self.source.text.get(span.start..).unwrap_or("");
-        let reach = if text.starts_with(['|', '>']) || span.len == 0 { text.len().min(4_096) } else { span.len.max(1) };
-        let mut reach = reach.min(text.len());
-        while !text.is_char_boundary(reach) {
-            reach -= 1;
-        }
+        let find = |word: &str, reach: usize| {
+            let offset = text.get(..reach.min(text.len())).unwrap_or(text).find(word)?;
+            Some(Span { start: span.start + offset, len: word.len() })
+        };
         let root = reference.path[0].as_str();
-        let found = text[..reach].find(&reference.written).map(|offset| (offset, reference.written.len()));
-        let found = found.or_else(|| text[..reach].find(root).map(|offset| (offset, root.len())));
-        found.map_or(span, |(offset, len)| Span { start: span.start + offset, len })
+        // A block of text is wider than its span, which covers the first line only.
+        find(&reference.written, span.len)
+            .or_else(|| find(root, span.len))
+            .or_else(|| find(&reference.written, BLOCK_REACH))
+            .unwrap_or(span)
     }
 }
 

@@ -16,7 +16,7 @@ pub fn to_markdown(plan: &Plan) -> String {
     if !plan.params.is_empty() {
         page.push_str("## Parameters\n\n| name | value |\n|---|---|\n");
         for (name, value) in &plan.params {
-            let _ = write!(page, "| `{name}` | `{}` |\n", words::short(value, 80).replace('|', "\\|"));
+            let _ = writeln!(page, "| `{name}` | `{}` |", words::short(value, 80).replace('|', "\\|"));
         }
         page.push('\n');
     }
@@ -24,19 +24,19 @@ pub fn to_markdown(plan: &Plan) -> String {
     for (place, step) in in_order(plan).into_iter().enumerate() {
         let name = step.name.as_ref().map(|name| format!(": {name}")).unwrap_or_default();
         let _ = write!(page, "### {}. `{}`{name}\n\n", place + 1, step.id);
-        let _ = write!(page, "- [ ] `{}`\n", action_words(step, 400).replace('`', "'"));
+        let _ = writeln!(page, "- [ ] `{}`", action_words(step, 400).replace('`', "'"));
         if !step.needs.is_empty() {
             let needs: Vec<String> = step.needs.iter().map(|(need, _)| format!("`{need}`")).collect();
-            let _ = write!(page, "- after {}\n", needs.join(", "));
+            let _ = writeln!(page, "- after {}", needs.join(", "));
         }
         if let Some(when) = &step.when {
-            let _ = write!(page, "- only when `{}`\n", when.text);
+            let _ = writeln!(page, "- only when `{}`", when.text);
         }
         if let Some(optional) = &step.optional {
-            let _ = write!(page, "- optional; left out, it means: {}\n", optional.consequence.trim());
+            let _ = writeln!(page, "- optional; left out, it means: {}", optional.consequence.trim());
         }
         if let Some(why) = &step.point_of_no_return {
-            let _ = write!(page, "- **point of no return**: {}\n", why.trim());
+            let _ = writeln!(page, "- **point of no return**: {}", why.trim());
         }
         page.push('\n');
     }

@@ -127,8 +127,8 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
     Some(Ask {
         kind,
         prompt: view.prompt().unwrap_or_default().to_owned(),
-        allowed: rule.allowed.as_ref().map(|people| people.iter().cloned().collect()),
-        exclude: rule.exclude.iter().cloned().collect(),
+        allowed: rule.allowed.as_ref().map(|people| people.clone()),
+        exclude: rule.exclude.clone(),
         quorum: rule.quorum.max(1),
         approved: approved.map(|(by, ..)| by.clone()).collect(),
         expires_at: view.expires_at(),

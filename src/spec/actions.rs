@@ -35,7 +35,10 @@ fn check_output_rule(rule: &OutputRule, node: &Node, d: &mut Decoder) {
     }
     if let Some(Err(error)) = rule.regex.as_deref().map(regex::Regex::new) {
         let reason = error.to_string().lines().last().unwrap_or("").trim().to_owned();
-        d.problem(Problem::new("spec::bad_regex", format!("this is no regular expression: {reason}"), node.span));
+        let place = node.get("regex").map_or(node.span, |regex| regex.span);
+        let reason = reason.trim_start_matches("error: ");
+        let problem = Problem::new("spec::bad_regex", format!("this is no regular expression: {reason}"), place);
+        d.problem(problem.label("here").help("mend the expression; in double quotes, write a backslash twice"));
     }
 }
 
@@ -755,14 +758,13 @@ impl ActionKind {
 pub fn take_action(pairs: &[(super::yaml::Key, Node)], what: &str, node: &Node, d: &mut Decoder) -> Option<ActionSpec> {
     let mut found = pairs.iter().filter_map(|(key, args)| ActionKind::of_key(&key.text).map(|kind| (kind, key, args)));
     let Some((kind, key, args)) = found.next() else {
-        let close = pairs.iter().find_map(|(key, _)| {
-            super::problem::nearest(&key.text, ActionKind::KEYS.iter().copied()).map(|name| (key, name))
-        });
-        let problem = Problem::new("spec::no_action", format!("{what} has no action"), node.span).label("in here");
-        d.problem(match close {
-            Some((key, name)) => problem.help(format!("did you mean `{name}` where `{}` stands?", key.text)),
-            None => problem.help_if(did_you_mean("", ActionKind::KEYS.iter().copied())),
-        });
+        let close =
+            pairs.iter().find_map(|(key, _)| super::problem::nearest(&key.text, ActionKind::KEYS.iter().copied()));
+        // A key that is nearly an action is reported as an unknown key, with the action that was meant.
+        if close.is_none() {
+            let problem = Problem::new("spec::no_action", format!("{what} has no action"), node.span).label("in here");
+            d.problem(problem.help_if(did_you_mean("", ActionKind::KEYS.iter().copied())));
+        }
         return None;
     };
     if let Some((_, second, _)) = found.next() {

@@ -45,7 +45,11 @@ impl Decoder {
     /// Notes that `node` is not what was expected.
     pub fn expected(&mut self, node: &Node, what: &str, help: Option<String>) {
         let message = format!("expected {what}, found {}", node.kind());
-        self.problem(Problem::new("spec::wrong_type", message, node.span).label(format!("not {what}")).help_if(help));
+        let (code, message) = match node.value {
+            Value::Null if self.source.text.trim().is_empty() => ("spec::empty", "the file is empty".to_owned()),
+            _ => ("spec::wrong_type", message),
+        };
+        self.problem(Problem::new(code, message, node.span).label("here").help_if(help));
     }
 
     /// The value, or everything that is wrong.
@@ -227,7 +231,8 @@ fn decode_int<T: TryFrom<i64>>(node: &Node, d: &mut Decoder, what: &str) -> Opti
     let fit = T::try_from(number).ok();
     if fit.is_none() {
         let message = format!("number `{number}` is out of range for {what}");
-        d.problem(Problem::new("spec::out_of_range", message, node.span).label("out of range"));
+        let problem = Problem::new("spec::out_of_range", message, node.span).label("out of range");
+        d.problem(problem.help(format!("write {what}")));
     }
     fit
 }

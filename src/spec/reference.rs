@@ -112,12 +112,14 @@ pub fn render(text: &str, scope: &serde_json::Value) -> Result<String, Malformed
 /// As [`render`].
 pub fn evaluate_template(text: &str, scope: &serde_json::Value) -> Result<serde_json::Value, Malformed> {
     let trimmed = text.trim();
-    if trimmed.starts_with("{{") && trimmed.ends_with("}}") && trimmed.matches("{{").count() == 1 {
-        if let [only] = template_references(trimmed)?.as_slice() {
-            return look_up(scope, &only.path)
-                .cloned()
-                .ok_or_else(|| Malformed(format!("`{}` has no value here", only.path.join("."))));
-        }
+    if trimmed.starts_with("{{")
+        && trimmed.ends_with("}}")
+        && trimmed.matches("{{").count() == 1
+        && let [only] = template_references(trimmed)?.as_slice()
+    {
+        return look_up(scope, &only.path)
+            .cloned()
+            .ok_or_else(|| Malformed(format!("`{}` has no value here", only.path.join("."))));
     }
     render(text, scope).map(serde_json::Value::String)
 }

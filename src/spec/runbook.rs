@@ -495,9 +495,14 @@ fn read_leniently(node: &Node, d: &mut Decoder) -> Option<Runbook> {
     Runbook::decode(&Node { value: Value::Map(pairs), span: node.span }, &mut probe)
 }
 
+/// The id of a step; nothing, but still a step, when it cannot be read.
+fn seen_id(step: &Node) -> String {
+    step.get("id").and_then(Node::text).unwrap_or_default().to_owned()
+}
+
 fn seen_ids(list: &Node) -> Vec<String> {
     match &list.value {
-        Value::List(items) => items.iter().filter_map(|item| item.get("id")?.text().map(str::to_owned)).collect(),
+        Value::List(items) => items.iter().map(seen_id).collect(),
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => Vec::new(),
     }
 }

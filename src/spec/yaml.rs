@@ -158,12 +158,29 @@ fn syntax_problem(source: &Source, error: &serde_yaml::Error) -> Problem {
     let lower = message.to_lowercase();
     let (code, help) = if lower.contains("alias") || lower.contains("replay") {
         ("yaml::alias_bomb", "write the values out instead of repeating them through anchors")
+    } else if lower.contains("documents") {
+        ("yaml::two_documents", "keep one document to a file; drop the `---`")
+    } else if lower.contains("unknown value") {
+        ("yaml::unknown_anchor", "define the anchor before it is used, or write the value out")
+    } else if lower.contains("tag") && lower.contains("unsupported") {
+        ("yaml::unknown_tag", "drop the tag; secrets are named as `{{ secrets.NAME }}`")
+    } else if lower.contains("tabs") {
+        ("yaml::tab", "indent with spaces")
     } else if lower.contains("depth") || lower.contains("nesting") || lower.contains("recursion") {
         ("yaml::too_deep", "at most 64 levels of lists and mappings are read")
     } else if lower.contains("budget") || lower.contains("limit") {
         ("yaml::too_big", "split the file into several")
     } else {
         ("yaml::syntax", "mend the YAML here; often it is the indentation, a missing quote or a tab")
+    };
+    let message = match code {
+        "yaml::alias_bomb" => "aliases make this file swell too much".to_owned(),
+        "yaml::two_documents" => "the file holds a second document".to_owned(),
+        "yaml::unknown_anchor" => "this alias names no anchor".to_owned(),
+        "yaml::tab" => "a tab cannot indent YAML".to_owned(),
+        "yaml::too_deep" => "lists and mappings are nested too deep".to_owned(),
+        "yaml::too_big" => "the file holds too much".to_owned(),
+        _ => message,
     };
     let len = source.text[offset..].chars().next().map_or(0, char::len_utf8);
     Problem::new(code, message, Span { start: offset, len }).label("here").help(help)

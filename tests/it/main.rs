@@ -7,3 +7,5 @@ mod simulation;
 mod support;
 mod transfer_copy;
 mod transfer_statement;
+mod wfm_crash;
+mod wfm_procedures;

@@ -21,7 +21,7 @@ use crate::driver::{self, DriverError, Ended, Options};
 use crate::event::Outcome;
 use crate::ids::RunId;
 use crate::journal::{Journal, JournalError};
-use crate::lab::loss::{self, Loss, Procedure};
+use crate::lab::loss::{self, Procedure};
 use crate::lab::{self, Lab, LabError, LabOptions};
 use crate::plan::{Given, Plan, PlanError};
 use crate::report::Subject;
@@ -344,10 +344,7 @@ impl Scene {
         let ended_ms = told.state.finished_at().map_or_else(lab::now_ms, jiff::Timestamp::as_millisecond);
         let all = facts.all(milestone, ended_ms);
         let measured = loss::measure(&self.lab, all.started_ms, ended_ms).await?;
-        let predicted = match facts.loss("predict") {
-            Some(loss) => loss,
-            None => Loss::default(),
-        };
+        let predicted = facts.loss("predict").unwrap_or_default();
         Ok(Evidence {
             procedure: procedure_name(self.procedure),
             measured,

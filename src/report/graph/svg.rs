@@ -62,9 +62,9 @@ pub fn draw(title: &str, steps: &[PlanStep], states: Option<&States>) -> String 
     }
     if !legend.is_empty() {
         let y = height - MARGIN + 4.0;
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            "<text x=\"{MARGIN}\" y=\"{y:.0}\" font-size=\"11\" fill=\"#6b7280\">{}</text>\n",
+            "<text x=\"{MARGIN}\" y=\"{y:.0}\" font-size=\"11\" fill=\"#6b7280\">{}</text>",
             escape(&legend)
         );
     }
@@ -149,9 +149,9 @@ fn draw_box(step: &PlanStep, state: Option<StepState>, centre: (f64, f64), size:
         size.1
     );
     let mut text = |offset: f64, size: u32, weight: u32, colour: &str, text: &str| {
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{colour}\">{}</text>\n",
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"{size}\" font-weight=\"{weight}\" fill=\"{colour}\">{}</text>",
             centre.0,
             y + offset,
             escape(text)
@@ -163,9 +163,9 @@ fn draw_box(step: &PlanStep, state: Option<StepState>, centre: (f64, f64), size:
     text(37.0 + shift, 12, 400, "#374151", &second);
     text(53.0, 11, 400, "#6b7280", &third);
     if step.point_of_no_return.is_some() {
-        let _ = write!(
+        let _ = writeln!(
             svg,
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"5\" rx=\"2\" fill=\"#dc2626\"/>\n",
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"5\" rx=\"2\" fill=\"#dc2626\"/>",
             x + 6.0,
             y + size.1 - 2.5,
             size.0 - 12.0

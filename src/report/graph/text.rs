@@ -26,14 +26,14 @@ pub fn mermaid(steps: &[PlanStep], states: Option<&States>) -> String {
     let mut text = "flowchart TD\n".to_owned();
     for (place, step) in steps.iter().enumerate() {
         let label = label(step, "<br/>").replace('"', "#quot;");
-        let _ = write!(text, "  s{place}[\"{label}\"]\n");
+        let _ = writeln!(text, "  s{place}[\"{label}\"]");
         let (fill, line) = colours(states.and_then(|states| states.get(&step.id).copied()));
         let dash = if step.optional.is_some() { ",stroke-dasharray:6 4" } else { "" };
         let width = if step.point_of_no_return.is_some() { ",stroke-width:4px" } else { "" };
-        let _ = write!(text, "  style s{place} fill:{fill},stroke:{line}{dash}{width}\n");
+        let _ = writeln!(text, "  style s{place} fill:{fill},stroke:{line}{dash}{width}");
     }
     for (from, to) in edges(steps) {
-        let _ = write!(text, "  s{from} --> s{to}\n");
+        let _ = writeln!(text, "  s{from} --> s{to}");
     }
     text
 }
@@ -47,16 +47,16 @@ pub fn dot(name: &str, steps: &[PlanStep], states: Option<&States>) -> String {
         let (fill, line) = colours(states.and_then(|states| states.get(&step.id).copied()));
         let style = if step.optional.is_some() { "rounded,filled,dashed" } else { "rounded,filled" };
         let width = if step.point_of_no_return.is_some() { 3 } else { 1 };
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "  {} [label={}, fillcolor=\"{fill}\", color=\"{line}\", style=\"{style}\", penwidth={width}];\n",
+            "  {} [label={}, fillcolor=\"{fill}\", color=\"{line}\", style=\"{style}\", penwidth={width}];",
             quote(step.id.as_str()),
             quote(&label(step, "\n")),
         );
     }
     for (from, to) in edges(steps) {
         let name = |place: usize| quote(steps[place].id.as_str());
-        let _ = write!(text, "  {} -> {};\n", name(from), name(to));
+        let _ = writeln!(text, "  {} -> {};", name(from), name(to));
     }
     text.push_str("}\n");
     text

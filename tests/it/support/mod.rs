@@ -1,3 +1,4 @@
 //! What the integration tests share.
 
+pub(crate) mod lab;
 pub(crate) mod postgres;
