@@ -1,8 +1,11 @@
 //! Integration tests: one binary, one module per subject.
 
+mod architecture;
 mod cli;
 mod cli_stops;
 mod diagnostics;
+mod scale;
+mod schemas;
 mod simulation;
 mod support;
 mod transfer_copy;
