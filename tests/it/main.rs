@@ -3,9 +3,11 @@
 mod cli;
 mod cli_stops;
 mod diagnostics;
+mod interrupted;
 mod simulation;
 mod support;
 mod transfer_copy;
 mod transfer_statement;
 mod wfm_crash;
+mod wfm_gate;
 mod wfm_procedures;
