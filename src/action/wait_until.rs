@@ -23,12 +23,9 @@ impl Action for WaitUntil {
         let mut looks: u64 = 0;
         loop {
             looks += 1;
-            let failure = match self.look(cx).await {
-                Ok(_) => {
-                    let at = crate::config::now().as_second();
-                    return Ok(Outputs::from([("looks".to_owned(), looks.into()), ("at".to_owned(), at.into())]));
-                }
-                Err(failure) => failure,
+            let Err(failure) = self.look(cx).await else {
+                let at = crate::config::now().as_second();
+                return Ok(Outputs::from([("looks".to_owned(), looks.into()), ("at".to_owned(), at.into())]));
             };
             if !failure.retryable {
                 return Err(failure);

@@ -53,6 +53,7 @@ impl Out {
     }
 
     /// The same place, written to for people.
+    #[must_use]
     pub fn for_people(self) -> Self {
         Self { json: false, ..self }
     }

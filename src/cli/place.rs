@@ -54,13 +54,20 @@ impl Global {
     async fn open(&self, store: String) -> Result<Place, CliError> {
         let journal = Journal::open(&store).await?;
         let is_file = !store.contains("://") && store != "memory:";
-        let beside = if is_file { PathBuf::from(&store) } else { PathBuf::from(self.default_here()) };
+        let beside = if is_file { PathBuf::from(&store) } else { PathBuf::from(Self::default_here()) };
         let folder = beside.parent().map(Path::to_path_buf).unwrap_or_default();
         let state_dir = std::path::absolute(&folder).unwrap_or(folder);
         Ok(Place { journal, state_dir, store })
     }
 
-    fn default_here(&self) -> String {
+    /// Folder of Piton's own state beside the store, whether that is there or not.
+    pub fn state_dir(&self, runbook: &Path) -> PathBuf {
+        let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let store = PathBuf::from(self.store_place(folder));
+        store.parent().map(Path::to_path_buf).unwrap_or_default()
+    }
+
+    fn default_here() -> String {
         let here = std::path::absolute(".").unwrap_or_default();
         crate::config::default_store(&here).display().to_string()
     }

@@ -24,8 +24,8 @@ pub struct Run {
     /// The runbook
     runbook: PathBuf,
     /// The id of the run [default: the day and six random characters]
-    #[arg(long, value_name = "ID")]
-    run_id: Option<String>,
+    #[arg(long = "run-id", value_name = "ID")]
+    id: Option<String>,
     /// Keep waiting for answers of people instead of ending with exit code 6
     #[arg(long)]
     wait: bool,
@@ -36,7 +36,7 @@ pub struct Run {
 
 pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, CliError> {
     let plan = global.load_plan(&args.runbook)?;
-    let run = match args.run_id {
+    let run = match args.id {
         Some(id) => checked_id(id)?,
         None => RunId::fresh(crate::config::now(), &mut |bound| fastrand::usize(..bound)),
     };

@@ -218,7 +218,9 @@ impl Session {
             self.options.observer.record(record, &self.state);
         }
         self.seq = records.last().map_or(self.seq, |record| record.seq);
-        events.into_iter().for_each(|event| self.adopt_if_legal(event));
+        for event in events {
+            self.adopt_if_legal(event);
+        }
         let state = &self.state;
         self.deferred.retain(|deferred| {
             let (Deferred::Act(step, ..) | Deferred::Undo(step, _)) = deferred;

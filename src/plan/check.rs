@@ -118,9 +118,8 @@ pub fn idempotency(step: &Step) -> Idempotent {
     match step.action.kind.crash_default() {
         CrashDefault::Safe => Idempotent::Yes,
         CrashDefault::Resumable => Idempotent::Resumable,
-        CrashDefault::Probe => Idempotent::No,
         CrashDefault::Ask if is_safe_request(&step.action) => Idempotent::Yes,
-        CrashDefault::Ask => Idempotent::No,
+        CrashDefault::Probe | CrashDefault::Ask => Idempotent::No,
     }
 }
 

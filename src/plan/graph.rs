@@ -1,15 +1,16 @@
 //! The graph of steps; the only file that knows the graph library.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use petgraph::algo::{tarjan_scc, toposort};
+use petgraph::Direction;
+use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 /// A graph over step ids, edges from a needed step to the step that needs it.
 #[derive(Debug)]
 pub struct Graph {
-    graph: DiGraph<String, ()>,
+    nodes: DiGraph<String, ()>,
     index: HashMap<String, NodeIndex>,
     order: Option<HashMap<NodeIndex, usize>>,
 }
@@ -29,7 +30,7 @@ impl Graph {
         }
         let order =
             toposort(&graph, None).ok().map(|order| order.into_iter().enumerate().map(|(i, n)| (n, i)).collect());
-        Self { graph, index, order }
+        Self { nodes: graph, index, order }
     }
 
     /// Every circle, each as the ids in the order in which they need each other.
@@ -38,23 +39,28 @@ impl Graph {
             return Vec::new();
         }
         let circular = |component: &Vec<NodeIndex>| {
-            component.len() > 1 || self.graph.find_edge(component[0], component[0]).is_some()
+            component.len() > 1 || self.nodes.find_edge(component[0], component[0]).is_some()
         };
-        tarjan_scc(&self.graph).iter().filter(|c| circular(c)).map(|component| self.one_cycle(component)).collect()
+        kosaraju_scc(&self.nodes).iter().filter(|c| circular(c)).map(|component| self.one_cycle(component)).collect()
     }
 
     /// One circle inside a strongly connected component, starting at its first id in file order.
     fn one_cycle(&self, component: &[NodeIndex]) -> Vec<String> {
+        let inside: HashSet<NodeIndex> = component.iter().copied().collect();
         let start = component.iter().copied().min().expect("a component has a node");
+        let needs = |node: NodeIndex| -> Vec<NodeIndex> {
+            let edges = self.nodes.edges_directed(node, Direction::Incoming);
+            edges.map(|edge| edge.source()).filter(|source| inside.contains(source)).collect()
+        };
         let mut path = vec![start];
-        let mut seen = std::collections::HashSet::from([start]);
-        let mut stack = vec![self.needs_within(start, component)];
+        let mut seen = HashSet::from([start]);
+        let mut stack = vec![needs(start)];
         while let Some(choices) = stack.last_mut() {
             match choices.pop() {
                 Some(next) if next == start => break,
                 Some(next) if seen.insert(next) => {
                     path.push(next);
-                    stack.push(self.needs_within(next, component));
+                    stack.push(needs(next));
                 }
                 Some(_) => {}
                 None => {
@@ -63,16 +69,7 @@ impl Graph {
                 }
             }
         }
-        path.into_iter().map(|node| self.graph[node].clone()).collect()
-    }
-
-    fn needs_within(&self, node: NodeIndex, component: &[NodeIndex]) -> Vec<NodeIndex> {
-        let inside: std::collections::HashSet<_> = component.iter().copied().collect();
-        self.graph
-            .edges_directed(node, petgraph::Direction::Incoming)
-            .map(|edge| edge.source())
-            .filter(|source| inside.contains(source))
-            .collect()
+        path.into_iter().map(|node| self.nodes[node].clone()).collect()
     }
 
     /// Whether `ancestor` always comes before `id`.
@@ -82,12 +79,12 @@ impl Graph {
             return true;
         };
         let mut stack = vec![start];
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         while let Some(node) = stack.pop() {
-            if self.graph.find_edge(target, node).is_some() {
+            if self.nodes.find_edge(target, node).is_some() {
                 return true;
             }
-            let incoming = self.graph.edges_directed(node, petgraph::Direction::Incoming).map(|edge| edge.source());
+            let incoming = self.nodes.edges_directed(node, Direction::Incoming).map(|edge| edge.source());
             stack.extend(incoming.filter(|n| order[n] > order[&target] && seen.insert(*n)));
         }
         false
@@ -96,9 +93,9 @@ impl Graph {
     /// All ids, each behind everything it needs; empty when there is a circle.
     pub fn sorted(&self) -> Vec<&str> {
         let Some(order) = &self.order else { return Vec::new() };
-        let mut ids: Vec<_> = self.graph.node_indices().collect();
+        let mut ids: Vec<_> = self.nodes.node_indices().collect();
         ids.sort_by_key(|node| order[node]);
-        ids.into_iter().map(|node| self.graph[node].as_str()).collect()
+        ids.into_iter().map(|node| self.nodes[node].as_str()).collect()
     }
 }
 

@@ -280,7 +280,7 @@ impl<'a> Names<'a> {
             return;
         };
         if let Some((step, last)) = place.step
-            && !(last && !target_last)
+            && (!last || target_last)
             && !(place.own_outputs && step.id() == target.id())
             && !self.graph.is_upstream(id, step.id().as_str())
         {
@@ -307,7 +307,7 @@ impl<'a> Names<'a> {
         }
         let mut known: Vec<String> = target.fields.outputs.keys().cloned().collect();
         if let Some(names) = target.action.kind.outputs() {
-            known.extend(names.iter().map(|&name| name.to_owned()))
+            known.extend(names.iter().map(|&name| name.to_owned()));
         } else {
             known.extend(["exit_code".to_owned(), "by".to_owned(), "status".to_owned()]);
             for list in ["outputs", "form"].into_iter().filter_map(|key| target.action.args.get(key)) {

@@ -127,7 +127,7 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
     Some(Ask {
         kind,
         prompt: view.prompt().unwrap_or_default().to_owned(),
-        allowed: rule.allowed.as_ref().map(|people| people.clone()),
+        allowed: rule.allowed.clone(),
         exclude: rule.exclude.clone(),
         quorum: rule.quorum.max(1),
         approved: approved.map(|(by, ..)| by.clone()).collect(),

@@ -11,6 +11,9 @@ use serde_json::json;
 use super::problem::{Problem, Problems, Source, Span, did_you_mean};
 use super::yaml::{Key, Node, Value};
 
+/// Pattern of text that a template will replace, for schemas.
+pub const TEMPLATE: &str = r"\{\{.*\}\}";
+
 /// Reads nodes of one file and collects what is wrong with them.
 #[derive(Debug)]
 pub struct Decoder {
@@ -210,7 +213,7 @@ impl Decode for bool {
     }
 
     fn schema(_: &mut Schemas) -> serde_json::Value {
-        json!({ "type": "boolean" })
+        json!({ "type": ["boolean", "string"], "pattern": TEMPLATE })
     }
 }
 
@@ -245,7 +248,7 @@ macro_rules! decode_ints {
             }
 
             fn schema(_: &mut Schemas) -> serde_json::Value {
-                json!({ "type": ["integer", "string"], "minimum": $min, "pattern": r"\{\{.*\}\}" })
+                json!({ "type": ["integer", "string"], "minimum": $min, "pattern": TEMPLATE })
             }
         }
     )*};
@@ -332,7 +335,7 @@ impl<T: Decode> Decode for Vec<T> {
     }
 
     fn schema(schemas: &mut Schemas) -> serde_json::Value {
-        json!({ "type": "array", "items": T::schema(schemas) })
+        json!({ "anyOf": [{ "type": "array", "items": T::schema(schemas) }, { "type": "string", "pattern": TEMPLATE }] })
     }
 }
 
@@ -553,7 +556,10 @@ macro_rules! choice {
             }
 
             fn schema(_: &mut $crate::spec::decode::Schemas) -> serde_json::Value {
-                serde_json::json!({ "enum": [$($word),*], "description": concat!($($doc),+).trim() })
+                serde_json::json!({
+                    "description": concat!($($doc),+).trim(),
+                    "anyOf": [{ "enum": [$($word),*] }, { "type": "string", "pattern": $crate::spec::decode::TEMPLATE }],
+                })
             }
         }
     };

@@ -32,11 +32,10 @@ impl fmt::Display for Millis {
         let (hours, minutes, seconds, ms) =
             (self.0 / 3_600_000, self.0 / 60_000 % 60, self.0 / 1_000 % 60, self.0 % 1_000);
         let parts = [(hours, "h"), (minutes, "m"), (seconds, "s"), (ms, "ms")];
-        let mut text = String::new();
-        for (amount, unit) in parts.into_iter().filter(|(amount, _)| *amount > 0) {
-            text.push_str(&format!("{amount}{unit}"));
+        if self.0 == 0 {
+            return f.write_str("0s");
         }
-        f.write_str(if text.is_empty() { "0s" } else { &text })
+        parts.into_iter().filter(|(amount, _)| *amount > 0).try_for_each(|(amount, unit)| write!(f, "{amount}{unit}"))
     }
 }
 

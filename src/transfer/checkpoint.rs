@@ -159,7 +159,7 @@ pub(super) async fn advance(session: &mut Session, token: &str, state: &TableChe
         number(state.rows),
         number(state.chunk_no),
         number(u64::from(state.done)),
-        text(&jiff::Timestamp::now().to_string()),
+        text(&crate::config::now().to_string()),
     ];
     if session.run(&sql, args).await? == 1 {
         return Ok(());

@@ -1,9 +1,12 @@
 //! Integration tests: one binary, one module per subject.
 
+mod architecture;
 mod cli;
 mod cli_stops;
 mod diagnostics;
 mod interrupted;
+mod scale;
+mod schemas;
 mod simulation;
 mod support;
 mod transfer_copy;
