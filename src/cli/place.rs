@@ -112,14 +112,20 @@ impl Global {
     }
 }
 
+/// Whether a step of another run started this one: children are named after the parent and its step.
+fn is_child(run: &RunId, all: &[RunId]) -> bool {
+    let dots = run.as_str().match_indices('.');
+    dots.map(|(at, _)| &run.as_str()[..at]).any(|parent| all.iter().any(|other| other.as_str() == parent))
+}
+
 impl Place {
-    /// The run that a person means: an id, the unique beginning of one, or `last`.
+    /// The run that a person means: an id, the unique beginning of one, or `last` (the latest that no other run started).
     pub async fn find(&self, run: &str) -> Result<RunId, CliError> {
         if run == "last" {
-            let latest = RunFilter { limit: Some(1), ..RunFilter::default() };
-            let runs = self.journal.runs(&latest).await?;
+            let runs: Vec<RunId> =
+                self.journal.runs(&RunFilter::default()).await?.into_iter().map(|run| run.run).collect();
             let none = || CliError::Usage(format!("there is no run in `{}` yet", self.store));
-            return runs.into_iter().next().map(|run| run.run).ok_or_else(none);
+            return runs.iter().find(|run| !is_child(run, &runs)).cloned().ok_or_else(none);
         }
         match self.journal.find_run(run).await {
             Ok(run) => Ok(run),

@@ -1,6 +1,6 @@
 //! The graph of steps; the only file that knows the graph library.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use petgraph::Direction;
 use petgraph::algo::{kosaraju_scc, toposort};
@@ -90,12 +90,26 @@ impl Graph {
         false
     }
 
-    /// All ids, each behind everything it needs; empty when there is a circle.
+    /// All ids, each behind everything it needs, else in the order of the file; empty when there is a circle.
     pub fn sorted(&self) -> Vec<&str> {
-        let Some(order) = &self.order else { return Vec::new() };
-        let mut ids: Vec<_> = self.nodes.node_indices().collect();
-        ids.sort_by_key(|node| order[node]);
-        ids.into_iter().map(|node| self.nodes[node].as_str()).collect()
+        if self.order.is_none() {
+            return Vec::new();
+        }
+        let mut unmet: Vec<usize> =
+            self.nodes.node_indices().map(|n| self.nodes.edges_directed(n, Direction::Incoming).count()).collect();
+        let mut free: BTreeSet<NodeIndex> = self.nodes.node_indices().filter(|n| unmet[n.index()] == 0).collect();
+        let mut sorted = Vec::with_capacity(unmet.len());
+        while let Some(node) = free.pop_first() {
+            sorted.push(self.nodes[node].as_str());
+            for edge in self.nodes.edges(node) {
+                let count = &mut unmet[edge.target().index()];
+                *count -= 1;
+                if *count == 0 {
+                    free.insert(edge.target());
+                }
+            }
+        }
+        sorted
     }
 }
 

@@ -309,7 +309,6 @@ impl<'a> Names<'a> {
         if let Some(names) = target.action.kind.outputs() {
             known.extend(names.iter().map(|&name| name.to_owned()));
         } else {
-            known.extend(["exit_code".to_owned(), "by".to_owned(), "status".to_owned()]);
             for list in ["outputs", "form"].into_iter().filter_map(|key| target.action.args.get(key)) {
                 if let Value::Map(pairs) = &list.value {
                     known.extend(pairs.iter().map(|(key, _)| key.text.clone()));

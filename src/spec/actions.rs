@@ -714,9 +714,9 @@ pub enum CrashDefault {
 
 actions! {
     Exec(Exec) = "exec", outputs None, Ask, check true;
-    ServiceStart(Services) = "service.start", outputs Some(&["services", "changed", "at", "at_ms"]), Probe, check false;
-    ServiceStop(Services) = "service.stop", outputs Some(&["services", "changed", "at", "at_ms"]), Probe, check false;
-    ServiceRestart(Services) = "service.restart", outputs Some(&["services", "changed", "at", "at_ms"]), Probe, check false;
+    ServiceStart(Services) = "service.start", outputs Some(&["services", "changed", "at", "at_ms", "started_at", "stopped_at"]), Probe, check false;
+    ServiceStop(Services) = "service.stop", outputs Some(&["services", "changed", "at", "at_ms", "started_at", "stopped_at"]), Probe, check false;
+    ServiceRestart(Services) = "service.restart", outputs Some(&["services", "changed", "at", "at_ms", "started_at", "stopped_at"]), Probe, check false;
     ServiceCheck(Services) = "service.check", outputs Some(&["services"]), Safe, check true;
     OptionSet(OptionSet) = "option.set", outputs Some(&["old", "new"]), Probe, check false;
     OptionUnset(OptionUnset) = "option.unset", outputs Some(&["old", "new"]), Probe, check false;
@@ -733,7 +733,7 @@ actions! {
     WaitFor(WaitFor) = "wait.for", outputs Some(&["at"]), Safe, check false;
     WaitBoundary(WaitBoundary) = "wait.boundary", outputs Some(&["at"]), Safe, check false;
     WaitAt(WaitAt) = "wait.at", outputs Some(&["at"]), Safe, check false;
-    Approval(Approval) = "approval", outputs Some(&["by"]), Safe, check false;
+    Approval(Approval) = "approval", outputs Some(&["approved_by"]), Safe, check false;
     Manual(Manual) = "manual", outputs None, Safe, check false;
     FileWrite(FileWrite) = "file.write", outputs Some(&["path", "sha256"]), Probe, check false;
     HttpRequest(HttpRequest) = "http.request", outputs None, Ask, check true;
