@@ -90,6 +90,11 @@ impl Action for DbCopy {
         ]))
     }
 
+    async fn undone(&self, cx: &Context) -> Result<(), Failure> {
+        let to = cx.databases.get(&self.to).await?;
+        transfer::forget(&to, &token(cx)).await.map_err(|error| failure(&error))
+    }
+
     async fn preview(&self, cx: &Context) -> Preview {
         let overlap = async {
             let (from, to) = (cx.databases.get(&self.from).await?, cx.databases.get(&self.to).await?);

@@ -59,6 +59,11 @@ pub trait Action: Send + Sync {
         Err(Failure::harmless("this action has no inverse"))
     }
 
+    /// Takes note that another action has undone this one, so that it may run again as if for the first time.
+    async fn undone(&self, _cx: &Context) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Says what `run` would change, without changing anything.
     async fn preview(&self, _cx: &Context) -> Preview {
         Preview::Unknown("the action cannot tell beforehand".into())

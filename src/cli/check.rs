@@ -11,7 +11,6 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use crate::spec::problem::{Problems, Source};
-use crate::spec::yaml;
 
 /// Arguments of `piton check`.
 #[derive(Debug, Args)]
@@ -75,12 +74,11 @@ pub(super) fn run(global: &Global, args: &Check, out: Out) -> Result<Exit, CliEr
 
 fn check_one(source: &Arc<Source>, path: &Path, site: Option<&crate::site::Site>) -> Result<Good, Problems> {
     let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let node = yaml::parse(source)?;
-    if node.get("kind").and_then(yaml::Node::text) == Some("Site") {
+    if source.text.lines().any(|line| line.trim_end() == "kind: Site") {
         let site = crate::site::read(source, base)?;
         return Ok(Good { kind: "site", name: site.site.name.clone(), steps: 0 });
     }
-    let (runbook, _) = crate::plan::check(source, base, site)?;
+    let runbook = crate::plan::check(source, base, site)?.runbook;
     let steps = runbook.steps.len() + runbook.finally.len();
     Ok(Good { kind: "runbook", name: runbook.name.value, steps })
 }

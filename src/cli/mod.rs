@@ -174,7 +174,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
     let global = cli.global;
     match cli.command {
         Command::Check(args) => check::run(&global, &args, out),
-        Command::Plan(args) => plan::run(&global, &args, out),
+        Command::Plan(args) => plan::run(&global, &args, out).await,
         Command::Run(args) => run::run(&global, args, out).await,
         Command::Resume(args) => resume::run(&global, &args, out).await,
         Command::Runs(args) => runs::run(&global, args, out).await,

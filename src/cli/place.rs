@@ -60,6 +60,13 @@ impl Global {
         Ok(Place { journal, state_dir, store })
     }
 
+    /// Folder of Piton's own state beside the store, whether that is there or not.
+    pub fn state_dir(&self, runbook: &Path) -> PathBuf {
+        let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let store = PathBuf::from(self.store_place(folder));
+        store.parent().map(Path::to_path_buf).unwrap_or_default()
+    }
+
     fn default_here() -> String {
         let here = std::path::absolute(".").unwrap_or_default();
         crate::config::default_store(&here).display().to_string()

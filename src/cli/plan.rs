@@ -8,6 +8,7 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use crate::driver;
 use crate::report::plan;
 
 /// Arguments of `piton plan`.
@@ -16,12 +17,18 @@ use crate::report::plan;
 pub struct PlanArgs {
     /// The runbook
     runbook: PathBuf,
+    /// Do not look at the site: say what each step does, not what it would change
+    #[arg(long)]
+    offline: bool,
 }
 
-pub(super) fn run(global: &Global, args: &PlanArgs, out: Out) -> Result<Exit, CliError> {
+pub(super) async fn run(global: &Global, args: &PlanArgs, out: Out) -> Result<Exit, CliError> {
     let made = global.load_plan(&args.runbook)?;
-    // What an action would change is said by whoever may look at the world; without that, the plan says what it does.
-    let previews = plan::Previews::new();
+    let previews = if args.offline {
+        plan::Previews::new()
+    } else {
+        driver::preview(&made, &crate::config::actor(None), global.state_dir(&args.runbook)).await?
+    };
     if out.json {
         out.json_pretty(&plan::to_json(&made, &previews))?;
     } else {

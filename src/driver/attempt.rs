@@ -136,17 +136,17 @@ fn humane(limit: Option<Duration>) -> String {
     crate::spec::values::Millis(ms).to_string()
 }
 
-/// Looks up what became of an attempt in doubt.
+/// Looks up what became of an attempt in doubt. Work that was done counts only once its postcondition holds as well.
 pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, before: &Json) -> Finding {
-    match make(plan, &step.action, &scope) {
-        Ok((action, _)) => match action.probe(cx, before).await {
-            Finding::Done(outputs) => match scope::named_outputs(step, &scope.full, outputs) {
-                Ok(outputs) => Finding::Done(outputs),
-                Err(_) => Finding::Unknown,
-            },
-            other @ (Finding::NotDone | Finding::Unknown) => other,
-        },
-        Err(_) => Finding::Unknown,
+    let Ok((action, _)) = make(plan, &step.action, &scope) else { return Finding::Unknown };
+    let outputs = match action.probe(cx, before).await {
+        Finding::Done(outputs) => outputs,
+        other @ (Finding::NotDone | Finding::Unknown) => return other,
+    };
+    let Ok(outputs) = scope::named_outputs(step, &scope.full, outputs) else { return Finding::Unknown };
+    match &step.verify {
+        Some(verify) if self::verify(plan, verify, cx, &scope, &outputs).await.is_err() => Finding::Unknown,
+        Some(_) | None => Finding::Done(outputs),
     }
 }
 
@@ -157,9 +157,10 @@ pub async fn undo(plan: Arc<Plan>, step: PlanStep, cx: Context, scope: Scope, be
         match &step.undo {
             Some(Undo::Auto(_)) => make(&plan, &step.action, &scope)?.0.undo(&cx, &before).await,
             Some(Undo::Action(spec)) => {
-                let (action, _) = make(&plan, spec, &scope)?;
-                let before = action.before(&cx).await?;
-                action.run(&cx, &before).await.map(|_| ())
+                let (undoing, _) = make(&plan, spec, &scope)?;
+                let before = undoing.before(&cx).await?;
+                undoing.run(&cx, &before).await?;
+                make(&plan, &step.action, &scope)?.0.undone(&cx).await
             }
             None => Ok(()),
         }

@@ -7,6 +7,7 @@
 mod attempt;
 mod child;
 mod outside;
+mod preview;
 mod scope;
 mod session;
 mod turn;
@@ -25,6 +26,7 @@ use crate::plan::{Plan, PlanError};
 use crate::scheduler::State;
 
 pub use outside::{Told, read, say};
+pub use preview::preview;
 
 /// Length of a driver's lease on a run; renewed at a third of it.
 const LEASE: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);

@@ -79,6 +79,16 @@ pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> 
 }
 
 impl Gathered {
+    /// A name that only a run can give a value to: an output, a fact of the run, a secret.
+    pub fn unknown_before_a_run(&self) -> Option<String> {
+        let unknown = |reference: &&Reference| match reference.path[0].as_str() {
+            "steps" | "secrets" => true,
+            "run" => matches!(reference.path.get(1).map(String::as_str), Some("id" | "started_at" | "outcome")),
+            _ => false,
+        };
+        self.references.iter().find(unknown).map(|reference| reference.path.join("."))
+    }
+
     /// The scope with secrets.
     pub async fn with_secrets(self, plan: &Plan, secrets_of_run: &Secrets) -> Result<Scope, Failure> {
         let Self { mut scope, references } = self;

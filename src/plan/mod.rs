@@ -201,17 +201,32 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// A runbook with nothing wrong.
+#[derive(Debug)]
+pub struct Checked {
+    /// The runbook.
+    pub runbook: Runbook,
+    /// Texts of the files that it names.
+    pub files: Files,
+    /// The data of the whole file.
+    pub tree: Json,
+}
+
 /// Everything that is wrong with a runbook, against a site if there is one.
 ///
 /// # Errors
 /// All problems of the file at once.
-pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>) -> Result<(Runbook, Files), Problems> {
+pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>) -> Result<Checked, Problems> {
     let loaded = runbook::read(source)?;
     let mut problems = loaded.problems;
     let Some(runbook) = loaded.runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
     problems.extend(check::check(&runbook, source, site, &loaded.ids_seen));
     let files = files::read(base, actions_of(&runbook), &mut problems);
-    if problems.is_empty() { Ok((runbook, files)) } else { Err(Problems::new(Arc::clone(source), problems)) }
+    if problems.is_empty() {
+        Ok(Checked { runbook, files, tree: loaded.tree })
+    } else {
+        Err(Problems::new(Arc::clone(source), problems))
+    }
 }
 
 fn actions_of(runbook: &Runbook) -> impl Iterator<Item = &ActionSpec> {
@@ -257,14 +272,14 @@ impl Plan {
         given: &Given,
         kept: Option<Files>,
     ) -> Result<Self, PlanError> {
-        let (runbook, files) = match kept {
+        let Checked { runbook, files, tree } = match kept {
             None => check(source, base, Some(&site.site)).map_err(PlanError::Problems)?,
             Some(files) => {
                 let loaded = runbook::read(source).map_err(PlanError::Problems)?;
                 let refused = Problems::new(Arc::clone(source), loaded.problems);
                 // What could be read of a wrong file is good for messages only, never for a plan.
                 match loaded.runbook {
-                    Some(runbook) if refused.list.is_empty() => (runbook, files),
+                    Some(runbook) if refused.list.is_empty() => Checked { runbook, files, tree: loaded.tree },
                     _ => return Err(PlanError::Problems(refused)),
                 }
             }
@@ -303,21 +318,16 @@ impl Plan {
             on_failure: runbook.on_failure,
             param_types: runbook.params.0.iter().map(|(key, param)| (key.text.clone(), param.r#type)).collect(),
         };
-        plan.digest = plan.compute_digest()?;
+        plan.digest = plan.compute_digest(&tree);
         Ok(plan)
     }
 
     /// Digest over the meaning of runbook and site, the parameters and every file that a step uses.
-    fn compute_digest(&self) -> Result<String, PlanError> {
-        let tree = |source: &Arc<Source>| {
-            crate::spec::yaml::parse(source).map(|node| node.to_json()).map_err(PlanError::Problems)
-        };
+    fn compute_digest(&self, tree: &Json) -> String {
         let files: BTreeMap<_, _> = self.files.iter().map(|(path, text)| (path, sha256_hex(text.as_bytes()))).collect();
-        let site = if self.site.source.text.is_empty() { Json::Null } else { tree(&self.site.source)? };
-        let whole = json!({
-            "piton": "plan-v1", "runbook": tree(&self.source)?, "site": site, "params": self.params, "files": files,
-        });
-        Ok(digest(&whole))
+        digest(&json!({
+            "piton": "plan-v1", "runbook": tree, "site": self.site.tree, "params": self.params, "files": files,
+        }))
     }
 
     /// What the journal keeps, so that the same plan can be made again.

@@ -120,7 +120,8 @@ fn took(state: Option<&State>, step: &StepId, at: Timestamp) -> String {
 }
 
 fn results(outputs: &Outputs) -> String {
-    if outputs.is_empty() { String::new() } else { format!(" ({})", words::outputs(outputs)) }
+    let shown = words::outputs(outputs);
+    if shown.is_empty() { String::new() } else { format!(" ({shown})") }
 }
 
 fn numbered(attempt: u32) -> String {

@@ -177,9 +177,19 @@ pub fn cut(text: &str, chars_max: usize) -> String {
 /// `name value, name value` of a step's results, for one line.
 pub fn outputs(outputs: &crate::event::Outputs) -> String {
     let mut text = String::new();
-    for (name, value) in outputs.iter().take(6) {
+    for (name, value) in outputs {
+        // Times in milliseconds and details by service are for programs; `show` and `audit` have them.
+        let value = match value {
+            serde_json::Value::Null | serde_json::Value::Object(_) => continue,
+            _ if name == "at_ms" => continue,
+            serde_json::Value::Array(items) => items.len().to_string(),
+            serde_json::Value::Number(number) if number.is_f64() => {
+                format!("{:.2}", number.as_f64().unwrap_or_default())
+            }
+            value => short(value, 40),
+        };
         let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}{name} {}", short(value, 40));
+        let _ = write!(text, "{comma}{name} {value}");
     }
     text
 }

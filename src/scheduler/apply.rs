@@ -129,7 +129,8 @@ impl State {
         step.dirty_before = step.dirty;
         step.started_at.get_or_insert(at);
         step.finished_at = None;
-        if step.before.is_none() || keep_latest {
+        // An attempt that failed before it could look has no image; the first one that looked has the first.
+        if step.before.as_ref().is_none_or(Value::is_null) || keep_latest {
             step.before = Some(before.clone());
         }
         step.input = Some(input.clone());

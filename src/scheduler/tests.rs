@@ -178,6 +178,22 @@ fn a_failed_attempt_is_tried_again_after_its_pause_but_never_blindly() {
 }
 
 #[test]
+fn an_attempt_that_failed_before_it_could_look_leaves_no_before_image() {
+    let retry = Retry { attempts_max: 2, initial_ms: 100, factor: 2.0, max_ms: 1_000 };
+    let mut story = Story::new(vec![StepRule { retry, ..StepRule::new("a") }]);
+    story.say(&Event::AttemptStarted { step: "a".into(), attempt: 1, before: Value::Null, input: Value::Null });
+    story.say(&Event::AttemptFailed {
+        step: "a".into(),
+        attempt: 1,
+        error: "unreachable".into(),
+        effect: Effect::None,
+        retryable: true,
+    });
+    story.pass(100).start("a");
+    assert_eq!(story.state.step(&"a".into()).expect("exists").before(), Some(&json!(2)), "the first that looked");
+}
+
+#[test]
 fn needs_are_met_by_deliberate_skips_only() {
     let mut steps = vec![step("a", &[]), step("b", &["a"]), step("c", &["b"]), step("d", &["a"])];
     steps[0].has_when = true;

@@ -451,6 +451,8 @@ pub struct Loaded {
     pub runbook: Option<Runbook>,
     /// The text.
     pub source: Arc<Source>,
+    /// The data of the whole file.
+    pub tree: Json,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
     /// Ids of all steps that could be seen, also in steps that could not be read.
@@ -472,7 +474,7 @@ pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
     }
     let runbook = whole.or_else(|| read_leniently(&node, source));
     let ids_seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_ids).collect();
-    Ok(Loaded { runbook, source: Arc::clone(source), problems: d.problems, ids_seen })
+    Ok(Loaded { runbook, source: Arc::clone(source), tree: node.to_json(), problems: d.problems, ids_seen })
 }
 
 /// Reads the runbook without the steps that cannot be read, so that the rest is still checked.

@@ -63,6 +63,16 @@ pub async fn copied(to: &Database, token: &str) -> Result<Copied, TransferError>
     Ok(Copied { tables: load(&mut session, token).await? })
 }
 
+/// Forgets how far the copy under `token` had come, so that it begins anew; for a copy whose rows were taken back.
+pub async fn forget(to: &Database, token: &str) -> Result<(), TransferError> {
+    let mut session = Session::open(to).await?;
+    if exists(&mut session).await? {
+        let sql = format!("DELETE FROM {} WHERE token = $1", quote(TABLE));
+        session.run(&sql, vec![text(token)]).await?;
+    }
+    Ok(())
+}
+
 async fn exists(session: &mut Session) -> Result<bool, TransferError> {
     let sql = match session.engine() {
         Engine::Sqlite => format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{TABLE}'"),

@@ -81,3 +81,11 @@ fn what_is_wrongly_built_is_refused_by_the_schema_too() {
         assert!(!schema.is_valid(&broken), "the schema accepts {name}");
     }
 }
+
+#[test]
+fn the_readme_shows_the_tutorial_as_it_is_shipped() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    let tutorial = std::fs::read_to_string(root().join("runbooks/tutorial/first.yaml")).expect("the tutorial");
+    let shown = tutorial.split_once('\n').expect("a first line").1.trim_end();
+    assert!(readme.contains(shown), "the README shows another runbook than runbooks/tutorial/first.yaml");
+}

@@ -1,0 +1,82 @@
+//! What a driver makes of a run that it takes up again, where the answer is neither "it ran" nor "it did not".
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::cli::{Desk, state};
+
+const SITE: &str = "apiVersion: piton/v1
+kind: Site
+name: desk
+databases:
+  a: { url: 'sqlite://a.db' }
+  b: { url: 'sqlite://b.db' }
+options:
+  settings: { ini: { path: app.ini } }
+";
+
+/// A postcondition that takes a moment and does not hold.
+const SLOW_AND_FALSE: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 4000000) SELECT count(*) AS n FROM c WHERE n < 0";
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.write("site.yaml", SITE);
+    for database in ["a.db", "b.db"] {
+        desk.write(database, "");
+    }
+    desk
+}
+
+#[test]
+fn work_that_was_done_before_a_crash_counts_only_once_its_postcondition_holds() {
+    let desk = desk();
+    desk.write("app.ini", "[Options]\nMode = 0\n");
+    desk.runbook(
+        "set",
+        &format!(
+            "steps:\n  - id: set\n    option.set: {{ store: settings, section: Options, name: Mode, value: '1' }}\n    verify: {{ db.assert: {{ database: a, sql: \"{SLOW_AND_FALSE}\", expect: {{ value: 1 }} }} }}\n"
+        ),
+    );
+    let args = ["--site", "site.yaml", "run", "set.yaml"];
+    let mut driver =
+        desk.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let until = Instant::now() + Duration::from_secs(30);
+    while !std::fs::read_to_string(desk.path("app.ini")).is_ok_and(|text| text.contains('1')) {
+        assert!(Instant::now() < until, "the option was not set");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    driver.kill().expect("SIGKILL");
+    driver.wait().expect("it ends");
+    // The value is there, so a look at the option alone would call the step a success.
+    desk.piton(&["resume", "last"]).exits(5);
+    assert_eq!(state(&desk.show(), "set"), "in_doubt");
+}
+
+#[test]
+fn a_copy_that_was_taken_back_is_copied_again_when_the_run_goes_on() {
+    let desk = desk();
+    desk.write(
+        "map.yaml",
+        "apiVersion: piton/v1\nkind: Mapping\nname: map\nsets: { all: [t] }\ntables:\n  t: { columns: { id: id, text: text } }\n",
+    );
+    desk.runbook(
+        "copy",
+        "steps:
+  - { id: source, db.execute: { database: a, sql: 'CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, text TEXT)' } }
+  - { id: rows, needs: [source], db.execute: { database: a, sql: \"INSERT INTO t VALUES (1, 'one'), (2, 'two')\" } }
+  - { id: target, db.execute: { database: b, sql: 'CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, text TEXT)' } }
+  - { id: leap, needs: [rows, target], exec: { argv: ['true'] }, point_of_no_return: nobody leaps back }
+  - id: copy
+    needs: [leap]
+    db.copy: { from: a, to: b, map: map.yaml, tables: all, policy: fail }
+    undo: { db.execute: { database: b, sql: DELETE FROM t } }
+  - { id: mended, needs: [copy], exec: { shell: test -e mended }, idempotent: yes }
+  - { id: there, needs: [mended], db.assert: { database: b, sql: SELECT count(*) AS n FROM t, expect: { value: 2 } } }
+on_failure: rollback
+",
+    );
+    desk.piton(&["--site", "site.yaml", "run", "copy.yaml"]).exits(5);
+    assert_eq!(state(&desk.show(), "copy"), "undone");
+    desk.write("mended", "");
+    desk.piton(&["resume", "last"]).exits(0);
+}
