@@ -276,9 +276,12 @@ impl Plan {
             None => check(source, base, Some(&site.site)).map_err(PlanError::Problems)?,
             Some(files) => {
                 let loaded = runbook::read(source).map_err(PlanError::Problems)?;
-                let problems = Problems::new(Arc::clone(source), loaded.problems);
-                let runbook = loaded.runbook.ok_or(PlanError::Problems(problems))?;
-                Checked { runbook, files, tree: loaded.tree }
+                let refused = Problems::new(Arc::clone(source), loaded.problems);
+                // What could be read of a wrong file is good for messages only, never for a plan.
+                match loaded.runbook {
+                    Some(runbook) if refused.list.is_empty() => Checked { runbook, files, tree: loaded.tree },
+                    _ => return Err(PlanError::Problems(refused)),
+                }
             }
         };
         let params = params::resolve(&runbook, given).map_err(PlanError::Params)?;

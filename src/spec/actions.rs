@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::decode::{Decode, Decoder, Schemas};
+use super::decode::{Decode, Decoder, MapReader, Schemas, Templates};
 use super::problem::{Problem, did_you_mean};
 use super::values::{Millis, SecretText};
 use super::yaml::Node;
@@ -426,10 +426,10 @@ pub struct WaitUntil {
 
 impl Decode for WaitUntil {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
-        let mut reader = super::decode::MapReader::new(node, "wait.until", d)?;
+        let mut reader = MapReader::new(node, "wait.until", d)?;
         let every = reader.field("every", Some(Millis(1_000)), d);
         let timeout = reader.field("timeout", None, d);
-        let check = take_action(reader.pairs(), "wait.until", node, d);
+        let check = take_action(&reader, "wait.until", node, d);
         reader.finish(ActionKind::KEYS, d);
         let check = check?;
         if !check.kind.is_check() {
@@ -755,13 +755,17 @@ impl ActionKind {
 }
 
 /// The one action among the keys of a mapping; notes a mistake if there is none or more than one.
-pub fn take_action(pairs: &[(super::yaml::Key, Node)], what: &str, node: &Node, d: &mut Decoder) -> Option<ActionSpec> {
+///
+/// A key that is nearly an action counts as the misspelt action: the caller reports it as an unknown key with
+/// [`MapReader::finish`], which it must call in every case.
+pub fn take_action(reader: &MapReader<'_>, what: &str, node: &Node, d: &mut Decoder) -> Option<ActionSpec> {
+    let pairs = reader.pairs();
     let mut found = pairs.iter().filter_map(|(key, args)| ActionKind::of_key(&key.text).map(|kind| (kind, key, args)));
     let Some((kind, key, args)) = found.next() else {
-        let close =
-            pairs.iter().find_map(|(key, _)| super::problem::nearest(&key.text, ActionKind::KEYS.iter().copied()));
-        // A key that is nearly an action is reported as an unknown key, with the action that was meant.
-        if close.is_none() {
+        let is_misspelt = |key: &str| {
+            reader.is_unknown(key) && super::problem::nearest(key, ActionKind::KEYS.iter().copied()).is_some()
+        };
+        if !pairs.iter().any(|(key, _)| is_misspelt(&key.text)) {
             let problem = Problem::new("spec::no_action", format!("{what} has no action"), node.span).label("in here");
             d.problem(problem.help_if(did_you_mean("", ActionKind::KEYS.iter().copied())));
         }
@@ -773,7 +777,7 @@ pub fn take_action(pairs: &[(super::yaml::Key, Node)], what: &str, node: &Node, 
         d.problem(problem.help("make two steps of it"));
     }
     let before = d.templates;
-    d.templates = super::decode::Templates::Pending;
+    d.templates = Templates::Pending;
     kind.decode(args, d);
     d.templates = before;
     Some(ActionSpec { kind, key: key.span, args: args.clone() })

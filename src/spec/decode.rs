@@ -156,6 +156,11 @@ impl<'n> MapReader<'n> {
         value
     }
 
+    /// Whether nothing here knows `key`; actions are never asked for by name.
+    pub fn is_unknown(&self, key: &str) -> bool {
+        !self.asked.contains(key)
+    }
+
     /// Refuses keys that were not asked for; `extra` names more keys that are known here.
     pub fn finish(self, extra: &[&'static str], d: &mut Decoder) {
         let known: Vec<&'static str> = self.asked.iter().copied().chain(extra.iter().copied()).collect();

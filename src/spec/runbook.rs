@@ -291,10 +291,8 @@ impl Decode for Verify {
 
 fn one_action(node: &Node, what: &'static str, d: &mut Decoder) -> Option<ActionSpec> {
     let reader = MapReader::new(node, what, d)?;
-    let action = take_action(reader.pairs(), what, node, d);
-    if action.is_some() {
-        reader.finish(ActionKind::KEYS, d);
-    }
+    let action = take_action(&reader, what, node, d);
+    reader.finish(ActionKind::KEYS, d);
     action
 }
 
@@ -389,7 +387,7 @@ impl Decode for Step {
         let mut reader = MapReader::new(node, "step", d)?;
         let fields = StepFields::read_fields(&mut reader, d);
         let what = fields.as_ref().map_or_else(|| "step".to_owned(), |f| format!("step `{}`", f.id.value));
-        let action = take_action(reader.pairs(), &what, node, d);
+        let action = take_action(&reader, &what, node, d);
         reader.finish(ActionKind::KEYS, d);
         Some(Self { fields: fields?, action: action?, span: node.span })
     }
@@ -468,19 +466,21 @@ pub struct Loaded {
 pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
     let node = yaml::parse(source)?;
     let mut d = Decoder::new(Arc::clone(source));
-    let runbook = read_leniently(&node, &mut d);
+    let whole = Runbook::decode(&node, &mut d);
+    if whole.is_none() && d.problems.is_empty() {
+        // A part that cannot be read must never look like a part that is not there.
+        let problem = Problem::new("spec::unreadable", "a part of this runbook cannot be read", node.span);
+        d.problem(problem.label("somewhere in here").help("compare the file with the reference; this is a gap in the checks"));
+    }
+    let runbook = whole.or_else(|| read_leniently(&node, source));
     let ids_seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_ids).collect();
     Ok(Loaded { runbook, source: Arc::clone(source), tree: node.to_json(), problems: d.problems, ids_seen })
 }
 
 /// Reads the runbook without the steps that cannot be read, so that the rest is still checked.
-fn read_leniently(node: &Node, d: &mut Decoder) -> Option<Runbook> {
-    let whole = Runbook::decode(node, d);
-    if whole.is_some() {
-        return whole;
-    }
+fn read_leniently(node: &Node, source: &Arc<Source>) -> Option<Runbook> {
     let Value::Map(pairs) = &node.value else { return None };
-    let mut probe = Decoder::new(Arc::clone(&d.source));
+    let mut probe = Decoder::new(Arc::clone(source));
     let good = |list: &Node, probe: &mut Decoder| match &list.value {
         Value::List(items) => Value::List(items.iter().filter(|i| Step::decode(i, probe).is_some()).cloned().collect()),
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => {
