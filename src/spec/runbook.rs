@@ -470,7 +470,9 @@ pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
     if whole.is_none() && d.problems.is_empty() {
         // A part that cannot be read must never look like a part that is not there.
         let problem = Problem::new("spec::unreadable", "a part of this runbook cannot be read", node.span);
-        d.problem(problem.label("somewhere in here").help("compare the file with the reference; this is a gap in the checks"));
+        d.problem(
+            problem.label("somewhere in here").help("compare the file with the reference; this is a gap in the checks"),
+        );
     }
     let runbook = whole.or_else(|| read_leniently(&node, source));
     let ids_seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_ids).collect();
