@@ -10,13 +10,24 @@ use super::params;
 use crate::site::Site;
 use crate::spec::actions::{ActionKind, ActionSpec, CrashDefault};
 use crate::spec::problem::{Problem, Source, Span, did_you_mean};
-use crate::spec::runbook::{Idempotent, NeedOutcome, OnFailure, Phase, Runbook, Step, Undo};
+use crate::spec::runbook::{Idempotent, NeedOutcome, OnFailure, Phase, Runbook, SeenStep, Step, Undo};
 use crate::spec::yaml::{Node, Value};
 
+/// Most steps of a circle that a message names.
+const CYCLE_SHOWN_MAX: usize = 20;
+
 /// Everything that is wrong between the parts of a runbook, and against `site` when there is one.
-pub fn check(runbook: &Runbook, source: &Source, site: Option<&Site>, ids_seen: &[String]) -> Vec<Problem> {
+///
+/// `is_partial` says that some of the runbook could not be read.
+pub fn check(
+    runbook: &Runbook,
+    source: &Source,
+    site: Option<&Site>,
+    steps_seen: &[SeenStep],
+    is_partial: bool,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let seen: BTreeSet<String> = ids_seen.iter().cloned().collect();
+    let seen: BTreeSet<String> = steps_seen.iter().map(|step| step.id.clone()).collect();
     let steps = || runbook.steps.iter().chain(&runbook.finally);
     for (id, first, again) in repeated(steps().map(|step| (step.id().as_str(), step.fields.id.span))) {
         let problem = Problem::new("plan::duplicate_id", format!("step id `{id}` is used twice"), again);
@@ -28,7 +39,7 @@ pub fn check(runbook: &Runbook, source: &Source, site: Option<&Site>, ids_seen: 
         problems.push(problem.help("add a step under `steps`"));
     }
     check_needs(runbook, &seen, &mut problems);
-    let graph = graph_of(runbook);
+    let graph = graph_of(steps_seen);
     for cycle in graph.cycles() {
         problems.push(cycle_problem(runbook, &cycle));
     }
@@ -38,16 +49,15 @@ pub fn check(runbook: &Runbook, source: &Source, site: Option<&Site>, ids_seen: 
     if let Some(site) = site {
         check_site(runbook, site, &mut problems);
     }
-    Names::new(runbook, source, site, &graph, &seen, &mut problems).check();
+    Names::new(runbook, source, site, &graph, &seen, is_partial, &mut problems).check();
     problems
 }
 
-/// The graph of all steps.
-pub fn graph_of(runbook: &Runbook) -> Graph {
-    let steps = || runbook.steps.iter().chain(&runbook.finally);
-    let edges =
-        steps().flat_map(|step| step.fields.needs.iter().map(|need| (need.step.value.as_str(), step.id().as_str())));
-    Graph::new(steps().map(|step| step.id().as_str()), edges)
+/// The graph of all steps, also of those that cannot be read: what comes before what is known all the same.
+fn graph_of(steps: &[SeenStep]) -> Graph {
+    let known = || steps.iter().filter(|step| !step.id.is_empty());
+    let edges = known().flat_map(|step| step.needs.iter().map(|need| (need.as_str(), step.id.as_str())));
+    Graph::new(known().map(|step| step.id.as_str()), edges)
 }
 
 fn check_needs(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Problem>) {
@@ -101,12 +111,20 @@ fn check_need_outcome(
 }
 
 fn cycle_problem(runbook: &Runbook, cycle: &[String]) -> Problem {
-    let mut steps = runbook.steps.iter().chain(&runbook.finally);
-    let first = steps.find(|step| step.id().as_str() == cycle[0]);
-    let need = first.and_then(|step| step.fields.needs.iter().find(|need| cycle.contains(&need.step.value)));
-    let span = need.map_or_else(Span::default, |need| need.step.span);
-    let path = format!("`{}` needs `{}`", cycle.join("` needs `"), cycle[0]);
-    let message = format!("steps need each other in a circle: {path}");
+    let need = |(at, id): (usize, &String)| {
+        let step = runbook.steps.iter().chain(&runbook.finally).find(|step| step.id().as_str() == id)?;
+        let next = &cycle[(at + 1) % cycle.len()];
+        step.fields.needs.iter().find(|need| need.step.value == *next).map(|need| need.step.span)
+    };
+    let span = cycle.iter().enumerate().find_map(need).unwrap_or_default();
+    if let [only] = cycle {
+        let problem = Problem::new("plan::cycle", format!("step `{only}` needs itself"), span);
+        return problem.label("the step itself").help("drop this need");
+    }
+    let hidden = cycle.len().saturating_sub(CYCLE_SHOWN_MAX);
+    let shown = cycle[..cycle.len() - hidden].join("` needs `");
+    let rest = if hidden > 0 { format!(" needs {hidden} more, the last of which") } else { String::new() };
+    let message = format!("steps need each other in a circle: `{shown}`{rest} needs `{}`", cycle[0]);
     Problem::new("plan::cycle", message, span).label("part of the circle").help("drop one of these needs")
 }
 
@@ -226,27 +244,31 @@ fn check_windows(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<
 
 /// What the runbook requires and names against what the site provides.
 fn check_site(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
-    let mut missing = |what: &str, name: &str, span: Span, known: Vec<&str>| {
+    let mut missing = |what: &str, name: &str, span: Span, known: Vec<&str>, label: &str| {
         let problem =
             Problem::new("plan::missing_resource", format!("site `{}` has no {what} `{name}`", site.name), span);
         let help = did_you_mean(name, known.iter().copied())
             .unwrap_or_else(|| "add it to the site file, or give another site with `--site`".into());
-        problems.push(problem.label("required here").help(help));
+        problems.push(problem.label(label).help(help));
     };
-    for name in runbook.requires.databases.iter().filter(|name| site.databases.get(&name.value).is_none()) {
-        missing("database", &name.value, name.span, site.databases.names().collect());
+    let is_plain = |name: &&crate::spec::decode::Spanned<String>| !name.value.contains("{{");
+    for name in
+        runbook.requires.databases.iter().filter(is_plain).filter(|name| site.databases.get(&name.value).is_none())
+    {
+        missing("database", &name.value, name.span, site.databases.names().collect(), "required here");
     }
-    for name in runbook.requires.options.iter().filter(|name| site.options.get(&name.value).is_none()) {
-        missing("option store", &name.value, name.span, site.options.names().collect());
+    for name in runbook.requires.options.iter().filter(is_plain).filter(|name| site.options.get(&name.value).is_none())
+    {
+        missing("option store", &name.value, name.span, site.options.names().collect(), "required here");
     }
-    for pattern in &runbook.requires.services {
+    for pattern in runbook.requires.services.iter().filter(is_plain) {
         let matcher = Glob::new(&pattern.value).map(|glob| glob.compile_matcher());
         if !matcher.is_ok_and(|matcher| site.services.names().any(|name| matcher.is_match(name))) {
-            missing("service", &pattern.value, pattern.span, site.services.names().collect());
+            missing("service", &pattern.value, pattern.span, site.services.names().collect(), "required here");
         }
     }
-    for step in runbook.steps.iter().chain(&runbook.finally) {
-        for (what, node) in resources(&step.action) {
+    for action in super::actions_of(runbook) {
+        for (what, node) in resources(action.kind, &action.args) {
             let Some(name) = node.text().filter(|text| !text.contains("{{")) else { continue };
             let known: Vec<&str> = match what {
                 "database" => site.databases.names().collect(),
@@ -254,22 +276,26 @@ fn check_site(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
                 "group" => site.services.0.iter().filter_map(|(_, service)| service.group.as_deref()).collect(),
                 _ => site.services.names().collect(),
             };
-            let glob = Glob::new(name).map(|glob| glob.compile_matcher());
-            if !glob.is_ok_and(|glob| known.iter().any(|known| glob.is_match(known))) {
-                missing(what, name, node.span, known);
+            let is_there = known.contains(&name)
+                || what == "service" && {
+                    let glob = Glob::new(name).map(|glob| glob.compile_matcher());
+                    glob.is_ok_and(|glob| known.iter().any(|known| glob.is_match(known)))
+                };
+            if !is_there {
+                missing(what, name, node.span, known, "named here");
             }
         }
     }
 }
 
 /// The resources that an action names, as (kind, place).
-fn resources(action: &ActionSpec) -> Vec<(&'static str, &Node)> {
-    let field = |what, key| action.args.get(key).map(|node| (what, node));
-    let listed = |key| match action.args.get(key).map(|node| &node.value) {
+fn resources(kind: ActionKind, args: &Node) -> Vec<(&'static str, &Node)> {
+    let field = |what, key| args.get(key).map(|node| (what, node));
+    let listed = |key| match args.get(key).map(|node| &node.value) {
         Some(Value::List(items)) => items.iter().map(|node| ("service", node)).collect(),
         _ => Vec::new(),
     };
-    match action.kind {
+    match kind {
         ActionKind::ServiceStart | ActionKind::ServiceStop | ActionKind::ServiceRestart | ActionKind::ServiceCheck => {
             let mut all = [listed("services"), listed("except")].concat();
             all.extend(field("service", "service"));
@@ -288,15 +314,11 @@ fn resources(action: &ActionSpec) -> Vec<(&'static str, &Node)> {
         ActionKind::DbCopy | ActionKind::DbCompare => {
             field("database", "from").into_iter().chain(field("database", "to")).collect()
         }
-        ActionKind::WaitUntil => match &action.args.value {
-            Value::Map(pairs) => pairs
-                .iter()
-                .filter_map(|(key, args)| ActionKind::of_key(&key.text).map(|kind| (kind, args)))
-                .filter_map(|(kind, args)| match kind {
-                    ActionKind::DbAssert | ActionKind::DbQuery => args.get("database").map(|node| ("database", node)),
-                    _ => None,
-                })
-                .collect(),
+        ActionKind::WaitUntil => match &args.value {
+            Value::Map(pairs) => {
+                let inner = pairs.iter().filter_map(|(key, args)| Some((ActionKind::of_key(&key.text)?, args)));
+                inner.filter(|(kind, _)| kind.is_check()).flat_map(|(kind, args)| resources(kind, args)).collect()
+            }
             _ => Vec::new(),
         },
         ActionKind::Exec

@@ -30,14 +30,14 @@ pub fn steps(runbook: &Runbook, scope: &Json) -> Result<Vec<PlanStep>, Problem> 
 fn instances(step: &Step, scope: &Json) -> Result<Vec<(StepId, Option<Json>)>, Problem> {
     let Some(foreach) = &step.fields.foreach else { return Ok(vec![(step.id().clone(), None)]) };
     let wrong = |error: Malformed| value_problem(foreach.span, error);
-    let list = match &foreach.value.items {
+    let list = match &foreach.value.items.value {
         Json::String(text) => Expression::parse(text).and_then(|e| e.evaluate(scope)).map_err(wrong)?,
         other => other.clone(),
     };
     let Json::Array(list) = list else {
         return Err(wrong(Malformed("`foreach` needs a list of items".into())));
     };
-    let key = foreach.value.key.as_deref().map(Expression::parse).transpose().map_err(wrong)?;
+    let key = foreach.value.key.as_ref().map(|key| Expression::parse(&key.value)).transpose().map_err(wrong)?;
     let mut seen = std::collections::BTreeSet::new();
     let mut found = Vec::with_capacity(list.len());
     for item in list {

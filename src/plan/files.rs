@@ -61,6 +61,9 @@ pub fn read<'a>(base: &Path, actions: impl Iterator<Item = &'a ActionSpec>, prob
 }
 
 fn plain(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::InvalidData {
+        return "it is not UTF-8 text".to_owned();
+    }
     let text = error.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

@@ -182,7 +182,12 @@ pub fn read_source(path: &Path) -> Result<Arc<Source>, PlanError> {
     let fail = |reason: String| PlanError::NoFile { path: path.display().to_string(), reason };
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string().to_lowercase()))?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        fail(format!("byte {} is not UTF-8 text; save the file as UTF-8", error.utf8_error().valid_up_to()))
+        let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = before.split(|byte| *byte == b'\n').count();
+        let column =
+            String::from_utf8_lossy(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default()).chars().count()
+                + 1;
+        fail(format!("line {line}, column {column} is not UTF-8 text; save the file as UTF-8"))
     })?;
     Ok(Arc::new(Source { name: path.display().to_string(), text }))
 }
@@ -220,7 +225,8 @@ pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>) -> Result<C
     let loaded = runbook::read(source)?;
     let mut problems = loaded.problems;
     let Some(runbook) = loaded.runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
-    problems.extend(check::check(&runbook, source, site, &loaded.ids_seen));
+    let is_partial = !problems.is_empty();
+    problems.extend(check::check(&runbook, source, site, &loaded.seen, is_partial));
     let files = files::read(base, actions_of(&runbook), &mut problems);
     if problems.is_empty() {
         Ok(Checked { runbook, files, tree: loaded.tree })

@@ -7,12 +7,18 @@ use super::render::may_hold_secret;
 use crate::site::Site;
 use crate::spec::actions::{ActionKind, ActionSpec};
 use crate::spec::problem::{Problem, Source, Span, did_you_mean};
-use crate::spec::reference::{Expression, Reference, template_references};
+use crate::spec::reference::{Expression, Reference, malformed_part, template_references};
 use crate::spec::runbook::{ParamType, Runbook, Step, Undo};
-use crate::spec::yaml::{Node, Value};
+use crate::spec::yaml::{Key, Node, Value};
 
-/// How far behind its start a name is looked for in a block of text, in bytes.
-const BLOCK_REACH: usize = 16_384;
+/// Roots of names that are no value by themselves, with what to write.
+const ROOTS: [(&str, &str); 5] = [
+    ("params", "params.NAME"),
+    ("site", "site.name"),
+    ("steps", "steps.ID.outputs.NAME"),
+    ("run", "run.id"),
+    ("secrets", "secrets.NAME"),
+];
 
 /// Where a name stands.
 struct Place<'a> {
@@ -37,23 +43,25 @@ pub struct Names<'a> {
     ids_seen: &'a BTreeSet<String>,
     steps: HashMap<&'a str, (&'a Step, bool)>,
     used: BTreeSet<String>,
+    is_partial: bool,
     problems: &'a mut Vec<Problem>,
 }
 
 impl<'a> Names<'a> {
-    /// Ready to check.
+    /// Ready to check; `is_partial` when some of the runbook could not be read.
     pub fn new(
         runbook: &'a Runbook,
         source: &'a Source,
         site: Option<&'a Site>,
         graph: &'a Graph,
         ids_seen: &'a BTreeSet<String>,
+        is_partial: bool,
         problems: &'a mut Vec<Problem>,
     ) -> Self {
         let main = runbook.steps.iter().map(|step| (step.id().as_str(), (step, false)));
         let last = runbook.finally.iter().map(|step| (step.id().as_str(), (step, true)));
         let steps = main.chain(last).collect();
-        Self { runbook, source, site, graph, ids_seen, steps, used: BTreeSet::new(), problems }
+        Self { runbook, source, site, graph, ids_seen, steps, used: BTreeSet::new(), is_partial, problems }
     }
 
     /// Checks the whole runbook.
@@ -64,6 +72,7 @@ impl<'a> Names<'a> {
                 &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: lock.span },
             );
         }
+        self.plain_names();
         for step in &self.runbook.steps {
             self.step(step, false);
         }
@@ -71,6 +80,17 @@ impl<'a> Names<'a> {
             self.step(step, true);
         }
         self.unused_params();
+    }
+
+    /// Names that are compared as they stand: a template among them would never match anything.
+    fn plain_names(&mut self) {
+        let requires = &self.runbook.requires;
+        let resources = requires.databases.iter().chain(&requires.services).chain(&requires.options);
+        let names = resources.chain(&requires.milestones).chain(&self.runbook.achieves).chain(&self.runbook.revokes);
+        for name in names.filter(|name| name.value.contains("{{")) {
+            let problem = Problem::new("plan::no_template_here", "this name is taken as it stands", name.span);
+            self.problems.push(problem.label("no template here").help("write the name itself"));
+        }
     }
 
     fn step(&mut self, step: &'a Step, last: bool) {
@@ -98,13 +118,17 @@ impl<'a> Names<'a> {
         for lock in &fields.locks {
             self.template(&lock.value, &place(false, false, lock.span));
         }
-        if let Some(foreach) = &fields.foreach
-            && let Some(text) = foreach.value.items.as_str()
+        if let Some(items) = fields.foreach.as_ref().map(|foreach| &foreach.value.items)
+            && let Some(text) = items.value.as_str()
         {
             self.expression(
                 text,
-                &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: foreach.span },
+                &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: items.span },
             );
+        }
+        if let Some(key) = fields.foreach.as_ref().and_then(|foreach| foreach.value.key.as_ref()) {
+            let place = Place { step: None, in_foreach: true, secrets: false, own_outputs: false, span: key.span };
+            self.expression(&key.value, &place);
         }
     }
 
@@ -152,7 +176,8 @@ impl<'a> Names<'a> {
         match template_references(text) {
             Ok(references) => references.iter().for_each(|reference| self.reference(reference, place)),
             Err(error) => {
-                let problem = Problem::new("plan::bad_template", error.0, place.span).label("here");
+                let at = malformed_part(text).and_then(|part| self.find(part, place.span)).unwrap_or(place.span);
+                let problem = Problem::new("plan::bad_template", error.0, at).label("here");
                 self.problems.push(problem.help("a template is text with names in double braces: `{{ params.x }}`"));
             }
         }
@@ -162,11 +187,17 @@ impl<'a> Names<'a> {
         let dashed = self.steps.keys().copied().find(|id| id.contains('-') && text.contains(&format!("steps.{id}")));
         if let Some(id) = dashed {
             let message = format!("an expression takes the dash in `steps.{id}` for a minus");
-            let problem = Problem::new("plan::dash_in_expression", message, place.span).label("here");
+            let at = self.find(&format!("steps.{id}"), place.span).unwrap_or(place.span);
+            let problem = Problem::new("plan::dash_in_expression", message, at).label("here");
             return self.problems.push(problem.help(format!("write `steps[\"{id}\"]`")));
         }
         match Expression::parse(text) {
             Ok(expression) => expression.references().iter().for_each(|reference| self.reference(reference, place)),
+            Err(_) if text.contains("{{") => {
+                let message = "an expression names values without braces";
+                let problem = Problem::new("plan::bad_expression", message, place.span).label("a template");
+                self.problems.push(problem.help("write `params.x` instead of `{{ params.x }}`"));
+            }
             Err(error) => {
                 let problem = Problem::new("plan::bad_expression", error.0, place.span).label("here");
                 self.problems.push(problem.help("for example `params.count > 3 && steps[\"check-it\"].outputs.ok`"));
@@ -175,19 +206,20 @@ impl<'a> Names<'a> {
     }
 
     fn reference(&mut self, reference: &Reference, place: &Place<'a>) {
-        let at = self.find(reference, place.span);
+        let root = reference.path[0].as_str();
+        let at = self.find(&reference.written, place.span).or_else(|| self.find(root, place.span));
+        let at = at.unwrap_or(place.span);
         let rest: Vec<&str> = reference.path.iter().skip(1).map(String::as_str).collect();
+        if let (Some((_, example)), []) = (ROOTS.iter().find(|(name, _)| *name == root), rest.as_slice()) {
+            let problem = Problem::new("plan::unknown_name", format!("`{root}` needs a name behind it"), at);
+            return self.problems.push(problem.label("names no value").help(format!("write `{example}`")));
+        }
         match reference.path[0].as_str() {
             "params" => self.param(&rest, at, place),
             "site" => self.site(&rest, at),
             "steps" => self.step_output(&rest, at, place),
             "outputs" if place.own_outputs => {}
-            "run" => self.known(
-                "run",
-                &rest,
-                &["id", "starter", "started_at", "runbook", "version", "outcome", "attempt"],
-                at,
-            ),
+            "run" => self.known("run", &rest, &["id", "starter", "started_at", "runbook", "version", "outcome"], at),
             "item" if place.in_foreach => {}
             "secrets" => self.secret(&rest, at, place),
             "item" => {
@@ -208,11 +240,7 @@ impl<'a> Names<'a> {
     }
 
     fn param(&mut self, rest: &[&str], at: Span, place: &Place<'a>) {
-        let Some(name) = rest.first() else {
-            return self.problems.push(
-                Problem::new("plan::unknown_name", "`params` needs a name behind it", at).help("write `params.name`"),
-            );
-        };
+        let Some(name) = rest.first() else { return };
         self.used.insert((*name).to_owned());
         match self.runbook.params.get(name) {
             Some(param) if param.r#type == ParamType::Secret && !place.secrets => {
@@ -271,11 +299,16 @@ impl<'a> Names<'a> {
 
     fn step_output(&mut self, rest: &[&str], at: Span, place: &Place<'a>) {
         let id = rest.first().copied().unwrap_or_default();
+        if rest.len() == 1 && (self.steps.contains_key(id) || self.ids_seen.contains(id)) {
+            let problem = Problem::new("plan::unknown_name", format!("`steps.{id}` is no value by itself"), at);
+            let help = format!("write `steps.{id}.outputs.NAME` or `steps.{id}.state`");
+            return self.problems.push(problem.label("names no value").help(help));
+        }
         let Some(&(target, target_last)) = self.steps.get(id) else {
             if !self.ids_seen.contains(id) {
                 let problem =
                     Problem::new("plan::unknown_step", format!("unknown step `{id}`"), at).label("no step has this id");
-                self.problems.push(problem.help_if(did_you_mean(id, self.steps.keys().copied())));
+                self.problems.push(problem.help_if(did_you_mean(id, self.ids_seen.iter().map(String::as_str))));
             }
             return;
         };
@@ -318,12 +351,18 @@ impl<'a> Names<'a> {
         if !known.iter().any(|known| known == name) {
             let message = format!("step `{}` has no output `{name}`", target.id());
             let problem = Problem::new("plan::unknown_output", message, at).label("no such output");
-            self.problems.push(problem.help_if(did_you_mean(name, known.iter().map(String::as_str))));
+            let help = did_you_mean(name, known.iter().map(String::as_str)).unwrap_or_else(|| {
+                format!("the step has no outputs; declare them under `outputs` of `{}`", target.id())
+            });
+            self.problems.push(problem.help(help));
         }
     }
 
     fn unused_params(&mut self) {
-        for (key, _) in self.runbook.params.0.iter().filter(|(key, _)| !self.used.contains(&key.text)) {
+        let unused = self.runbook.params.0.iter().filter(|(key, _)| !self.used.contains(&key.text));
+        // A part that cannot be read may well use it.
+        let unread = |key: &Key| self.is_partial && self.source.text.contains(&format!("params.{}", key.text));
+        for (key, _) in unused.filter(|(key, _)| !unread(key)) {
             let problem =
                 Problem::new("plan::unused_param", format!("parameter `{}` is never used", key.text), key.span)
                     .label("declared here");
@@ -331,20 +370,33 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// The place of the name inside the text it stands in.
-    fn find(&self, reference: &Reference, span: Span) -> Span {
-        let text = self.source.text.get(span.start..).unwrap_or("");
-        let find = |word: &str, reach: usize| {
-            let offset = text.get(..reach.min(text.len())).unwrap_or(text).find(word)?;
-            Some(Span { start: span.start + offset, len: word.len() })
-        };
-        let root = reference.path[0].as_str();
-        // A block of text is wider than its span, which covers the first line only.
-        find(&reference.written, span.len)
-            .or_else(|| find(root, span.len))
-            .or_else(|| find(&reference.written, BLOCK_REACH))
-            .unwrap_or(span)
+    /// The place of `words` inside the text that stands at `span`.
+    fn find(&self, words: &str, span: Span) -> Option<Span> {
+        let text = &self.source.text;
+        let end = block_end(text, span).max(span.start + span.len);
+        let offset = text.get(span.start..end)?.find(words)?;
+        Some(Span { start: span.start + offset, len: words.len() })
     }
+}
+
+/// The end of the block of text that begins at `span`, whose span covers its first line only: all lines that are
+/// indented as far.
+fn block_end(text: &str, span: Span) -> usize {
+    let line = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1);
+    let indent = span.start - line;
+    if !text.get(line..span.start).is_some_and(|before| before.chars().all(|c| c == ' ')) {
+        return span.start + span.len;
+    }
+    let mut end = span.start;
+    for (number, line) in text.get(span.start..).unwrap_or("").split_inclusive('\n').enumerate() {
+        let is_inside =
+            number == 0 || line.trim().is_empty() || line.bytes().take_while(|b| *b == b' ').count() >= indent;
+        if !is_inside {
+            break;
+        }
+        end += line.len();
+    }
+    end
 }
 
 /// Groups of equal ids with the places where they stand.

@@ -41,31 +41,32 @@ pub enum ParamError {
 /// Notes declarations that cannot be satisfied: a default that does not fit, an `enum` without words.
 pub fn check_declarations(runbook: &Runbook, problems: &mut Vec<Problem>) {
     for (key, param) in &runbook.params.0 {
-        if param.r#type == ParamType::Enum && param.values.is_empty() {
+        let without_words = param.r#type == ParamType::Enum && param.values.is_empty();
+        if without_words {
             let problem = Problem::new(
                 "plan::bad_param",
                 format!("parameter `{}` is an enum without `values`", key.text),
                 key.span,
             );
             problems.push(problem.label("here").help("add `values: [a, b]`"));
+            continue;
         }
-        if let Some(Err(_)) = param.pattern.as_deref().map(regex::Regex::new) {
-            let problem = Problem::new(
-                "plan::bad_param",
-                format!("the pattern of parameter `{}` is no regular expression", key.text),
-                key.span,
-            );
-            problems.push(problem.label("here").help("mend the pattern"));
+        let broken = param.pattern.as_ref().filter(|pattern| regex::Regex::new(&pattern.value).is_err());
+        if let Some(pattern) = broken {
+            let message = format!("the pattern of parameter `{}` is no regular expression", key.text);
+            let problem = Problem::new("plan::bad_param", message, pattern.span).label("here");
+            problems.push(problem.help("mend the pattern; in double quotes, write a backslash twice"));
+            continue;
         }
         if let Some(default) = &param.default
             && let Err(reason) = typed(param, &default.value)
         {
             let message = format!("the default of parameter `{}` does not fit: {reason}", key.text);
-            problems.push(
-                Problem::new("plan::bad_default", message, default.span)
-                    .label("here")
-                    .help("mend the default or the type"),
-            );
+            let help = match param.r#type {
+                ParamType::Secret => "write where it comes from, like `env:TOKEN`; take the secret out of the file",
+                _ => "mend the default or what the parameter allows",
+            };
+            problems.push(Problem::new("plan::bad_default", message, default.span).label("here").help(help));
         }
     }
 }
@@ -154,10 +155,10 @@ fn check_bounds(param: &Param, value: &Json) -> Result<(), String> {
         }
     }
     if let (Some(pattern), Some(text)) = (&param.pattern, value.as_str()) {
-        let whole =
-            regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|_| "the pattern is no regular expression")?;
+        let whole = regex::Regex::new(&format!("^(?:{})$", pattern.value))
+            .map_err(|_| "the pattern is no regular expression")?;
         if !whole.is_match(text) {
-            return Err(format!("`{text}` does not match `{pattern}`"));
+            return Err(format!("`{text}` does not match `{}`", pattern.value));
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::ids::Actor;
 use crate::spec::decode::{Decode, Decoder, Named, Schemas, Spanned};
 use crate::spec::problem::{Problem, Problems, Source, did_you_mean};
-use crate::spec::runbook::ApiVersion;
+use crate::spec::runbook::{ApiVersion, refuse_kind};
 use crate::spec::values::Millis;
 use crate::spec::yaml::{self, Node};
 use crate::{choice, record};
@@ -68,6 +68,7 @@ record! {
 
 record! {
     /// A process that Piton starts, finds again and stops by itself.
+    #[check(check_process)]
     pub struct ProcessProvider("process provider") {
         /// The command and its arguments.
         argv: Vec<String>,
@@ -84,8 +85,27 @@ record! {
     }
 }
 
+fn check_process(process: &ProcessProvider, node: &Node, d: &mut Decoder) {
+    command_present(&process.argv, "argv", node, d);
+}
+
+fn check_command(command: &CommandProvider, node: &Node, d: &mut Decoder) {
+    command_present(&command.start, "start", node, d);
+    command_present(&command.stop, "stop", node, d);
+    command_present(&command.status, "status", node, d);
+}
+
+fn command_present(argv: &[String], key: &str, node: &Node, d: &mut Decoder) {
+    if argv.is_empty() {
+        let place = node.get(key).map_or(node.span, |list| list.span);
+        let problem = Problem::new("site::no_command", format!("`{key}` names no command"), place).label("here");
+        d.problem(problem.help(format!("write `{key}: [program, argument]`")));
+    }
+}
+
 record! {
     /// Any control command.
+    #[check(check_command)]
     pub struct CommandProvider("command provider") {
         /// Starts the service.
         start: Vec<String>,
@@ -273,8 +293,10 @@ impl LoadedSite {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
-    let node = yaml::parse(source)?;
+    let (node, duplicates) = yaml::parse_with_duplicates(source)?;
+    refuse_kind(&node, "Runbook", "this is a runbook, not a site", "give a site file with `--site`", source)?;
     let mut d = Decoder::new(Arc::clone(source));
+    d.problems = duplicates;
     let site = Site::decode(&node, &mut d);
     if let Some(site) = &site {
         check_names(site, &mut d);
@@ -313,7 +335,7 @@ fn check_names(site: &Site, d: &mut Decoder) {
             .iter()
             .find(|(key, _)| key.text == cycle[0])
             .map_or_else(Default::default, |(key, _)| key.span);
-        let path = format!("{} -> {}", cycle.join(" -> "), cycle[0]);
+        let path = format!("`{}` needs `{}`", cycle.join("` needs `"), cycle[0]);
         d.problem(
             Problem::new("site::service_cycle", format!("services need each other in a circle: {path}"), at)
                 .label("in the circle")

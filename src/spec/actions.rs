@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::decode::{Decode, Decoder, MapReader, Schemas, Templates};
-use super::problem::{Problem, did_you_mean};
+use super::problem::Problem;
+use super::runbook::at_least_one;
 use super::values::{Millis, SecretText};
 use super::yaml::Node;
 use crate::{choice, record};
@@ -310,6 +311,7 @@ record! {
 }
 
 fn check_copy(copy: &DbCopy, node: &Node, d: &mut Decoder) {
+    at_least_one(copy.chunk_rows, "chunk_rows", node, d);
     let at = copy.at.is_some() || node.get("at").is_some();
     if (copy.policy == MergePolicy::SplitAt) != at {
         let problem = Problem::new("spec::one_of", "`at` belongs to `policy: split_at`, and that needs it", node.span);
@@ -349,6 +351,7 @@ record! {
 
 record! {
     /// Finds timesteps without a row.
+    #[check(check_gaps)]
     pub struct DbGaps("db.gaps") {
         /// Database of the site.
         database: String,
@@ -369,8 +372,13 @@ record! {
     }
 }
 
+fn check_gaps(gaps: &DbGaps, node: &Node, d: &mut Decoder) {
+    at_least_one(gaps.timestep.0, "timestep", node, d);
+}
+
 record! {
     /// Reads up to where a time series is closed for every active entity.
+    #[check(check_watermark)]
     pub struct DbWatermark("db.watermark") {
         /// Database of the site.
         database: String,
@@ -387,6 +395,10 @@ record! {
     }
 }
 
+fn check_watermark(watermark: &DbWatermark, node: &Node, d: &mut Decoder) {
+    at_least_one(watermark.timestep.0, "timestep", node, d);
+}
+
 record! {
     /// Waits a length of time.
     pub struct WaitFor("wait.for") {
@@ -397,11 +409,20 @@ record! {
 
 record! {
     /// Waits for the next boundary of a clock grid.
+    #[check(check_boundary)]
     pub struct WaitBoundary("wait.boundary") {
         /// Width of the grid.
         every: Millis,
         /// The boundary comes after this second (since the epoch), not after now.
         after: Option<i64>,
+    }
+}
+
+fn check_boundary(wait: &WaitBoundary, node: &Node, d: &mut Decoder) {
+    if wait.every.0 == 0 || !wait.every.0.is_multiple_of(1000) {
+        let place = node.get("every").map_or(node.span, |every| every.span);
+        let problem = Problem::new("spec::out_of_range", "`every` must be one or more whole seconds", place);
+        d.problem(problem.label("no grid of whole seconds").help("write it like `15m` or `900s`"));
     }
 }
 
@@ -459,6 +480,7 @@ impl Decode for WaitUntil {
 
 record! {
     /// Asks people to approve.
+    #[check(check_approval)]
     pub struct Approval("approval") {
         /// What they are asked.
         prompt: String,
@@ -473,6 +495,10 @@ record! {
         /// After this long without an answer the step fails.
         expires: Option<Millis>,
     }
+}
+
+fn check_approval(approval: &Approval, node: &Node, d: &mut Decoder) {
+    at_least_one(u64::from(approval.quorum), "quorum", node, d);
 }
 
 choice! {
@@ -714,9 +740,9 @@ pub enum CrashDefault {
 
 actions! {
     Exec(Exec) = "exec", outputs None, Ask, check true;
-    ServiceStart(Services) = "service.start", outputs Some(&["services", "changed", "at", "at_ms", "started_at", "stopped_at"]), Probe, check false;
-    ServiceStop(Services) = "service.stop", outputs Some(&["services", "changed", "at", "at_ms", "started_at", "stopped_at"]), Probe, check false;
-    ServiceRestart(Services) = "service.restart", outputs Some(&["services", "changed", "at", "at_ms", "started_at", "stopped_at"]), Probe, check false;
+    ServiceStart(Services) = "service.start", outputs Some(&["services", "changed", "started_at", "at", "at_ms", "held_before"]), Probe, check false;
+    ServiceStop(Services) = "service.stop", outputs Some(&["services", "changed", "stopped_at", "at", "at_ms", "held_before"]), Probe, check false;
+    ServiceRestart(Services) = "service.restart", outputs Some(&["services", "changed", "started_at", "at", "at_ms", "held_before"]), Probe, check false;
     ServiceCheck(Services) = "service.check", outputs Some(&["services"]), Safe, check true;
     OptionSet(OptionSet) = "option.set", outputs Some(&["old", "new"]), Probe, check false;
     OptionUnset(OptionUnset) = "option.unset", outputs Some(&["old", "new"]), Probe, check false;
@@ -767,7 +793,7 @@ pub fn take_action(reader: &MapReader<'_>, what: &str, node: &Node, d: &mut Deco
         };
         if !pairs.iter().any(|(key, _)| is_misspelt(&key.text)) {
             let problem = Problem::new("spec::no_action", format!("{what} has no action"), node.span).label("in here");
-            d.problem(problem.help_if(did_you_mean("", ActionKind::KEYS.iter().copied())));
+            d.problem(problem.help(format!("actions are `{}`", ActionKind::KEYS.join("`, `"))));
         }
         return None;
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::problem::{Problem, Problems, Source, Span, did_you_mean};
+use super::problem::{Problem, Problems, Source, Span, did_you_mean, nearest};
 use super::yaml::{Key, Node, Value};
 
 /// Pattern of text that a template will replace, for schemas.
@@ -48,11 +48,14 @@ impl Decoder {
     /// Notes that `node` is not what was expected.
     pub fn expected(&mut self, node: &Node, what: &str, help: Option<String>) {
         let message = format!("expected {what}, found {}", node.kind());
-        let (code, message) = match node.value {
-            Value::Null if self.source.text.trim().is_empty() => ("spec::empty", "the file is empty".to_owned()),
-            _ => ("spec::wrong_type", message),
-        };
-        self.problem(Problem::new(code, message, node.span).label("here").help_if(help));
+        let help = if node.value == Value::Null { Some("write a value, or drop the key".into()) } else { help };
+        match node.value {
+            Value::Null if self.source.text.trim().is_empty() => {
+                let problem = Problem::new("spec::empty", "the file is empty", node.span);
+                self.problem(problem.help("begin with `apiVersion: piton/v1`, or let `piton new` write a runbook"));
+            }
+            _ => self.problem(Problem::new("spec::wrong_type", message, node.span).label("here").help_if(help)),
+        }
     }
 
     /// The value, or everything that is wrong.
@@ -127,7 +130,8 @@ impl<'n> MapReader<'n> {
         match &node.value {
             Value::Map(pairs) => Some(Self { pairs, span: node.span, asked: BTreeSet::new(), what }),
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::List(_) => {
-                d.expected(node, &format!("{what} as a mapping"), Some(format!("write {what} as `key: value` pairs")));
+                let keys = if what == "this" { String::new() } else { format!(" with the keys of {what}") };
+                d.expected(node, &format!("a mapping{keys}"), Some("write it as `key: value` pairs".into()));
                 None
             }
         }
@@ -163,13 +167,17 @@ impl<'n> MapReader<'n> {
 
     /// Refuses keys that were not asked for; `extra` names more keys that are known here.
     pub fn finish(self, extra: &[&'static str], d: &mut Decoder) {
-        let known: Vec<&'static str> = self.asked.iter().copied().chain(extra.iter().copied()).collect();
         for (key, _) in self.pairs {
-            if known.contains(&key.text.as_str()) {
+            let name = key.text.as_str();
+            if self.asked.contains(name) || extra.contains(&name) {
                 continue;
             }
-            let message = format!("unknown key `{}` in {}", key.text, self.what);
-            let help = did_you_mean(&key.text, known.iter().copied());
+            let message = format!("unknown key `{name}` in {}", self.what);
+            let help = did_you_mean(name, self.asked.iter().copied());
+            // Further keys are named when they are meant; there are too many of them to list.
+            let help = nearest(name, self.asked.iter().chain(extra).copied())
+                .map(|meant| format!("did you mean `{meant}`?"))
+                .or_else(|| help.map(|list| if extra.is_empty() { list } else { format!("{list}; and one action") }));
             d.problem(Problem::new("spec::unknown_key", message, key.span).label("not known here").help_if(help));
         }
     }
@@ -232,13 +240,18 @@ fn decode_int<T: TryFrom<i64>>(node: &Node, d: &mut Decoder, what: &str) -> Opti
         Value::Text(text) => text.trim().parse().ok(),
         Value::Null | Value::Bool(_) | Value::Float(..) | Value::List(_) | Value::Map(_) => None,
     };
+    if let Value::Float(_, digits) = &node.value {
+        let message = format!("`{digits}` is no whole number, or too large");
+        d.problem(Problem::new("spec::out_of_range", message, node.span).label("here").help(format!("write {what}")));
+        return None;
+    }
     let Some(number) = number else {
-        d.expected(node, what, None);
+        d.expected(node, what, Some(format!("write {what}")));
         return None;
     };
     let fit = T::try_from(number).ok();
     if fit.is_none() {
-        let message = format!("number `{number}` is out of range for {what}");
+        let message = format!("number `{number}` is too {} here", if number < 0 { "small" } else { "large" });
         let problem = Problem::new("spec::out_of_range", message, node.span).label("out of range");
         d.problem(problem.help(format!("write {what}")));
     }
@@ -277,7 +290,7 @@ impl Decode for f64 {
             Value::Int(number) => Some(*number as f64),
             Value::Float(number, _) => Some(*number),
             Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-                d.expected(node, "a number", None);
+                d.expected(node, "a number", Some("write a number without quotes".into()));
                 None
             }
         }
@@ -494,9 +507,12 @@ macro_rules! record {
                     return None;
                 }
                 let mut reader = $crate::spec::decode::MapReader::new(node, $what, d)?;
+                #[allow(unused_variables, clippy::allow_attributes_without_reason)]
+                let before = d.problems.len();
                 let value = Self::read_fields(&mut reader, d);
                 reader.finish(&[], d);
-                $( if let Some(value) = &value { $check(value, node, d); } )?
+                // A misspelt key would look like a missing one: rules between keys wait until each is right.
+                $( if let Some(value) = value.as_ref().filter(|_| d.problems.len() == before) { $check(value, node, d); } )?
                 value
             }
 
@@ -549,12 +565,12 @@ macro_rules! choice {
                         let problem = $crate::spec::problem::Problem::new(
                             "spec::unknown_word", format!("`{other}` is no {}", $what), node.span)
                             .label("not one of the words known here")
-                            .help(format!("write one of `{}`", WORDS.join("`, `")));
+                            .help($crate::spec::problem::one_of(other, WORDS));
                         d.problem(problem);
                         None
                     }
                     None => {
-                        d.expected(node, $what, Some(format!("write one of `{}`", WORDS.join("`, `"))));
+                        d.expected(node, "a word", Some($crate::spec::problem::one_of("", WORDS)));
                         None
                     }
                 }

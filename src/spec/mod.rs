@@ -5,8 +5,10 @@
 
 pub mod actions;
 pub mod decode;
+mod mend;
 pub mod problem;
 pub mod reference;
 pub mod runbook;
+mod syntax;
 pub mod values;
 pub mod yaml;

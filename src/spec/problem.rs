@@ -209,6 +209,16 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     close.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
+/// `write one of ...`, with the word that was probably meant first.
+pub fn one_of(given: &str, words: &[&str]) -> String {
+    let list = words.join("`, `");
+    match (words, nearest(given, words.iter().copied())) {
+        ([only], _) => format!("write `{only}`"),
+        (_, Some(meant)) => format!("did you mean `{meant}`? there is `{list}`"),
+        (_, None) => format!("write one of `{list}`"),
+    }
+}
+
 /// `did you mean ...?`, or the list of what there is.
 pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     if let Some(name) = nearest(given, known.clone()) {
@@ -216,7 +226,8 @@ pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + 
     }
     let mut names: Vec<_> = known.into_iter().collect();
     names.sort_unstable();
-    let shown = names.len().min(12);
+    names.dedup();
+    let shown = names.len().min(20);
     let rest = if names.len() > shown { format!(" and {} more", names.len() - shown) } else { String::new() };
     (!names.is_empty()).then(|| format!("there is `{}`{rest}", names[..shown].join("`, `")))
 }

@@ -36,8 +36,42 @@ pub fn template_references(text: &str) -> Result<Vec<Reference>, Malformed> {
     if !text.contains("{{") {
         return Ok(Vec::new());
     }
-    let template =
-        Template::compile(text).map_err(|error| Malformed(format!("this is no template: {}", reason(&error))))?;
+    references_of(text).ok_or_else(|| Malformed(complaint(malformed_part(text).unwrap_or(text)).to_owned()))
+}
+
+/// The first part of a text with braces that keeps it from being a template.
+pub fn malformed_part(text: &str) -> Option<&str> {
+    let mut rest = text;
+    while let Some(start) = rest.find("{{") {
+        let tail = &rest[start..];
+        let Some(end) = tail.find("}}") else { return tail.lines().next().map(str::trim_end) };
+        let part = &tail[..end + 2];
+        if references_of(part).is_none() {
+            return Some(part);
+        }
+        rest = &tail[end + 2..];
+    }
+    None
+}
+
+/// Why `part`, braces and all, is no name.
+fn complaint(part: &str) -> &'static str {
+    let Some((inside, _)) = part.strip_prefix("{{").and_then(|rest| rest.split_once("}}")) else {
+        return "`{{` is never closed by `}}`";
+    };
+    let inside = inside.trim().trim_matches('~');
+    if inside.starts_with(['#', '/', '>', '^', '*']) || inside == "else" {
+        "a template carries no logic; use `when` or an expression"
+    } else if inside.is_empty() {
+        "a template needs a name between its braces"
+    } else {
+        "a template holds plain names only, like `{{ params.x }}`"
+    }
+}
+
+/// The names in a text with braces; nothing when it is no template or holds more than plain names.
+fn references_of(text: &str) -> Option<Vec<Reference>> {
+    let template = Template::compile(text).ok()?;
     let mut found = Vec::new();
     for element in &template.elements {
         match element {
@@ -51,26 +85,12 @@ pub fn template_references(text: &str) -> Result<Vec<Reference>, Malformed> {
                     }
                     _ => None,
                 };
-                found.push(
-                    path.ok_or_else(|| Malformed("a template holds plain names only, like `{{ params.x }}`".into()))?,
-                );
+                found.push(path?);
             }
-            _ => {
-                return Err(Malformed("a template carries no logic; use `when` or an expression".into()));
-            }
+            _ => return None,
         }
     }
-    Ok(found)
-}
-
-fn reason(error: &handlebars::TemplateError) -> String {
-    let text = error.reason().to_string();
-    let first = text.lines().next().unwrap_or("it cannot be read");
-    let mut first = first.to_owned();
-    if let Some(lower) = first.get(..1).map(str::to_lowercase) {
-        first.replace_range(..1, &lower);
-    }
-    first
+    Some(found)
 }
 
 fn path_of(segments: &[PathSeg], written: &str) -> Option<Reference> {

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::actions::{ActionKind, ActionSpec, take_action};
 use super::decode::{Decode, Decoder, MapReader, Named, Schemas, Spanned, describe};
+use super::mend;
 use super::problem::{Problem, Problems, Source, Span};
 use super::values::Millis;
 use super::yaml::{self, Node, Value};
@@ -63,7 +64,7 @@ record! {
         /// Largest number.
         maximum: Option<f64>,
         /// Regular expression that the whole text must match.
-        pattern: Option<String>,
+        pattern: Option<Spanned<String>>,
         /// The allowed words of an `enum`.
         values: Vec<String>,
         /// What it is for.
@@ -87,6 +88,7 @@ record! {
 
 record! {
     /// Bounds of a run.
+    #[check(check_limits)]
     pub struct Limits("limits") {
         /// Most attempts that run at the same time.
         parallel: u32 = 4,
@@ -95,8 +97,21 @@ record! {
     }
 }
 
+fn check_limits(limits: &Limits, node: &Node, d: &mut Decoder) {
+    at_least_one(u64::from(limits.parallel), "parallel", node, d);
+}
+
+/// Notes that the number under `key` is 0 where that has no meaning.
+pub fn at_least_one(number: u64, key: &str, node: &Node, d: &mut Decoder) {
+    if let Some(place) = node.get(key).filter(|place| number == 0 && !d.is_pending(place)) {
+        let problem = Problem::new("spec::out_of_range", format!("`{key}` must be more than 0"), place.span);
+        d.problem(problem.label("too small").help("write 1 or more, or drop the key"));
+    }
+}
+
 record! {
     /// Pauses between attempts: initial, initial x factor, ... up to max.
+    #[check(check_backoff)]
     pub struct Backoff("backoff") {
         /// First pause.
         initial: Millis = Millis(1_000),
@@ -104,6 +119,14 @@ record! {
         factor: f64 = 2.0,
         /// Longest pause.
         max: Millis = Millis(60_000),
+    }
+}
+
+fn check_backoff(backoff: &Backoff, node: &Node, d: &mut Decoder) {
+    if backoff.factor < 1.0 {
+        let place = node.get("factor").map_or(node.span, |factor| factor.span);
+        let problem = Problem::new("spec::out_of_range", "`factor` must be 1 or more", place).label("too small");
+        d.problem(problem.help("with 1 every pause is as long as the first"));
     }
 }
 
@@ -233,9 +256,9 @@ record! {
     /// Runs a step once for every item of a list.
     pub struct Foreach("foreach") {
         /// A list, or an expression that yields one from `params` and `site`.
-        items: Json,
+        items: Spanned<Json>,
         /// Expression over `item` that names it; the item itself when left out.
-        key: Option<String>,
+        key: Option<Spanned<String>>,
     }
 }
 
@@ -455,8 +478,17 @@ pub struct Loaded {
     pub tree: Json,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
-    /// Ids of all steps that could be seen, also in steps that could not be read.
-    pub ids_seen: Vec<String>,
+    /// All steps that could be seen, also those that could not be read.
+    pub seen: Vec<SeenStep>,
+}
+
+/// What can be seen of a step whatever else is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenStep {
+    /// Its id; empty when there is none.
+    pub id: String,
+    /// The steps it needs.
+    pub needs: Vec<String>,
 }
 
 /// Reads a runbook.
@@ -464,51 +496,53 @@ pub struct Loaded {
 /// # Errors
 /// When the text is no YAML at all. Everything else is in `problems`.
 pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
-    let node = yaml::parse(source)?;
+    let (node, duplicates) = yaml::parse_with_duplicates(source)?;
+    refuse_kind(&node, "Site", "this is a site, not a runbook", "give it with `--site`", source)?;
     let mut d = Decoder::new(Arc::clone(source));
+    d.problems = duplicates;
     let whole = Runbook::decode(&node, &mut d);
     if whole.is_none() && d.problems.is_empty() {
         // A part that cannot be read must never look like a part that is not there.
         let problem = Problem::new("spec::unreadable", "a part of this runbook cannot be read", node.span);
-        d.problem(
-            problem.label("somewhere in here").help("compare the file with the reference; this is a gap in the checks"),
-        );
+        d.problem(problem.label("somewhere in here").help("compare the file with the reference of runbooks"));
     }
-    let runbook = whole.or_else(|| read_leniently(&node, source));
-    let ids_seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_ids).collect();
-    Ok(Loaded { runbook, source: Arc::clone(source), tree: node.to_json(), problems: d.problems, ids_seen })
+    let runbook = whole.or_else(|| mend::runbook(&node, source));
+    let seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_steps).collect();
+    Ok(Loaded { runbook, source: Arc::clone(source), tree: node.to_json(), problems: d.problems, seen })
 }
 
-/// Reads the runbook without the steps that cannot be read, so that the rest is still checked.
-fn read_leniently(node: &Node, source: &Arc<Source>) -> Option<Runbook> {
-    let Value::Map(pairs) = &node.value else { return None };
-    let mut probe = Decoder::new(Arc::clone(source));
-    let good = |list: &Node, probe: &mut Decoder| match &list.value {
-        Value::List(items) => Value::List(items.iter().filter(|i| Step::decode(i, probe).is_some()).cloned().collect()),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => {
-            Value::List(Vec::new())
+/// Stops at a file of the other kind: every key of it would be wrong.
+///
+/// # Errors
+/// When the file says that it is of the kind `other`.
+pub fn refuse_kind(node: &Node, other: &str, message: &str, help: &str, source: &Arc<Source>) -> Result<(), Problems> {
+    match node.get("kind") {
+        Some(kind) if kind.text() == Some(other) => {
+            let problem = Problem::new("spec::wrong_kind", message, kind.span).label("here").help(help);
+            Err(Problems::new(Arc::clone(source), vec![problem]))
         }
-    };
-    let pairs = pairs
-        .iter()
-        .map(|(key, child)| match key.text.as_str() {
-            "steps" | "finally" => (key.clone(), Node { value: good(child, &mut probe), span: child.span }),
-            _ => (key.clone(), child.clone()),
-        })
-        .collect();
-    Runbook::decode(&Node { value: Value::Map(pairs), span: node.span }, &mut probe)
-}
-
-/// The id of a step; nothing, but still a step, when it cannot be read.
-fn seen_id(step: &Node) -> String {
-    step.get("id").and_then(Node::text).unwrap_or_default().to_owned()
-}
-
-fn seen_ids(list: &Node) -> Vec<String> {
-    match &list.value {
-        Value::List(items) => items.iter().map(seen_id).collect(),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => Vec::new(),
+        _ => Ok(()),
     }
+}
+
+fn seen_steps(list: &Node) -> Vec<SeenStep> {
+    match &list.value {
+        Value::List(items) => items.iter().map(seen_step).collect(),
+        // Something is there, whatever it is: the runbook is not without steps.
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::Map(_) => {
+            vec![seen_step(list)]
+        }
+    }
+}
+
+fn seen_step(step: &Node) -> SeenStep {
+    let name = |node: &Node| node.text().or_else(|| node.get("step")?.text()).map(str::to_owned);
+    let needs = match step.get("needs").map(|needs| (&needs.value, needs)) {
+        Some((Value::List(items), _)) => items.iter().filter_map(name).collect(),
+        Some((_, needs)) => name(needs).into_iter().collect(),
+        None => Vec::new(),
+    };
+    SeenStep { id: step.get("id").and_then(Node::text).unwrap_or_default().to_owned(), needs }
 }
 
 /// The JSON Schema of runbooks.

@@ -44,6 +44,10 @@ impl Decode for Millis {
         if d.is_pending(node) {
             return None;
         }
+        if node.value == Value::Null {
+            d.expected(node, "a duration", None);
+            return None;
+        }
         let read = node.text().and_then(Self::parse);
         if read.is_none() {
             let help = match &node.value {

@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Spanned;
 
 use super::problem::{Problem, Problems, Source, Span};
+use super::syntax;
 
 /// Largest file that is read, in bytes.
 pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -117,8 +118,17 @@ impl Node {
 /// Parses one document.
 ///
 /// # Errors
-/// The first mistake that keeps the text from being YAML, and every duplicate key.
+/// The first mistake that keeps the text from being YAML, or every duplicate key.
 pub fn parse(source: &Arc<Source>) -> Result<Node, Problems> {
+    let (node, duplicates) = parse_with_duplicates(source)?;
+    if duplicates.is_empty() { Ok(node) } else { Err(Problems::new(Arc::clone(source), duplicates)) }
+}
+
+/// Parses one document; keys that stand twice are kept and noted, so that the rest can still be checked.
+///
+/// # Errors
+/// The first mistake that keeps the text from being YAML.
+pub fn parse_with_duplicates(source: &Arc<Source>) -> Result<(Node, Vec<Problem>), Problems> {
     let fail = |problem: Problem| Problems::new(Arc::clone(source), vec![problem]);
     if source.text.len() > FILE_BYTES_MAX {
         let message = format!("file has {} bytes, more than the {FILE_BYTES_MAX} that are read", source.text.len());
@@ -129,8 +139,8 @@ pub fn parse(source: &Arc<Source>) -> Result<Node, Problems> {
     let read: Spanned<Raw> = serde_yaml::from_str_with_options(&source.text, options())
         .map_err(|error| fail(syntax_problem(source, &error)))?;
     let mut duplicates = Vec::new();
-    let node = place(source, read, &mut duplicates);
-    if duplicates.is_empty() { Ok(node) } else { Err(Problems::new(Arc::clone(source), duplicates)) }
+    let node = place(source, read, false, &mut duplicates);
+    Ok((node, duplicates))
 }
 
 fn options() -> serde_yaml::Options {
@@ -152,48 +162,7 @@ fn options() -> serde_yaml::Options {
 
 fn syntax_problem(source: &Source, error: &serde_yaml::Error) -> Problem {
     let offset = error.location().map_or(0, |at| byte_offset(source, at));
-    let text = error.render_with_formatter(&serde_yaml::UserMessageFormatter);
-    let first = text.lines().next().unwrap_or("").trim_end_matches('.');
-    let message = strip_place(first);
-    let lower = message.to_lowercase();
-    let (code, help) = if lower.contains("alias") || lower.contains("replay") {
-        ("yaml::alias_bomb", "write the values out instead of repeating them through anchors")
-    } else if lower.contains("documents") {
-        ("yaml::two_documents", "keep one document to a file; drop the `---`")
-    } else if lower.contains("unknown value") {
-        ("yaml::unknown_anchor", "define the anchor before it is used, or write the value out")
-    } else if lower.contains("tag") && lower.contains("unsupported") {
-        ("yaml::unknown_tag", "drop the tag; secrets are named as `{{ secrets.NAME }}`")
-    } else if lower.contains("tabs") {
-        ("yaml::tab", "indent with spaces")
-    } else if lower.contains("depth") || lower.contains("nesting") || lower.contains("recursion") {
-        ("yaml::too_deep", "at most 64 levels of lists and mappings are read")
-    } else if lower.contains("budget") || lower.contains("limit") {
-        ("yaml::too_big", "split the file into several")
-    } else {
-        ("yaml::syntax", "mend the YAML here; often it is the indentation, a missing quote or a tab")
-    };
-    let message = match code {
-        "yaml::alias_bomb" => "aliases make this file swell too much".to_owned(),
-        "yaml::two_documents" => "the file holds a second document".to_owned(),
-        "yaml::unknown_anchor" => "this alias names no anchor".to_owned(),
-        "yaml::tab" => "a tab cannot indent YAML".to_owned(),
-        "yaml::too_deep" => "lists and mappings are nested too deep".to_owned(),
-        "yaml::too_big" => "the file holds too much".to_owned(),
-        _ => message,
-    };
-    let len = source.text[offset..].chars().next().map_or(0, char::len_utf8);
-    Problem::new(code, message, Span { start: offset, len }).label("here").help(help)
-}
-
-/// Drops the parser's own words about the place, which the caret shows better.
-fn strip_place(message: &str) -> String {
-    let cut = message.find(" at line").or_else(|| message.find(" (line")).unwrap_or(message.len());
-    let mut text = message[..cut].trim().to_owned();
-    if let Some(first) = text.get(..1).map(str::to_lowercase) {
-        text.replace_range(..1, &first);
-    }
-    text
+    syntax::problem(source, offset, &error.render_with_formatter(&serde_yaml::UserMessageFormatter))
 }
 
 /// Scanner errors carry no byte offset, so it is found again from line and column.
@@ -292,8 +261,10 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 }
 
-fn place(source: &Source, raw: Spanned<Raw>, duplicates: &mut Vec<Problem>) -> Node {
-    let span = span_of(source, raw.referenced);
+/// The node of what was read. What an alias brings stands where it was written; the alias itself where it is used.
+fn place(source: &Source, raw: Spanned<Raw>, in_alias: bool, duplicates: &mut Vec<Problem>) -> Node {
+    let span = span_of(source, if in_alias { raw.defined } else { raw.referenced });
+    let in_alias = in_alias || raw.referenced != raw.defined;
     let value = match raw.value {
         Raw::Null => Value::Null,
         Raw::Bool(flag) => Value::Bool(flag),
@@ -304,8 +275,10 @@ fn place(source: &Source, raw: Spanned<Raw>, duplicates: &mut Vec<Problem>) -> N
             Value::Float(number, digits)
         }
         Raw::Text(text) => Value::Text(text),
-        Raw::List(items) => Value::List(items.into_iter().map(|item| place(source, item, duplicates)).collect()),
-        Raw::Map(pairs) => Value::Map(place_pairs(source, pairs, duplicates)),
+        Raw::List(items) => {
+            Value::List(items.into_iter().map(|item| place(source, item, in_alias, duplicates)).collect())
+        }
+        Raw::Map(pairs) => Value::Map(place_pairs(source, pairs, in_alias, duplicates)),
     };
     Node { value, span }
 }
@@ -313,13 +286,15 @@ fn place(source: &Source, raw: Spanned<Raw>, duplicates: &mut Vec<Problem>) -> N
 fn place_pairs(
     source: &Source,
     pairs: Vec<(Spanned<String>, Spanned<Raw>)>,
+    in_alias: bool,
     duplicates: &mut Vec<Problem>,
 ) -> Vec<(Key, Node)> {
     let mut placed: Vec<(Key, Node)> = Vec::with_capacity(pairs.len());
     let mut seen = std::collections::HashMap::with_capacity(pairs.len());
     for (key, raw) in pairs {
-        let key = Key { span: span_of(source, key.referenced), text: key.value };
-        let node = place(source, raw, duplicates);
+        let at = if in_alias { key.defined } else { key.referenced };
+        let key = Key { span: span_of(source, at), text: key.value };
+        let node = place(source, raw, in_alias, duplicates);
         if let Some(first) = seen.insert(key.text.clone(), key.span) {
             let problem = Problem::new("yaml::duplicate_key", format!("key `{}` stands twice", key.text), key.span)
                 .label("again here")

@@ -101,7 +101,7 @@ fn an_oversize_file_is_refused_before_it_is_parsed() {
 fn a_file_that_is_no_text_is_named_with_the_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latin1.yaml");
-    std::fs::write(&path, b"name: gr\xf6\xdfe\n").expect("written");
+    std::fs::write(&path, b"kind: x\nname: gr\xf6\xdfe\n").expect("written");
     let error = piton::plan::read_source(&path).expect_err("not UTF-8").to_string();
-    assert!(error.ends_with("byte 8 is not UTF-8 text; save the file as UTF-8"), "{error}");
+    assert!(error.ends_with("line 2, column 9 is not UTF-8 text; save the file as UTF-8"), "{error}");
 }
