@@ -104,6 +104,30 @@ fn a_failure_before_the_changeover_puts_everything_back() {
 }
 
 #[test]
+fn a_gap_of_6_5_itself_is_found_before_the_changeover() {
+    let lab = RunningLab::start(&SIZE);
+    let path = lab.runbook("two-step-guarded.yaml");
+    let text = std::fs::read_to_string(&path).expect("the runbook is there");
+    // Three timesteps pass, then 6.5 loses what it collected in one that closed since the run began.
+    let broken = text.replace(
+        "  - id: mark3\n    needs: [round2]\n",
+        "  - id: passes\n    needs: [round2]\n    wait.for: { duration: 6s }\n  - id: mark3\n    needs: [passes]\n",
+    );
+    let broken =
+        broken.replace("    needs: [round3]\n    db.gaps: &gaps65\n", "    needs: [hole]\n    db.gaps: &gaps65\n");
+    let broken = broken.replace(
+        "  - id: source-gaps\n",
+        "  - id: hole\n    needs: [round3]\n    db.execute: { database: wfm65, sql: \"DELETE FROM wfm_perf_item WHERE entity_id = (SELECT MIN(entity_id) FROM wfm_perf_item) AND step_start = :mark - 2\", bind: { mark: \"{{ steps.mark3.outputs.watermark }}\" } }\n  - id: source-gaps\n",
+    );
+    std::fs::write(&path, broken).expect("the lab is ours");
+    let back = run(&lab, "two-step-guarded.yaml", "gap", &[]);
+    assert_eq!(back.status.code(), Some(4), "{}", said(&back));
+    let told = events(&lab, "gap");
+    assert!(told.iter().any(|event| event["kind"] == "attempt_failed" && event["step"] == "source-gaps"), "{told:?}");
+    assert!(told.iter().all(|event| event["step"] != "stop-65-collector"), "6.5 went on collecting");
+}
+
+#[test]
 fn a_failure_behind_the_point_of_no_return_is_left_to_a_person() {
     let lab = RunningLab::start(&SIZE);
     let path = lab.runbook("two-step-guarded.yaml");
