@@ -59,6 +59,19 @@ pub(super) fn link(
     Ok((row, record))
 }
 
+/// The records of an append behind the one with `prev_hash`, as stored and as told.
+pub(super) fn links(append: &Append<'_>, prev_hash: &str) -> Result<(Vec<Row>, Vec<Record>), JournalError> {
+    let mut prev_hash = prev_hash.to_owned();
+    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    for (seq, event) in (append.expected_seq + 1..).zip(append.events) {
+        let (row, record) = link(append.run, (seq, &prev_hash), append.at, append.generation.unwrap_or(0), event)?;
+        prev_hash.clone_from(&row.hash);
+        rows.push(row);
+        records.push(record);
+    }
+    Ok((rows, records))
+}
+
 /// What a stored row says.
 pub(super) fn record(run: &RunId, row: &Row) -> Result<Record, JournalError> {
     let broken = |why: String| JournalError::Broken { run: run.clone(), seq: row.seq, why };

@@ -70,7 +70,7 @@ impl Memory {
     }
 
     pub(super) fn append(&self, append: Append<'_>, locks: &LockChange) -> Result<Vec<Record>, AppendError> {
-        let Append { run, expected_seq, generation, at, events } = append;
+        let Append { run, expected_seq, generation, at, .. } = append;
         let mut shared = self.lock();
         let current = shared.leases.get(run);
         if let Some(mine) = generation
@@ -86,14 +86,8 @@ impl Memory {
             return chain::same_again(&append, head, &behind);
         }
         shared.check_locks(run, &locks.take)?;
-        let mut prev_hash = rows.last().map_or(FIRST.to_owned(), |row| row.hash.clone());
-        let mut new = Vec::with_capacity(events.len());
-        for (seq, event) in (expected_seq + 1..).zip(events) {
-            let (row, record) = chain::link(run, (seq, &prev_hash), at, generation.unwrap_or(0), event)?;
-            prev_hash.clone_from(&row.hash);
-            new.push((row, record));
-        }
-        let (new, records): (Vec<Row>, Vec<Record>) = new.into_iter().unzip();
+        let prev_hash = rows.last().map_or(FIRST.to_owned(), |row| row.hash.clone());
+        let (new, records) = chain::links(&append, &prev_hash)?;
         shared.rows.entry(run.clone()).or_default().extend(new);
         if let Some(summary) = shared.runs.get_mut(run) {
             for record in &records {

@@ -77,6 +77,28 @@ fn outcome_after(before: Option<Outcome>, event: &Event) -> Option<Outcome> {
     if opens { None } else { before }
 }
 
+/// Whether one of `events` can change what lists show of the run.
+fn changes_index(events: &[Event]) -> bool {
+    events
+        .iter()
+        .any(|event| matches!(event, Event::RunFinished { .. } | Event::RunResumed { .. } | Event::StepAnswered { .. }))
+}
+
+fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::RolledBack => "rolled_back",
+        Outcome::Stuck => "stuck",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Waiting => "waiting",
+    }
+}
+
+fn parse_outcome(text: &str) -> Result<Outcome, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::from(text))
+}
+
 /// Which runs to list; everything by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {

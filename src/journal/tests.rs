@@ -289,6 +289,41 @@ async fn runs_are_listed_found_and_what_they_established_is_known() {
     }
 }
 
+#[tokio::test]
+async fn few_facts_and_many_make_the_same_chain() {
+    let (_folder, stores) = stores().await;
+    let mut hashes = Vec::new();
+    for journal in stores {
+        let run = RunId::new("20261122-aaaaaa");
+        journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let owner = Owner::this_process().expect("procfs");
+        let mine = journal.claim(&run, &owner, at(1), SignedDuration::from_secs(60)).await.expect("free");
+        let mut head = 1;
+        for size in [1, 2, 32, 33, 1, 500, 1] {
+            let events: Vec<Event> = (0..size).map(|number| skipped(&format!("s{number}"))).collect();
+            let append = Append { run: &run, expected_seq: head, generation: Some(mine), at: at(5), events: &events };
+            let records = journal.append(append, &LockChange::default()).await.expect("appends");
+            assert_eq!(records.len(), size);
+            let again = journal.append(append, &LockChange::default()).await.expect("is there already");
+            assert_eq!(records, again, "of {size}");
+            head += size as u64;
+            // A person's word between two appends of the driver takes a place.
+            journal.append(say(&run, head, &[skipped("word")]), &LockChange::default()).await.expect("appends");
+            let late = Append { expected_seq: head, ..append };
+            let error = journal.append(late, &LockChange::default()).await.expect_err("the place is taken");
+            assert!(matches!(error, AppendError::Conflict { actual_seq } if actual_seq == head + 1), "{error}");
+            head += 1;
+        }
+        let Verified::Intact { records, hash } = journal.verify(&run).await.expect("verifies") else {
+            panic!("the chain is whole")
+        };
+        assert_eq!(records, head);
+        hashes.push(hash);
+    }
+    hashes.dedup();
+    assert_eq!(hashes.len(), 1, "a hash does not depend on the store");
+}
+
 /// Writes behind the journal's back.
 async fn tamper(path: &Path, sql: &'static str) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
@@ -343,7 +378,7 @@ async fn a_file_that_is_no_journal_is_named_and_left_alone() {
     drop(open(&newer).await.expect("makes it"));
     tamper(&newer, "PRAGMA user_version = 99").await;
     let error = open(&newer).await.expect_err("refused");
-    assert!(matches!(error, JournalError::Newer { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 2, .. }), "{error}");
 
     let folder_as_file = open(folder.path()).await.expect_err("refused");
     assert!(matches!(folder_as_file, JournalError::Store { .. }), "{folder_as_file}");

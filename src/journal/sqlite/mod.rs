@@ -1,11 +1,14 @@
 //! A store in one SQLite file: write-ahead log, every commit synced, one writer and a few readers.
 //!
-//! Every change is one `BEGIN IMMEDIATE` transaction, so two processes never interleave. Nothing is cached: what this
-//! process believes is what the file says.
+//! Every change is one transaction that takes the write lock first, so two processes never interleave. What this process
+//! remembers of a run is only a hint that each statement checks: what counts is what the file says.
 
+mod append;
+
+use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,14 +19,14 @@ use sqlx::{Connection, Row as _, SqliteConnection};
 
 use super::chain::{self, FIRST, Row};
 use super::lease::{Lease, LeaseError, Owner};
-use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary, outcome_after};
+use super::{AppendError, Head, JournalError, RunFilter, RunSummary, parse_outcome as outcome_of};
 use crate::event::{Event, LockChange, Outcome, Record};
 use crate::ids::{LockName, RunId};
 
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("../migrations/0001.sql"), include_str!("../migrations/0002.sql")];
 const READERS_MAX: u32 = 4;
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
@@ -31,8 +34,10 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     path: Arc<PathBuf>,
-    writer: SqlitePool,
+    writer: Arc<tokio::sync::Mutex<SqliteConnection>>,
     readers: SqlitePool,
+    /// Place and hash of the latest record that this process wrote or saw, of runs that are under way.
+    heads: Arc<Mutex<HashMap<RunId, (u64, String)>>>,
 }
 
 impl Sqlite {
@@ -50,17 +55,29 @@ impl Sqlite {
         let mut first = SqliteConnection::connect_with(&plain).await.map_err(fault)?;
         migrate(&mut first, path).await?;
         first.close().await.map_err(fault)?;
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(fault)?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS_MAX).connect_lazy_with(options.read_only(true));
-        Ok(Self { path: Arc::new(path.to_owned()), writer, readers })
+        let writer = SqliteConnection::connect_with(&options).await.map_err(fault)?;
+        // A file needs no ping before each use.
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.read_only(true));
+        let writer = Arc::new(tokio::sync::Mutex::new(writer));
+        Ok(Self { path: Arc::new(path.to_owned()), writer, readers, heads: Arc::default() })
     }
 
     fn fault(&self, error: sqlx::Error) -> JournalError {
         fault(&self.path, error)
     }
 
-    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, JournalError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.fault(error))
+    fn heads(&self) -> MutexGuard<'_, HashMap<RunId, (u64, String)>> {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn begin<'c>(
+        &self,
+        writer: &'c mut SqliteConnection,
+    ) -> Result<sqlx::Transaction<'c, sqlx::Sqlite>, JournalError> {
+        writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.fault(error))
     }
 
     pub(super) async fn create(
@@ -71,20 +88,20 @@ impl Sqlite {
         locks: &[LockName],
     ) -> Result<Record, AppendError> {
         let fault = |error| self.fault(error);
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lock().await;
+        let mut tx = self.begin(&mut writer).await?;
         if head(&mut tx, run).await.map_err(fault)?.is_some() {
             return Err(AppendError::Exists { run: run.clone() });
         }
         let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
-        insert(&mut tx, run, &row).await.map_err(fault)?;
+        append::insert(&mut tx, run, std::slice::from_ref(&row)).await.map_err(fault)?;
         if let Some(summary) = RunSummary::first(&record) {
-            sqlx::query("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, NULL)")
+            sqlx::query("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL)")
                 .bind(run.as_str())
                 .bind(summary.runbook)
                 .bind(summary.version)
                 .bind(summary.site)
                 .bind(summary.by.as_str().to_owned())
-                .bind(row.at_ms)
                 .bind(row.at_ms)
                 .execute(&mut *tx)
                 .await
@@ -92,36 +109,8 @@ impl Sqlite {
         }
         self.change_locks(&mut tx, run, row.at_ms, &LockChange { take: locks.to_vec(), free_all: false }).await?;
         tx.commit().await.map_err(fault)?;
+        self.came_to(run, std::slice::from_ref(&record));
         Ok(record)
-    }
-
-    pub(super) async fn append(&self, append: Append<'_>, locks: &LockChange) -> Result<Vec<Record>, AppendError> {
-        let Append { run, expected_seq, generation, at, events } = append;
-        let fault = |error| self.fault(error);
-        let mut tx = self.begin().await?;
-        if let Some(mine) = generation {
-            let current = lease(&mut tx, run).await.map_err(fault)?;
-            if current.as_ref().is_none_or(|lease| lease.generation != mine || lease.owner.is_none()) {
-                return Err(AppendError::Fenced { generation: current.map_or(0, |lease| lease.generation) });
-            }
-        }
-        let unknown = || JournalError::UnknownRun(run.to_string());
-        let (seq, mut prev_hash) = head(&mut tx, run).await.map_err(fault)?.ok_or_else(unknown)?;
-        if seq != expected_seq {
-            let behind = rows(&mut tx, run, expected_seq + 1).await.map_err(fault)?;
-            return chain::same_again(&append, seq, &behind);
-        }
-        let mut records = Vec::with_capacity(events.len());
-        for (seq, event) in (expected_seq + 1..).zip(events) {
-            let (row, record) = chain::link(run, (seq, &prev_hash), at, generation.unwrap_or(0), event)?;
-            insert(&mut tx, run, &row).await.map_err(fault)?;
-            prev_hash = row.hash;
-            records.push(record);
-        }
-        index(&mut tx, run, at, events).await.map_err(fault)?;
-        self.change_locks(&mut tx, run, at.as_millisecond(), locks).await?;
-        tx.commit().await.map_err(fault)?;
-        Ok(records)
     }
 
     async fn change_locks(
@@ -165,7 +154,8 @@ impl Sqlite {
 
     pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
         let found = sqlx::query(
-            "SELECT run, runbook, version, site, started_by, started_ms, last_ms, outcome FROM runs
+            "SELECT run, runbook, version, site, started_by, started_ms, outcome,
+                    (SELECT at_ms FROM events e WHERE e.run = runs.run ORDER BY seq DESC LIMIT 1) AS last_ms FROM runs
              WHERE (?1 IS NULL OR runbook = ?1) AND (?2 IS NULL OR site = ?2)
                AND (NOT ?3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
              ORDER BY started_ms DESC, run DESC LIMIT ?4",
@@ -200,7 +190,8 @@ impl Sqlite {
         until: Timestamp,
     ) -> Result<u64, LeaseError> {
         let fault = |error| self.fault(error);
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lock().await;
+        let mut tx = self.begin(&mut writer).await?;
         let current = lease(&mut tx, run).await.map_err(fault)?;
         if let Some(held) = current.as_ref().filter(|lease| !lease.is_free(owner, now))
             && let Some(holder) = &held.owner
@@ -226,7 +217,8 @@ impl Sqlite {
 
     pub(super) async fn renew(&self, run: &RunId, generation: u64, until: Timestamp) -> Result<(), LeaseError> {
         let fault = |error| self.fault(error);
-        let mut tx = self.begin().await?;
+        let mut writer = self.writer.lock().await;
+        let mut tx = self.begin(&mut writer).await?;
         let current = lease(&mut tx, run).await.map_err(fault)?;
         if current.as_ref().is_none_or(|lease| lease.generation != generation || lease.owner.is_none()) {
             return Err(LeaseError::Lost { generation: current.map_or(0, |lease| lease.generation) });
@@ -245,7 +237,7 @@ impl Sqlite {
         sqlx::query("UPDATE leases SET owner = NULL WHERE run = ? AND generation = ?")
             .bind(run.as_str())
             .bind(generation.cast_signed())
-            .execute(&self.writer)
+            .execute(&mut *self.writer.lock().await)
             .await
             .map_err(|error| self.fault(error))?;
         Ok(())
@@ -344,41 +336,6 @@ async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<(u64, S
     Ok(found.map(|(seq, hash)| (seq.cast_unsigned(), hash)))
 }
 
-async fn insert(conn: &mut SqliteConnection, run: &RunId, row: &Row) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-        .bind(run.as_str())
-        .bind(row.seq.cast_signed())
-        .bind(row.at_ms)
-        .bind(row.generation.cast_signed())
-        .bind(&row.kind)
-        .bind(&row.payload)
-        .bind(&row.prev_hash)
-        .bind(&row.hash)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// Keeps the index of runs in step with what is recorded.
-async fn index(conn: &mut SqliteConnection, run: &RunId, at: Timestamp, events: &[Event]) -> Result<(), sqlx::Error> {
-    let before: Option<String> = sqlx::query_scalar("SELECT outcome FROM runs WHERE run = ?")
-        .bind(run.as_str())
-        .fetch_optional(&mut *conn)
-        .await?
-        .flatten();
-    let mut outcome = before.map(|text| parse_outcome(&text)).transpose()?;
-    for event in events {
-        outcome = outcome_after(outcome, event);
-    }
-    sqlx::query("UPDATE runs SET last_ms = ?, outcome = ? WHERE run = ?")
-        .bind(at.as_millisecond())
-        .bind(outcome.map(outcome_text))
-        .bind(run.as_str())
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 async fn rows(conn: &mut SqliteConnection, run: &RunId, from_seq: u64) -> Result<Vec<Row>, sqlx::Error> {
     let found = sqlx::query("SELECT * FROM events WHERE run = ? AND seq >= ? ORDER BY seq")
         .bind(run.as_str())
@@ -407,19 +364,8 @@ fn time(ms: i64) -> Result<Timestamp, sqlx::Error> {
     Timestamp::from_millisecond(ms).map_err(|error| decode("time", error))
 }
 
-fn outcome_text(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Succeeded => "succeeded",
-        Outcome::Failed => "failed",
-        Outcome::RolledBack => "rolled_back",
-        Outcome::Stuck => "stuck",
-        Outcome::Cancelled => "cancelled",
-        Outcome::Waiting => "waiting",
-    }
-}
-
 fn parse_outcome(text: &str) -> Result<Outcome, sqlx::Error> {
-    serde_json::from_value(serde_json::Value::from(text)).map_err(|error| decode("outcome", error))
+    outcome_of(text).map_err(|error| decode("outcome", error))
 }
 
 fn row(line: &SqliteRow) -> Result<Row, sqlx::Error> {

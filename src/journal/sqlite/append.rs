@@ -1,0 +1,163 @@
+//! How facts get into the file: one statement for the common case, one transaction for the rest.
+//!
+//! A step's start or end is a single `INSERT` that is its own transaction and checks in itself that the lease is still
+//! the caller's and that the record before is the one the caller knows. If it inserts nothing, or the append also
+//! changes locks or the index of runs, the slow way finds out why, or does it all.
+
+use std::sync::LazyLock;
+
+use sqlx::SqliteConnection;
+
+use super::{Sqlite, head, lease, parse_outcome, rows};
+use crate::event::{Event, LockChange, Record};
+use crate::ids::RunId;
+use crate::journal::chain::{self, Row};
+use crate::journal::{Append, AppendError, JournalError, changes_index, outcome_after, outcome_text};
+
+/// Most facts in the one-statement form; each number of facts is a prepared statement of its own.
+const AT_ONCE: usize = 32;
+
+/// `GUARDED[n - 1]` inserts `n` records if the lease and the record before are as told.
+static GUARDED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let guard = " WHERE EXISTS (SELECT 1 FROM events WHERE run = ?1 AND seq = ?2 AND hash = ?5)
+        AND (?4 = 0 OR EXISTS (SELECT 1 FROM leases WHERE run = ?1 AND generation = ?4 AND owner IS NOT NULL))";
+    (1..=AT_ONCE).map(|records| insert_text(records) + guard).collect()
+});
+
+/// The same without conditions, for use inside a transaction that has looked.
+static PLAIN: LazyLock<Vec<String>> = LazyLock::new(|| (1..=AT_ONCE).map(insert_text).collect());
+
+/// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation, 5 hash of the record before, then kind,
+/// payload and hash of each record. Every record's `prev_hash` is the hash before it.
+fn insert_text(records: usize) -> String {
+    let line = |number: usize| {
+        let first = 6 + number * 3;
+        let prev = if number == 0 { 5 } else { first - 1 };
+        format!("({}, ?{first}, ?{}, ?{prev}, ?{})", number + 1, first + 1, first + 2)
+    };
+    let lines: Vec<String> = (0..records).map(line).collect();
+    format!(
+        "INSERT INTO events SELECT ?1, ?2 + column1, ?3, ?4, column2, column3, column4, column5 FROM (VALUES {})",
+        lines.join(", ")
+    )
+}
+
+impl Sqlite {
+    pub(in crate::journal) async fn append(
+        &self,
+        append: Append<'_>,
+        locks: &LockChange,
+    ) -> Result<Vec<Record>, AppendError> {
+        if let Some(records) = self.append_at_once(append, locks).await? {
+            return Ok(records);
+        }
+        let Append { run, expected_seq, generation, at, events } = append;
+        let fault = |error| self.fault(error);
+        let mut writer = self.writer.lock().await;
+        let mut tx = self.begin(&mut writer).await?;
+        if let Some(mine) = generation {
+            let current = lease(&mut tx, run).await.map_err(fault)?;
+            if current.as_ref().is_none_or(|lease| lease.generation != mine || lease.owner.is_none()) {
+                return Err(AppendError::Fenced { generation: current.map_or(0, |lease| lease.generation) });
+            }
+        }
+        let unknown = || JournalError::UnknownRun(run.to_string());
+        let (seq, prev_hash) = head(&mut tx, run).await.map_err(fault)?.ok_or_else(unknown)?;
+        if seq != expected_seq {
+            let behind = rows(&mut tx, run, expected_seq + 1).await.map_err(fault)?;
+            return chain::same_again(&append, seq, &behind);
+        }
+        let (new, records) = chain::links(&append, &prev_hash)?;
+        insert(&mut tx, run, &new).await.map_err(fault)?;
+        if changes_index(events) {
+            index(&mut tx, run, events).await.map_err(fault)?;
+        }
+        self.change_locks(&mut tx, run, at.as_millisecond(), locks).await?;
+        tx.commit().await.map_err(fault)?;
+        self.came_to(run, &records);
+        Ok(records)
+    }
+
+    /// The common case in one statement; `None` if it is not that case or the statement's conditions do not hold.
+    async fn append_at_once(&self, append: Append<'_>, locks: &LockChange) -> Result<Option<Vec<Record>>, AppendError> {
+        let Append { run, expected_seq, generation, events, .. } = append;
+        // Generation 0 is nobody's lease and would pass as a person's word.
+        let plain = *locks == LockChange::default()
+            && (1..=AT_ONCE).contains(&events.len())
+            && generation != Some(0)
+            && !changes_index(events);
+        let known = self.heads().get(run).filter(|(seq, _)| *seq == expected_seq).cloned();
+        let Some((_, prev_hash)) = known.filter(|_| plain) else { return Ok(None) };
+        let (new, records) = chain::links(&append, &prev_hash)?;
+        let mut writer = self.writer.lock().await;
+        match insert_rows(&mut writer, &GUARDED, run, &new).await {
+            Ok(0) => Ok(None),
+            Ok(_) => {
+                self.came_to(run, &records);
+                Ok(Some(records))
+            }
+            Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) => {
+                Ok(None)
+            }
+            Err(error) => Err(self.fault(error).into()),
+        }
+    }
+
+    /// Remembers how far this process knows a run to have come. Only a hint: every append checks it against the file.
+    pub(super) fn came_to(&self, run: &RunId, records: &[Record]) {
+        let Some(last) = records.last() else { return };
+        let mut heads = self.heads();
+        if matches!(last.event, Event::RunFinished { .. }) {
+            heads.remove(run);
+        } else {
+            heads.insert(run.clone(), (last.seq, last.hash.clone()));
+        }
+    }
+}
+
+/// Inserts records that follow each other and gives their number.
+async fn insert_rows(
+    conn: &mut SqliteConnection,
+    texts: &'static [String],
+    run: &RunId,
+    new: &[Row],
+) -> Result<u64, sqlx::Error> {
+    let Some(first) = new.first() else { return Ok(0) };
+    let mut query = sqlx::query(texts[new.len() - 1].as_str())
+        .bind(run.as_str())
+        .bind(first.seq.cast_signed() - 1)
+        .bind(first.at_ms)
+        .bind(first.generation.cast_signed())
+        .bind(&first.prev_hash);
+    for row in new {
+        query = query.bind(&row.kind).bind(&row.payload).bind(&row.hash);
+    }
+    Ok(query.execute(conn).await?.rows_affected())
+}
+
+/// Inserts any number of records inside a transaction.
+pub(super) async fn insert(conn: &mut SqliteConnection, run: &RunId, new: &[Row]) -> Result<(), sqlx::Error> {
+    for some in new.chunks(AT_ONCE) {
+        insert_rows(conn, &PLAIN, run, some).await?;
+    }
+    Ok(())
+}
+
+/// Keeps the index of runs in step with what is recorded.
+async fn index(conn: &mut SqliteConnection, run: &RunId, events: &[Event]) -> Result<(), sqlx::Error> {
+    let before: Option<String> = sqlx::query_scalar("SELECT outcome FROM runs WHERE run = ?")
+        .bind(run.as_str())
+        .fetch_optional(&mut *conn)
+        .await?
+        .flatten();
+    let before = before.map(|text| parse_outcome(&text)).transpose()?;
+    let after = events.iter().fold(before, outcome_after);
+    if after != before {
+        sqlx::query("UPDATE runs SET outcome = ? WHERE run = ?")
+            .bind(after.map(outcome_text))
+            .bind(run.as_str())
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
