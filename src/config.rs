@@ -1,6 +1,8 @@
 //! What the process is told from outside the runbook: environment, user, host. The only place that reads them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::ids::Actor;
 
@@ -13,6 +15,45 @@ pub fn variable(name: &str) -> Option<String> {
 pub fn now() -> jiff::Timestamp {
     let now = jiff::Timestamp::now();
     jiff::Timestamp::from_millisecond(now.as_millisecond()).expect("a time that was just read is in range")
+}
+
+/// Where a driver gets the time from.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The clock of the system.
+    #[default]
+    System,
+    /// Milliseconds since 1970: one passes with each reading, and pauses are leapt over. Clones share it. For tests of
+    /// runbooks, where it also tells apart what happened at different times.
+    Leaping(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A leaping clock that begins at `start`.
+    pub fn leaping(start: jiff::Timestamp) -> Self {
+        Self::Leaping(Arc::new(AtomicI64::new(start.as_millisecond())))
+    }
+
+    /// What time it is, in whole milliseconds.
+    pub fn now(&self) -> jiff::Timestamp {
+        match self {
+            Self::System => now(),
+            Self::Leaping(ms) => {
+                jiff::Timestamp::from_millisecond(ms.fetch_add(1, Ordering::SeqCst)).unwrap_or(jiff::Timestamp::MAX)
+            }
+        }
+    }
+
+    /// Makes it `at`, unless it is later already; false for a clock that does not leap.
+    pub fn leap_to(&self, at: jiff::Timestamp) -> bool {
+        match self {
+            Self::System => false,
+            Self::Leaping(ms) => {
+                ms.fetch_max(at.as_millisecond(), Ordering::SeqCst);
+                true
+            }
+        }
+    }
 }
 
 /// Name of this host.

@@ -30,6 +30,8 @@ pub mod action;
 
 pub mod journal;
 
+pub mod fault;
+
 pub mod report;
 
 pub mod driver;

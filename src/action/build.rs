@@ -1,9 +1,36 @@
-//! From rendered arguments to the action that they describe.
+//! From rendered arguments to the action that they describe, or to what stands in for it.
 
-use super::Action;
+use std::sync::Arc;
+
 use super::db::{Execute, Query};
 use super::service::{ServiceAction, ServiceVerb};
+use super::{Action, Context};
 use crate::spec::actions::Args;
+
+/// What of a step an action is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// Its action.
+    Action,
+    /// Its postcondition.
+    Verify,
+    /// Its inverse.
+    Undo,
+}
+
+/// Puts another action in the place of the real one; for tests of runbooks and for faults on purpose.
+pub trait Swap: Send + Sync {
+    /// What acts in the place of the action of these arguments.
+    fn swap(&self, cx: &Context, part: Part, args: Args) -> Box<dyn Action>;
+}
+
+/// The action of these arguments, or what takes its place.
+pub fn action_for(swap: Option<&Arc<dyn Swap>>, cx: &Context, part: Part, args: Args) -> Box<dyn Action> {
+    match swap {
+        Some(swap) => swap.swap(cx, part, args),
+        None => action(args),
+    }
+}
 
 /// The action of these arguments.
 pub fn action(args: Args) -> Box<dyn Action> {

@@ -155,6 +155,8 @@ pub struct Context {
     pub databases: databases::Databases,
     /// Hides secrets in whatever is recorded or shown.
     pub masker: mask::Masker,
+    /// What takes the place of actions, if anything does.
+    pub swap: Option<Arc<dyn build::Swap>>,
 }
 
 /// Runs other runbooks; the driver's side of the `runbook` action.

@@ -66,6 +66,7 @@ impl Place {
             files: Arc::default(),
             children: Arc::new(NoChildren),
             masker: Masker::default(),
+            swap: None,
         };
         Self { folder, cx }
     }

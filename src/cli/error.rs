@@ -113,7 +113,7 @@ impl From<DriverError> for CliError {
             DriverError::Append(_) | DriverError::Lease(_) | DriverError::Refused(_) | DriverError::Over { .. } => {
                 Self::Usage(whole(&error))
             }
-            DriverError::Broken(_) | DriverError::Identity(_) => Self::Store(whole(&error)),
+            DriverError::Broken(_) | DriverError::Identity(_) | DriverError::Crashed => Self::Store(whole(&error)),
         }
     }
 }

@@ -15,6 +15,7 @@ mod completions;
 mod decide;
 pub mod demo;
 mod doc;
+mod fault;
 mod graph;
 mod lists;
 mod new;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
+use super::fault;
 use super::out::Out;
 use super::run::announce;
 use super::watch::watch;
@@ -35,7 +36,9 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
     let (run, told) = place.told(&args.run).await?;
     let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
     options.wait = args.wait;
-    announce(out, &run);
+    let (hooks, fault) = fault::of_environment()?;
+    options.hooks = hooks;
+    announce(out, &run, fault.as_deref());
     let watched = watch(out, Subject { run: run.clone(), plan: Arc::new(told.plan) });
     options.observer = Arc::clone(&watched.observer);
     options.stop = watched.stop.clone();

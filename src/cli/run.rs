@@ -8,6 +8,7 @@ use clap::Args;
 use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
+use super::fault;
 use super::out::{Out, person_at_keyboard};
 use super::watch::watch;
 use crate::driver::{self, Options};
@@ -56,7 +57,9 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
     let place = global.make_store(&args.runbook).await?;
     let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
     options.wait = args.wait;
-    announce(out, &run);
+    let (hooks, fault) = fault::of_environment()?;
+    options.hooks = hooks;
+    announce(out, &run, fault.as_deref());
     let watched = watch(out, Subject { run: run.clone(), plan: Arc::new(plan.clone()) });
     options.observer = Arc::clone(&watched.observer);
     options.stop = watched.stop.clone();
@@ -65,9 +68,18 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
     watched.close(out, &run, result).await
 }
 
-/// Prints the id of the run, for scripts to read; a reader that is gone does not end the run.
-pub(super) fn announce(out: Out, run: &RunId) {
-    let _ = if out.json { out.json_line(&lines::first(run)) } else { out.line(format!("run {run}")) };
+/// Prints the id of the run, for scripts to read; a reader that is gone does not end the run. Names a fault that is set.
+pub(super) fn announce(out: Out, run: &RunId, fault: Option<&str>) {
+    let _ = if out.json {
+        let mut line = lines::first(run);
+        if let Some(fault) = fault {
+            line["fault"] = fault.into();
+        }
+        out.json_line(&line)
+    } else {
+        let fault = fault.map(|fault| format!(" (a fault is set: {fault})")).unwrap_or_default();
+        out.line(format!("run {run}{fault}"))
+    };
 }
 
 fn checked_id(id: String) -> Result<RunId, CliError> {

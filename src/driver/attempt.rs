@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::scope::{self, Scope};
-use crate::action::{Action, Context, Failure, build};
+use crate::action::build::{self, Part};
+use crate::action::{Action, Context, Failure};
 use crate::event::{Finding, Outputs};
 use crate::plan::{Plan, PlanStep, render_action};
 use crate::spec::actions::ActionSpec;
@@ -38,10 +39,16 @@ pub enum Ready {
 }
 
 /// The action of `spec`, rendered.
-pub fn make(plan: &Plan, spec: &ActionSpec, scope: &Scope) -> Result<(Box<dyn Action>, Json), Failure> {
+pub fn make(
+    plan: &Plan,
+    spec: &ActionSpec,
+    scope: &Scope,
+    cx: &Context,
+    part: Part,
+) -> Result<(Box<dyn Action>, Json), Failure> {
     let rendered = render_action(spec, &plan.source, &scope.full, &scope.masked)
         .map_err(|error| Failure::permanent(error.to_string()))?;
-    Ok((build::action(rendered.args), rendered.input))
+    Ok((build::action_for(cx.swap.as_ref(), cx, part, rendered.args), rendered.input))
 }
 
 /// Evaluates the condition, renders the arguments and lets the action look at the world.
@@ -64,7 +71,7 @@ pub async fn prepare(
             Err(error) => return Ready::Fail(Failure::permanent(format!("`when` (`{}`): {error}", when.text))),
         }
     }
-    let (action, input) = match make(plan, &step.action, &scope) {
+    let (action, input) = match make(plan, &step.action, &scope, cx, Part::Action) {
         Ok(made) => made,
         Err(failure) => return Ready::Fail(failure),
     };
@@ -100,7 +107,7 @@ async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, out
     };
     let scope = Scope { full: with_outputs(&scope.full), masked: with_outputs(&scope.masked) };
     let wrong = |failure: Failure| Failure::unknown(format!("verify `{}`: {}", spec.kind.key(), failure.error));
-    let (action, _) = make(plan, spec, &scope).map_err(wrong)?;
+    let (action, _) = make(plan, spec, &scope, cx, Part::Verify).map_err(wrong)?;
     let before = action.before(cx).await.map_err(wrong)?;
     action.run(cx, &before).await.map(|_| ()).map_err(wrong)
 }
@@ -138,7 +145,7 @@ fn humane(limit: Option<Duration>) -> String {
 
 /// Looks up what became of an attempt in doubt. Work that was done counts only once its postcondition holds as well.
 pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, before: &Json) -> Finding {
-    let Ok((action, _)) = make(plan, &step.action, &scope) else { return Finding::Unknown };
+    let Ok((action, _)) = make(plan, &step.action, &scope, cx, Part::Action) else { return Finding::Unknown };
     let outputs = match action.probe(cx, before).await {
         Finding::Done(outputs) => outputs,
         other @ (Finding::NotDone | Finding::Unknown) => return other,
@@ -155,12 +162,12 @@ pub async fn undo(plan: Arc<Plan>, step: PlanStep, cx: Context, scope: Scope, be
     let limit = step.timeout.map(crate::spec::values::Millis::duration);
     let work = async {
         match &step.undo {
-            Some(Undo::Auto(_)) => make(&plan, &step.action, &scope)?.0.undo(&cx, &before).await,
+            Some(Undo::Auto(_)) => make(&plan, &step.action, &scope, &cx, Part::Action)?.0.undo(&cx, &before).await,
             Some(Undo::Action(spec)) => {
-                let (undoing, _) = make(&plan, spec, &scope)?;
+                let (undoing, _) = make(&plan, spec, &scope, &cx, Part::Undo)?;
                 let before = undoing.before(&cx).await?;
                 undoing.run(&cx, &before).await?;
-                make(&plan, &step.action, &scope)?.0.undone(&cx).await
+                make(&plan, &step.action, &scope, &cx, Part::Action)?.0.undone(&cx).await
             }
             None => Ok(()),
         }

@@ -17,15 +17,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::action::Progress;
+use crate::config::Clock;
 use crate::event::{Event, Outcome, Record};
+use crate::fault::Hooks;
 use crate::ids::{Actor, Milestone, RunId, StepId};
 use crate::journal::{AppendError, Journal, JournalError, LeaseError, Owner};
 use crate::plan::{Plan, PlanError};
 use crate::scheduler::State;
 
-pub use outside::{Told, read, say};
+pub use outside::{Told, read, say, say_by};
 pub use preview::preview;
 
 /// Length of a driver's lease on a run; renewed at a third of it.
@@ -78,6 +81,9 @@ pub enum DriverError {
     /// The journal of the run does not hang together.
     #[error("the journal of this run does not hang together: {0}")]
     Broken(String),
+    /// A fault that was set ended this driver; nothing more was recorded.
+    #[error("a fault that was set ended this driver; the run can be resumed")]
+    Crashed,
     /// The process cannot tell who it is.
     #[error("this process cannot be identified: {0}")]
     Identity(#[from] std::io::Error),
@@ -117,6 +123,10 @@ pub struct Options {
     pub observer: Arc<dyn Observer>,
     /// The run and step that started this one.
     pub parent: Option<(RunId, StepId)>,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Faults on purpose and stand-ins for actions; none outside of tests.
+    pub hooks: Hooks,
 }
 
 impl Options {
@@ -130,6 +140,8 @@ impl Options {
             stop_now: CancellationToken::new(),
             observer: Arc::new(Blind),
             parent: None,
+            clock: Clock::System,
+            hooks: Hooks::default(),
         }
     }
 }
@@ -150,8 +162,12 @@ pub struct Ended {
 /// # Errors
 /// Before anything is recorded: a milestone, a lock or the id is not to be had. Later: the journal failed.
 pub async fn start(plan: Plan, journal: &Journal, run: RunId, options: Options) -> Result<Ended, DriverError> {
-    begin(&plan, journal, &run, &options).await?;
-    drive(plan, journal, run, options, false).await
+    let hooks = options.hooks.clone();
+    let work = async {
+        begin(&plan, journal, &run, &options).await?;
+        drive(plan, journal, run, options, false).await
+    };
+    hooks.unless_crashed(Box::pin(work)).await.ok_or(DriverError::Crashed)?
 }
 
 /// Records the start of a run without driving it.
@@ -176,7 +192,8 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
         source,
         parent: options.parent.clone(),
     };
-    journal.create(run, crate::config::now(), &started, &plan.locks).await?;
+    let create = journal.create(run, options.clock.now(), &started, &plan.locks);
+    options.hooks.append(std::slice::from_ref(&started), create).await?;
     Ok(())
 }
 
@@ -191,7 +208,9 @@ pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<E
             serde_json::to_value(outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         return Err(DriverError::Over { run, outcome });
     }
-    drive(told.plan, journal, run, options, true).await
+    let hooks = options.hooks.clone();
+    let work = Box::pin(drive(told.plan, journal, run, options, true));
+    hooks.unless_crashed(work).await.ok_or(DriverError::Crashed)?
 }
 
 async fn drive(
@@ -202,14 +221,16 @@ async fn drive(
     resumed: bool,
 ) -> Result<Ended, DriverError> {
     let owner = Owner::this_process()?;
-    let generation = journal.claim(&run, &owner, crate::config::now(), LEASE).await?;
+    let generation = journal.claim(&run, &owner, options.clock.now(), LEASE).await?;
     let lost = CancellationToken::new();
-    let renewal = tokio::spawn(keep_lease(journal.clone(), run.clone(), generation, lost.clone()));
+    let renewal = keep_lease(journal.clone(), run.clone(), generation, options.clock.clone(), lost.clone());
+    // Also a driver that is dropped renews nothing any more.
+    let renewal = AbortOnDropHandle::new(tokio::spawn(renewal));
     let driver = owner.to_string();
     let mut session = session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost).await?;
     let result = session.drive(resumed.then_some(driver)).await;
     session.close().await;
-    renewal.abort();
+    drop(renewal);
     if result.is_ok() {
         journal.release(&run, generation).await?;
     }
@@ -217,11 +238,11 @@ async fn drive(
 }
 
 /// Renews the lease until it is lost; then tells the session, which can no longer record anything anyway.
-async fn keep_lease(journal: Journal, run: RunId, generation: u64, lost: CancellationToken) {
+async fn keep_lease(journal: Journal, run: RunId, generation: u64, clock: Clock, lost: CancellationToken) {
     let third = std::time::Duration::from_secs(10);
     loop {
         tokio::time::sleep(third).await;
-        let until = crate::config::now().checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
+        let until = clock.now().checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
         if let Err(error) = journal.renew(&run, generation, until).await {
             tracing::error!(%run, %error, "the lease is lost");
             lost.cancel();

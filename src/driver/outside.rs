@@ -1,6 +1,7 @@
 //! What people say from outside a driver: answers, skips, cancellations. The same rules as for a driver apply, because
 //! the scheduler decides whether the fact can be true.
 
+use crate::config::Clock;
 use crate::event::{Event, LockChange, Record};
 use crate::ids::RunId;
 use crate::journal::{Append, AppendError, Journal};
@@ -59,9 +60,17 @@ pub(super) fn fold(plan: &Plan, records: &[Record]) -> Result<State, DriverError
 /// # Errors
 /// [`DriverError::Refused`] with the reason in a person's words.
 pub async fn say(journal: &Journal, run: &RunId, event: &Event) -> Result<Record, DriverError> {
+    say_by(&Clock::System, journal, run, event).await
+}
+
+/// The same, with the time of this clock.
+///
+/// # Errors
+/// As [`say`].
+pub async fn say_by(clock: &Clock, journal: &Journal, run: &RunId, event: &Event) -> Result<Record, DriverError> {
     loop {
         let told = read(journal, run).await?;
-        let now = crate::config::now();
+        let now = clock.now();
         told.state.after(event, now).map_err(|error| DriverError::Refused(error.to_string()))?;
         let expected_seq = told.records.last().map_or(0, |record| record.seq);
         let events = std::slice::from_ref(event);

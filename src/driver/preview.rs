@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::scope::{self, RunFacts, Secrets};
 use super::{DriverError, Options, attempt, child, workflow};
+use crate::action::build::Part;
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
 use crate::action::{Context, Preview};
@@ -53,7 +54,7 @@ async fn one(plan: &Plan, state: &State, step: &PlanStep, cx: &Context) -> Previ
             Err(error) => return Preview::Unknown(format!("its condition: {error}")),
         }
     }
-    match attempt::make(plan, &step.action, &scope) {
+    match attempt::make(plan, &step.action, &scope, cx, Part::Action) {
         Ok((action, _)) => action.preview(cx).await,
         Err(failure) => Preview::Unknown(failure.error),
     }
@@ -74,6 +75,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         progress: Arc::new(|_| {}),
         databases: databases.clone(),
         masker: Masker::default(),
+        swap: None,
         children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone())),
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Prepared, Ready};
 use super::scope::{RunFacts, Secrets};
 use super::{DriverError, Ended, Options, outside};
+use crate::action::build::Swap;
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
 use crate::action::{Context, Failure};
@@ -68,6 +69,8 @@ pub(super) struct Session {
     pub(super) seq: u64,
     /// Facts that are true for this session and not durable yet.
     pub(super) pending: Vec<Event>,
+    /// When the first of them was adopted.
+    pub(super) moment: jiff::Timestamp,
     /// Tasks that wait for their fact to be durable.
     pub(super) deferred: Vec<Deferred>,
     pub(super) busy: HashMap<StepId, (Work, CancellationToken)>,
@@ -75,6 +78,7 @@ pub(super) struct Session {
     pub(super) facts: RunFacts,
     pub(super) secrets: Arc<Secrets>,
     databases: Databases,
+    swap: Option<Arc<dyn Swap>>,
     lost: CancellationToken,
     stops_seen: u8,
 }
@@ -102,6 +106,7 @@ impl Session {
         }
         Ok(Self {
             databases: Databases::new(plan.site.clone()),
+            swap: options.hooks.swap(),
             plan: Arc::new(plan),
             journal,
             run,
@@ -110,6 +115,7 @@ impl Session {
             state,
             seq: records.last().map_or(0, |record| record.seq),
             pending: Vec::new(),
+            moment: jiff::Timestamp::UNIX_EPOCH,
             deferred: Vec::new(),
             busy: HashMap::new(),
             tasks: JoinSet::new(),
@@ -139,7 +145,10 @@ impl Session {
 
     /// Waits for the next thing to happen and takes it in.
     async fn wait(&mut self) -> Result<(), DriverError> {
-        let now = crate::config::now();
+        let now = self.options.clock.now();
+        if self.tasks.is_empty() && self.state.next_wake().is_some_and(|at| self.options.clock.leap_to(at)) {
+            return self.look_outside().await;
+        }
         let wake = self.state.next_wake().map_or(LOOK, |at| {
             let ms = at.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
             Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LOOK)
@@ -261,6 +270,7 @@ impl Session {
             progress: Arc::new(move |progress| observer.progress(&id, &progress)),
             databases: self.databases.clone(),
             masker: self.masker(),
+            swap: self.swap.clone(),
             children: Arc::new(super::child::Children::new(
                 self.journal.clone(),
                 self.options.clone(),

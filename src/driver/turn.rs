@@ -18,7 +18,8 @@ impl Session {
     pub(super) async fn turn(&mut self) -> Result<(), DriverError> {
         loop {
             let mut news = false;
-            for command in self.state.poll(crate::config::now()) {
+            let moment = self.moment();
+            for command in self.state.poll(moment) {
                 news |= self.perform(command).await?;
             }
             if !news || self.pending.len() >= BATCH {
@@ -131,7 +132,7 @@ impl Session {
             attempt::Ready::Fail(failure) => failure.error,
             attempt::Ready::Go(prepared) => prompt(&prepared.input, &self.plan.files),
         };
-        let now = crate::config::now();
+        let now = self.moment();
         let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
         let kind = self.plan.step(&id).map(|step| step.action.kind);
         let wait =
@@ -140,8 +141,9 @@ impl Session {
     }
 
     /// Whether a prepared attempt is still what the scheduler asks for.
-    pub(super) fn still_wanted(&self, step: &StepId, attempt: u32) -> bool {
-        let commands = self.state.poll(crate::config::now());
+    pub(super) fn still_wanted(&mut self, step: &StepId, attempt: u32) -> bool {
+        let moment = self.moment();
+        let commands = self.state.poll(moment);
         let same = |command: &Command| match command {
             Command::Start { step: wanted, attempt: number, .. } => wanted == step && *number == attempt,
             Command::OpenWait { .. }
@@ -153,10 +155,20 @@ impl Session {
         commands.iter().any(same)
     }
 
+    /// The time of the facts that wait to be recorded, or now. They are recorded with the very time at which they were
+    /// adopted: pauses and deadlines that a replay computes are those that this session went by.
+    fn moment(&mut self) -> jiff::Timestamp {
+        if self.pending.is_empty() {
+            self.moment = self.options.clock.now();
+        }
+        self.moment
+    }
+
     /// Makes a fact true for this session; it becomes durable with the next flush, before anything acts on it.
     pub(super) fn adopt(&mut self, event: Event) -> Result<(), DriverError> {
+        let moment = self.moment();
         self.state
-            .apply(&event, crate::config::now())
+            .apply(&event, moment)
             .map_err(|error| DriverError::Broken(format!("`{}` was refused: {error}", event.kind())))?;
         self.pending.push(event);
         Ok(())
@@ -164,7 +176,8 @@ impl Session {
 
     /// Adopts a fact unless it cannot be true any more.
     pub(super) fn adopt_if_legal(&mut self, event: Event) {
-        if self.state.apply(&event, crate::config::now()).is_ok() {
+        let moment = self.moment();
+        if self.state.apply(&event, moment).is_ok() {
             self.pending.push(event);
         }
     }
@@ -187,10 +200,10 @@ impl Session {
                 run: &self.run,
                 expected_seq: self.seq,
                 generation: Some(self.generation),
-                at: crate::config::now(),
+                at: self.moment,
                 events: &events,
             };
-            match self.journal.append(append, &locks).await {
+            match self.options.hooks.append(&events, self.journal.append(append, &locks)).await {
                 Ok(records) => {
                     for record in &records {
                         self.seq = record.seq;

@@ -4,7 +4,6 @@
 //! reported at once as [`problem::Problems`].
 
 pub mod actions;
-mod declare;
 pub mod decode;
 mod mend;
 pub mod problem;

@@ -1,0 +1,358 @@
+//! A runbook of forty steps whose driver is killed with SIGKILL before and after every single append, then resumed.
+//!
+//! The process kills itself through `PITON_FAULT`, so that no append is missed and none is met twice. People answer from
+//! what is really there. `PITON_SWEEP_TELL=1` prints how many kills there were.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use piton::driver::{self, DriverError, Options, Told};
+use piton::event::{Event, Outcome};
+use piton::ids::RunId;
+use piton::journal::{Journal, Verified};
+use piton::scheduler::StepState;
+use serde_json::Value as Json;
+
+use super::cli::{Desk, Said};
+
+/// Scenarios at the same time; most of their time they wait for disks and commands.
+const THREADS: usize = 6;
+
+/// Fewest places at which a driver of forty steps must have died; independent steps share appends.
+const KILLS_MIN: u64 = 60;
+
+/// Most sittings until a run must have come to its end.
+const SITTINGS_MAX: u32 = 60;
+
+/// What a step of the runbook does to the world, for the final account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Never without a person's word.
+    Never,
+    /// As often as it likes.
+    Freely,
+}
+
+struct Forty {
+    text: String,
+    /// Steps that leave a mark, and how often they may.
+    marks: BTreeMap<String, Repeat>,
+    finally: Vec<&'static str>,
+}
+
+/// One step that leaves a mark which its undo takes away.
+fn marking(id: &str, idempotent: &str, rest: &str) -> String {
+    format!(
+        "  - id: {id}\n    exec: {{ shell: 'echo ran >> {id}.count; touch {id}.mark' }}\n    idempotent: {idempotent}\n    \
+         undo: {{ exec: {{ shell: 'rm -f {id}.mark' }} }}\n{rest}"
+    )
+}
+
+fn forty() -> Forty {
+    let mut text = String::from(
+        "apiVersion: piton/v1\nkind: Runbook\nname: forty\nversion: 1.0.0\nlimits: { parallel: 6 }\non_failure: rollback\nsteps:\n\
+         \x20 - { id: look, phase: preflight, exec: { argv: ['true'] }, idempotent: yes }\n\
+         \x20 - { id: go, needs: [look], approval: { prompt: 'Go?' } }\n",
+    );
+    let mut marks = BTreeMap::new();
+    let mut add = |id: String, idempotent: &str, rest: String| {
+        text.push_str(&marking(&id, idempotent, &rest));
+        marks.insert(id, if idempotent == "no" { Repeat::Never } else { Repeat::Freely });
+    };
+    for number in 0..8 {
+        add(format!("once{number}"), "no", "    needs: [go]\n".into());
+    }
+    let mut before = "once0".to_owned();
+    for number in 0..8 {
+        let id = format!("chain{number}");
+        let idempotent = ["no", "yes", "resumable", "no"][number % 4];
+        let verify = format!("    needs: [{before}]\n    verify: {{ exec: {{ argv: [test, -e, {id}.mark] }} }}\n");
+        add(id.clone(), idempotent, verify);
+        before = id;
+    }
+    for number in 0..4 {
+        add(format!("locked{number}"), "no", "    needs: [once1]\n    locks: [thing]\n".into());
+    }
+    for number in 0..3 {
+        add(format!("long{number}"), "resumable", format!("    needs: [once{number}]\n    timeout: 1m\n"));
+    }
+    for number in 0..3 {
+        write!(
+            text,
+            "  - id: flaky{number}\n    needs: [once2]\n    exec: {{ shell: 'echo try >> flaky{number}.tries; test $(wc -l < flaky{number}.tries) -ge 2' }}\n    \
+             idempotent: yes\n    retry: {{ attempts: 3, backoff: {{ initial: 10ms }} }}\n"
+        )
+        .expect("a string takes any text");
+    }
+    text.push_str(
+        "  - { id: shrug, needs: [once3], exec: { argv: ['false'] }, idempotent: yes, optional: { consequence: none } }\n\
+         \x20 - { id: whatever, needs: [{ step: shrug, outcome: any }], exec: { argv: ['true'] }, idempotent: yes }\n\
+         \x20 - { id: never, needs: [go], when: '1 > 2', exec: { shell: 'echo ran >> never.count' } }\n\
+         \x20 - { id: each, needs: [once4], foreach: { items: [a, b, c] }, exec: { shell: 'echo ran >> each-{{ item }}.count' } }\n",
+    );
+    let mut last = |id: &str, needs: &str| {
+        text.push_str(&marking(id, "no", &format!("    needs: [{needs}]\n")));
+        marks.insert(id.to_owned(), Repeat::Never);
+    };
+    last(
+        "join",
+        "chain7, locked0, locked1, locked2, locked3, long0, long1, long2, flaky0, flaky1, flaky2, whatever, never, each, once5, once6, once7",
+    );
+    last("leap", "join");
+    text.push_str(
+        "  - { id: gate, needs: [leap], exec: { shell: 'test ! -e break' }, idempotent: yes }\n\
+         \x20 - { id: beyond, needs: [gate], exec: { argv: ['true'] }, idempotent: yes }\n\
+         finally:\n\
+         \x20 - { id: tell, exec: { shell: 'echo told >> tell.told' }, idempotent: yes }\n\
+         \x20 - { id: tidy, needs: [tell], exec: { shell: 'echo told >> tidy.told' }, idempotent: yes }\n",
+    );
+    Forty { text, marks, finally: vec!["tell", "tidy"] }
+}
+
+/// Which part of the run is killed: the one before the approval or the one behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leg {
+    Start,
+    Rest,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Scenario {
+    leg: Leg,
+    /// `before` or `after`.
+    when: &'static str,
+    number: u64,
+    /// Whether the last step fails, so that all of it is undone.
+    breaks: bool,
+}
+
+struct Sweep {
+    /// The store of every run; each has its own file when none is named.
+    store: Option<String>,
+    breaks: bool,
+    forty: Forty,
+}
+
+/// One run in a folder of its own.
+struct Sitting<'s> {
+    desk: Desk,
+    sweep: &'s Sweep,
+    run: String,
+}
+
+impl Sweep {
+    /// The command line of a scenario, with the store in it.
+    fn sit(&self, run: String) -> Sitting<'_> {
+        let desk = Desk::new();
+        desk.write("forty.yaml", &self.forty.text);
+        if self.breaks {
+            desk.write("break", "");
+        }
+        Sitting { desk, sweep: self, run }
+    }
+
+    /// Kills before and after every append until there is none left to kill at; how many were met.
+    fn every_append(&self) -> u64 {
+        let flavours = [(Leg::Start, "before"), (Leg::Start, "after"), (Leg::Rest, "before"), (Leg::Rest, "after")];
+        let kills = AtomicU64::new(0);
+        for (leg, when) in flavours {
+            let (next, over) = (AtomicU64::new(1), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        while !over.load(Ordering::SeqCst) {
+                            let number = next.fetch_add(1, Ordering::SeqCst);
+                            let scenario = Scenario { leg, when, number, breaks: self.breaks };
+                            if self.one(scenario) {
+                                kills.fetch_add(1, Ordering::SeqCst);
+                            } else {
+                                over.store(true, Ordering::SeqCst);
+                            }
+                        }
+                    });
+                }
+            });
+        }
+        let kills = kills.load(Ordering::SeqCst);
+        assert!(kills > KILLS_MIN, "only {kills} appends were met");
+        kills
+    }
+
+    /// One kill and what follows; false when the driver came to the end of its leg alive.
+    fn one(&self, scenario: Scenario) -> bool {
+        let Scenario { leg, when, number, breaks } = scenario;
+        let sitting = self.sit(format!("{leg:?}-{when}-{number}-{breaks}"));
+        let fault = format!("crash-{when}-append={number}");
+        let said = if leg == Leg::Start {
+            sitting.piton(&["run", "forty.yaml", "--run-id", &sitting.run], Some(&fault))
+        } else {
+            sitting.piton(&["run", "forty.yaml", "--run-id", &sitting.run], None).exits(6);
+            sitting.piton(&["approve", &sitting.run, "go"], None).exits(0);
+            sitting.piton(&["resume", &sitting.run], Some(&fault))
+        };
+        let killed = said.code == -1;
+        if !killed {
+            return false;
+        }
+        assert!(said.out.contains(&fault), "the first line names the fault: {}", said.out);
+        if when == "after" {
+            // And once more while it is taken up again.
+            let again = format!("crash-before-append={}", number % 5 + 1);
+            sitting.piton(&["resume", &sitting.run], Some(&again));
+        }
+        sitting.to_the_end();
+        sitting.account(&format!("{scenario:?}"));
+        true
+    }
+}
+
+impl Sitting<'_> {
+    fn piton(&self, args: &[&str], fault: Option<&str>) -> Said {
+        let mut command = self.desk.command(args);
+        if let Some(url) = &self.sweep.store {
+            command.env("PITON_STORE", url);
+        }
+        if let Some(fault) = fault {
+            command.env("PITON_FAULT", fault);
+        }
+        command.output().expect("the program starts").into()
+    }
+
+    fn show(&self) -> Json {
+        self.piton(&["show", &self.run, "--json"], None).exits(0).json()
+    }
+
+    /// Resumes until the run is over, answering what people are asked.
+    fn to_the_end(&self) {
+        for _ in 0..SITTINGS_MAX {
+            let said = self.piton(&["resume", &self.run], None);
+            match said.code {
+                0 | 4 => return,
+                2 if said.err.contains("is over") => return,
+                // It died before its first record: it does not exist, and is started.
+                2 if said.err.contains("there is no run") || said.err.contains("there is no store") => {
+                    self.piton(&["run", "forty.yaml", "--run-id", &self.run], None);
+                }
+                5 => self.decide(),
+                6 => {
+                    self.piton(&["approve", &self.run, "go"], None).exits(0);
+                }
+                code => panic!("exit {code} of a resume: {}\n{}", said.out, said.err),
+            }
+        }
+        panic!("no end after {SITTINGS_MAX} sittings: {}", self.show());
+    }
+
+    /// Says of each doubtful step what is true.
+    fn decide(&self) {
+        self.let_commands_end();
+        for step in self.show()["steps"].as_array().expect("steps").iter().filter(|step| step["state"] == "in_doubt") {
+            let id = step["id"].as_str().expect("an id");
+            let word = if self.lines(&format!("{}.count", file_of(id))) > 0 { "--ran" } else { "--not-ran" };
+            self.piton(&["decide", &self.run, id, word, "--reason", "counted its marks"], None).exits(0);
+        }
+    }
+
+    /// Commands outlive a driver that was killed; waits until none works in this folder.
+    fn let_commands_end(&self) {
+        let folder = std::fs::canonicalize(self.desk.path(".")).expect("the folder is there");
+        let until = Instant::now() + Duration::from_secs(30);
+        let busy = || {
+            let all = procfs::process::all_processes().expect("processes can be listed").flatten();
+            all.filter_map(|process| process.cwd().ok()).any(|cwd| cwd == folder)
+        };
+        while busy() {
+            assert!(Instant::now() < until, "a command goes on for ever in {}", folder.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn lines(&self, file: &str) -> usize {
+        std::fs::read_to_string(self.desk.path(file)).map_or(0, |text| text.lines().count())
+    }
+
+    /// The books at the end: outcome, marks, order of undoing, the journal itself.
+    fn account(&self, what: &str) {
+        self.let_commands_end();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let told = runtime.block_on(self.journal_holds(what));
+        let outcome = if self.sweep.breaks { Outcome::RolledBack } else { Outcome::Succeeded };
+        assert_eq!(told.state.outcome(), Some(outcome), "{what}: {:?}", told.state.note());
+        let state = |id: &str| told.state.step(&id.into()).expect("a step of the run").state();
+        assert_eq!(told.state.steps().count(), 40, "{what}");
+        for (id, repeat) in &self.sweep.forty.marks {
+            let count = self.lines(&format!("{id}.count"));
+            assert!(count <= 1 || *repeat == Repeat::Freely, "{what}: `{id}` acted {count} times");
+            let succeeded = state(id) == StepState::Succeeded;
+            assert!(count >= 1 || !succeeded, "{what}: `{id}` succeeded and did nothing");
+            let there = self.desk.path(&format!("{id}.mark")).exists();
+            assert_eq!(there, succeeded, "{what}: `{id}` is {:?} and its mark is not as it says", state(id));
+        }
+        for item in ["a", "b", "c"] {
+            assert_eq!(self.lines(&format!("each-{item}.count")), 1, "{what}: each[{item}]");
+        }
+        assert_eq!((self.lines("never.count"), state("never")), (0, StepState::Skipped), "{what}");
+        for id in &self.sweep.forty.finally {
+            let ran = self.lines(&format!("{id}.told")) >= 1 && state(id) == StepState::Succeeded;
+            assert!(ran, "{what}: `{id}` did not run");
+        }
+    }
+
+    /// The chain is whole, what came last was undone first, and a run that is over stays as it is.
+    async fn journal_holds(&self, what: &str) -> Told {
+        let own = self.desk.path(".piton/piton.db").display().to_string();
+        let journal = Journal::open(self.sweep.store.as_ref().unwrap_or(&own)).await.expect("the store opens");
+        let run = RunId::new(&self.run);
+        let verified = journal.verify(&run).await.expect("can be read");
+        assert!(matches!(verified, Verified::Intact { .. }), "{what}: {verified:?}");
+        let told = driver::read(&journal, &run).await.expect("hangs together");
+        let (mut latest, mut undone) = (BTreeMap::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for record in &told.records {
+            match &record.event {
+                Event::AttemptSucceeded { step, .. } => {
+                    latest.insert(step.clone(), record.seq);
+                }
+                Event::UndoStarted { step, .. } if seen.insert(step.clone()) => {
+                    undone.extend(latest.get(step).copied());
+                }
+                _ => {}
+            }
+        }
+        assert!(undone.is_sorted_by(|earlier: &u64, later| earlier > later), "{what}: undone in the order {undone:?}");
+        assert_eq!(undone.is_empty(), !self.sweep.breaks, "{what}");
+        let options = Options::new("somebody".into(), self.desk.path(".piton"));
+        let over = driver::resume(&journal, run.clone(), options).await;
+        assert!(matches!(over, Err(DriverError::Over { .. })), "{what}: {over:?}");
+        assert_eq!(journal.head(&run).await.expect("can be read").seq, told.records.len() as u64, "{what}");
+        told
+    }
+}
+
+/// Items of a `foreach` leave their marks under a name that a file can have.
+fn file_of(step: &str) -> String {
+    step.replace('[', "-").replace(']', "")
+}
+
+fn sweep(store: Option<String>, breaks: bool) {
+    let began = Instant::now();
+    let sweep = Sweep { store, breaks, forty: forty() };
+    let kills = sweep.every_append();
+    if std::env::var_os("PITON_SWEEP_TELL").is_some() {
+        let seconds = began.elapsed().as_secs_f64();
+        let line = format!("{:?}, breaks {breaks}: {kills} kills in {seconds:.1} s\n", sweep.store);
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("standard error is open");
+    }
+}
+
+#[test]
+fn a_run_killed_at_every_append_does_everything_once_on_sqlite() {
+    sweep(None, false);
+}
+
+#[test]
+fn a_run_killed_at_every_append_goes_all_the_way_back_on_sqlite() {
+    sweep(None, true);
+}
