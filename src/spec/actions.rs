@@ -1,18 +1,25 @@
 //! The arguments of every action, as an author writes them. Behaviour lives in `action`; this is only the language.
 //!
-//! Templates may stand for any scalar or list; the arguments are read once when the runbook is loaded (to report
+//! Inside arguments a template may stand for a value of any type, but not for all of them; the arguments are read once when the runbook is loaded (to report
 //! mistakes) and once more, rendered, right before the action runs.
+
+mod data;
+mod people;
 
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::decode::{Decode, Decoder, MapReader, Schemas, Templates};
+use super::decode::{Decode, Decoder, MapReader, Schemas, Templates, describe};
 use super::problem::Problem;
-use super::runbook::at_least_one;
 use super::values::{Millis, SecretText};
 use super::yaml::Node;
 use crate::{choice, record};
+pub use data::{
+    CompareMode, DbAssert, DbCompare, DbCopy, DbGaps, DbMigrate, DbSql, DbWatermark, Expect, ExpectRows, MergePolicy,
+    TimeRange,
+};
+pub use people::{Approval, Evidence, FieldType, FormField, Manual};
 
 record! {
     /// How an output is taken from what a command printed.
@@ -178,228 +185,6 @@ fn check_option(check: &OptionCheck, node: &Node, d: &mut Decoder) {
 }
 
 record! {
-    /// One SQL statement or file with bound values.
-    pub struct DbSql("database action") {
-        /// Database of the site.
-        database: String,
-        /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
-        sql: String,
-        /// Values for `:name` in the SQL.
-        bind: BTreeMap<String, Json>,
-    }
-}
-
-record! {
-    /// What an assertion expects.
-    #[check(check_expect)]
-    pub struct ExpectRows("expect") {
-        /// Exactly so many rows.
-        rows: Option<u64>,
-        /// The first column of the only row.
-        value: Option<Json>,
-    }
-}
-
-fn check_expect(expect: &ExpectRows, node: &Node, d: &mut Decoder) {
-    if expect.rows.is_some() == expect.value.is_some() && node.get("rows").is_none() {
-        let problem = Problem::new("spec::one_of", "`expect` takes exactly one of `rows` and `value`", node.span);
-        d.problem(problem.label("here").help("leave `expect` out to demand no rows"));
-    }
-}
-
-/// `expect: no_rows` or a mapping.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Expect {
-    /// The query must return nothing; what it returns is the evidence.
-    NoRows,
-    /// Something else.
-    That(ExpectRows),
-}
-
-impl Decode for Expect {
-    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
-        if node.text() == Some("no_rows") {
-            return Some(Self::NoRows);
-        }
-        ExpectRows::decode(node, d).map(Self::That)
-    }
-
-    fn absent() -> Option<Self> {
-        Some(Self::NoRows)
-    }
-
-    fn schema(schemas: &mut Schemas) -> Json {
-        serde_json::json!({ "anyOf": [{ "const": "no_rows" }, ExpectRows::schema(schemas)] })
-    }
-}
-
-record! {
-    /// Fails with the offending rows unless the query answers as expected.
-    pub struct DbAssert("db.assert") {
-        /// Database of the site.
-        database: String,
-        /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
-        sql: String,
-        /// Values for `:name` in the SQL.
-        bind: BTreeMap<String, Json>,
-        /// `no_rows`, `{ rows: N }` or `{ value: V }`.
-        expect: Expect,
-    }
-}
-
-record! {
-    /// Applies a folder of SQL migrations.
-    pub struct DbMigrate("db.migrate") {
-        /// Database of the site.
-        database: String,
-        /// Folder of `VERSION_name.sql` files, relative to the runbook.
-        folder: String,
-    }
-}
-
-record! {
-    /// A half-open range of a time series: from <= t < to, seconds since the epoch.
-    pub struct TimeRange("range") {
-        /// First second; from the beginning when left out.
-        from: Option<i64>,
-        /// First second that is not in it; to the end when left out.
-        to: Option<i64>,
-    }
-}
-
-choice! {
-    /// What happens when source and target both have a row.
-    pub enum MergePolicy("merge policy") {
-        /// The whole source row replaces the target's.
-        SourceWins = "source_wins",
-        /// The target's row stays.
-        Fill = "fill",
-        /// Source before `at`, target from `at` on; a selected source row at or after `at` aborts.
-        SplitAt = "split_at",
-        /// Any common key aborts before anything is written.
-        Fail = "fail",
-        /// The row that covers more of its timestep stays.
-        BestCoverage = "best_coverage",
-        /// Additive columns are added up; only for disjoint coverage.
-        MergeAdditive = "merge_additive",
-    }
-}
-
-record! {
-    /// Copies a table set, each row exactly once, whatever dies.
-    #[check(check_copy)]
-    pub struct DbCopy("db.copy") {
-        /// Source database of the site.
-        from: String,
-        /// Target database of the site.
-        to: String,
-        /// Mapping file, relative to the runbook.
-        map: String,
-        /// Name of a table set of the mapping.
-        tables: String,
-        /// Rows per chunk and transaction.
-        chunk_rows: u64 = 50_000,
-        /// Part of a time series to copy.
-        range: Option<TimeRange>,
-        /// What happens to rows that both sides have.
-        policy: MergePolicy = MergePolicy::Fail,
-        /// With `split_at`: the first second that belongs to the target.
-        at: Option<i64>,
-        /// Length of a timestep in seconds, when not the mapping's.
-        timestep: Option<u64>,
-    }
-}
-
-fn check_copy(copy: &DbCopy, node: &Node, d: &mut Decoder) {
-    at_least_one(copy.chunk_rows, "chunk_rows", node, d);
-    let at = copy.at.is_some() || node.get("at").is_some();
-    if (copy.policy == MergePolicy::SplitAt) != at {
-        let problem = Problem::new("spec::one_of", "`at` belongs to `policy: split_at`, and that needs it", node.span);
-        d.problem(problem.label("here").help("write `policy: split_at` and `at: \"{{ ... }}\"` together"));
-    }
-}
-
-choice! {
-    /// How closely tables are compared.
-    pub enum CompareMode("compare mode") {
-        /// Only the number of rows.
-        Count = "count",
-        /// Every value.
-        Content = "content",
-    }
-}
-
-record! {
-    /// Fails with the differing keys unless both sides hold the same.
-    pub struct DbCompare("db.compare") {
-        /// Source database of the site.
-        from: String,
-        /// Target database of the site.
-        to: String,
-        /// Mapping file, relative to the runbook.
-        map: String,
-        /// Name of a table set of the mapping.
-        tables: String,
-        /// Part of a time series to compare.
-        range: Option<TimeRange>,
-        /// How closely.
-        mode: CompareMode = CompareMode::Content,
-        /// Most differing keys to name.
-        limit: u64 = 20,
-    }
-}
-
-record! {
-    /// Finds timesteps without a row.
-    #[check(check_gaps)]
-    pub struct DbGaps("db.gaps") {
-        /// Database of the site.
-        database: String,
-        /// Table of the time series.
-        table: String,
-        /// Its time column, seconds since the epoch.
-        time: String,
-        /// Its entity column.
-        entity: String,
-        /// Length of a timestep, as a duration.
-        timestep: Millis,
-        /// First second to look at.
-        from: Option<i64>,
-        /// First second not to look at.
-        to: Option<i64>,
-        /// True to report gaps without failing.
-        report: bool = false,
-    }
-}
-
-fn check_gaps(gaps: &DbGaps, node: &Node, d: &mut Decoder) {
-    at_least_one(gaps.timestep.0, "timestep", node, d);
-}
-
-record! {
-    /// Reads up to where a time series is closed for every active entity.
-    #[check(check_watermark)]
-    pub struct DbWatermark("db.watermark") {
-        /// Database of the site.
-        database: String,
-        /// Table of the time series.
-        table: String,
-        /// Its time column, seconds since the epoch.
-        time: String,
-        /// Its entity column.
-        entity: String,
-        /// Length of a timestep, as a duration.
-        timestep: Millis,
-        /// SQL that lists the active entities; all that ever had a row when left out.
-        active: Option<String>,
-    }
-}
-
-fn check_watermark(watermark: &DbWatermark, node: &Node, d: &mut Decoder) {
-    at_least_one(watermark.timestep.0, "timestep", node, d);
-}
-
-record! {
     /// Waits a length of time.
     pub struct WaitFor("wait.for") {
         /// How long.
@@ -467,95 +252,17 @@ impl Decode for WaitUntil {
     fn schema(schemas: &mut Schemas) -> Json {
         schemas.named("WaitUntil", |schemas| {
             let mut properties = serde_json::Map::new();
-            properties.insert("every".into(), Millis::schema(schemas));
-            properties.insert("timeout".into(), Millis::schema(schemas));
+            let every = describe(Millis::schema(schemas), "Pause between two looks.", Millis(1_000).written());
+            properties.insert("every".into(), every);
+            properties.insert("timeout".into(), describe(Millis::schema(schemas), "Longest wait.", None));
+            let mut one_of = Vec::new();
             for kind in ActionKind::ALL.iter().filter(|kind| kind.is_check()) {
                 properties.insert(kind.key().into(), kind.schema(schemas));
+                one_of.push(serde_json::json!({ "required": [kind.key()] }));
             }
             serde_json::json!({ "type": "object", "properties": properties, "additionalProperties": false,
-                "description": "Repeats a read-only check until it holds" })
+                "oneOf": one_of, "description": "Repeats a read-only check until it holds." })
         })
-    }
-}
-
-record! {
-    /// Asks people to approve.
-    #[check(check_approval)]
-    pub struct Approval("approval") {
-        /// What they are asked.
-        prompt: String,
-        /// Who may answer: groups of the site; anybody when left out.
-        groups: Vec<String>,
-        /// Who may answer: people of the site.
-        people: Vec<String>,
-        /// How many must approve.
-        quorum: u32 = 1,
-        /// Who may not: `run.starter` or people.
-        exclude: Vec<String>,
-        /// After this long without an answer the step fails.
-        expires: Option<Millis>,
-    }
-}
-
-fn check_approval(approval: &Approval, node: &Node, d: &mut Decoder) {
-    at_least_one(u64::from(approval.quorum), "quorum", node, d);
-}
-
-choice! {
-    /// Whether evidence must come with an answer.
-    pub enum Evidence("evidence rule") {
-        /// At least one file.
-        Required = "required",
-        /// If there is some.
-        Optional = "optional",
-    }
-}
-
-choice! {
-    /// Type of a field of a form.
-    pub enum FieldType("field type") {
-        /// Text.
-        String = "string",
-        /// A whole number.
-        Integer = "integer",
-        /// A number.
-        Number = "number",
-        /// True or false.
-        Boolean = "boolean",
-    }
-}
-
-record! {
-    /// One field of a form.
-    pub struct FormField("form field") {
-        /// Its type.
-        r#type as "type": FieldType = FieldType::String,
-        /// What to fill in.
-        description: Option<String>,
-        /// Smallest number.
-        minimum: Option<f64>,
-        /// Largest number.
-        maximum: Option<f64>,
-        /// Whether it may be left out.
-        optional: bool = false,
-    }
-}
-
-record! {
-    /// Asks a person to do something by hand.
-    pub struct Manual("manual") {
-        /// What to do: text, or the path of a Markdown file relative to the runbook.
-        instructions: String,
-        /// What to fill in.
-        form: BTreeMap<String, FormField>,
-        /// Whether evidence must be handed in.
-        evidence: Evidence = Evidence::Optional,
-        /// Who may answer: groups of the site; anybody when left out.
-        groups: Vec<String>,
-        /// Who may answer: people of the site.
-        people: Vec<String>,
-        /// After this long without an answer the step fails.
-        expires: Option<Millis>,
     }
 }
 
@@ -717,9 +424,13 @@ macro_rules! actions {
                 match self { $( Self::$variant => <$args>::decode(node, d).map(|args| Args::$variant(Box::new(args))), )* }
             }
 
-            /// The schema of the arguments.
+            /// The schema of the arguments: a mapping in which templates may stand for values, but not for the whole.
             pub fn schema(self, schemas: &mut Schemas) -> Json {
-                match self { $( Self::$variant => <$args>::schema(schemas), )* }
+                let mut schema = match self { $( Self::$variant => schemas.in_arguments(<$args>::schema), )* };
+                match schema.get_mut("anyOf") {
+                    Some(options) => options[0].take(),
+                    None => schema,
+                }
             }
         }
     };
@@ -802,9 +513,14 @@ pub fn take_action(reader: &MapReader<'_>, what: &str, node: &Node, d: &mut Deco
         let problem = Problem::new("spec::two_actions", message, second.span).label("second").other(key.span, "first");
         d.problem(problem.help("make two steps of it"));
     }
-    let before = d.templates;
-    d.templates = Templates::Pending;
-    kind.decode(args, d);
+    let before = std::mem::replace(&mut d.templates, Templates::Pending);
+    if d.is_pending(args) {
+        // One template for all arguments would hide every name in them from every check.
+        let help = "write the arguments out as `key: value` pairs; a template may stand for each value";
+        d.expected(args, &format!("the arguments of `{}`", kind.key()), Some(help.to_owned()));
+    } else {
+        kind.decode(args, d);
+    }
     d.templates = before;
     Some(ActionSpec { kind, key: key.span, args: args.clone() })
 }

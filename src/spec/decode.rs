@@ -12,7 +12,10 @@ use super::problem::{Problem, Problems, Source, Span, did_you_mean, nearest};
 use super::yaml::{Key, Node, Value};
 
 /// Pattern of text that a template will replace, for schemas.
-pub const TEMPLATE: &str = r"\{\{.*\}\}";
+pub const TEMPLATE: &str = r"\{\{";
+
+/// Pattern of text that stands for a whole number.
+const INTEGER_TEXT: &str = r"^\s*[+-]?[0-9]+\s*$";
 
 /// Reads nodes of one file and collects what is wrong with them.
 #[derive(Debug)]
@@ -82,6 +85,11 @@ pub trait Decode: Sized {
         None
     }
 
+    /// The value as an author would write it, for the defaults in schemas; nothing when there is nothing to write.
+    fn written(&self) -> Option<serde_json::Value> {
+        None
+    }
+
     /// The JSON Schema of the type; named types add themselves to `schemas` and return a reference.
     fn schema(schemas: &mut Schemas) -> serde_json::Value;
 }
@@ -91,6 +99,8 @@ pub trait Decode: Sized {
 pub struct Schemas {
     /// By name.
     pub defs: BTreeMap<String, serde_json::Value>,
+    /// Whether the place is inside the arguments of an action, where a template may stand for a value of any type.
+    pub templates: bool,
 }
 
 impl Schemas {
@@ -102,6 +112,19 @@ impl Schemas {
             self.defs.insert(name.to_owned(), schema);
         }
         json!({ "$ref": format!("#/$defs/{name}") })
+    }
+
+    /// The schema, or text with a template where one may stand for the value.
+    pub fn or_template(&self, schema: serde_json::Value) -> serde_json::Value {
+        if self.templates { json!({ "anyOf": [schema, { "type": "string", "pattern": TEMPLATE }] }) } else { schema }
+    }
+
+    /// What `build` yields inside the arguments of an action.
+    pub fn in_arguments(&mut self, build: impl FnOnce(&mut Self) -> serde_json::Value) -> serde_json::Value {
+        let before = std::mem::replace(&mut self.templates, true);
+        let schema = build(self);
+        self.templates = before;
+        schema
     }
 
     /// Wraps a schema into a whole document.
@@ -206,6 +229,10 @@ impl Decode for String {
         }
     }
 
+    fn written(&self) -> Option<serde_json::Value> {
+        (!self.is_empty()).then(|| self.as_str().into())
+    }
+
     fn schema(_: &mut Schemas) -> serde_json::Value {
         json!({ "type": ["string", "number"] })
     }
@@ -225,8 +252,12 @@ impl Decode for bool {
         }
     }
 
-    fn schema(_: &mut Schemas) -> serde_json::Value {
-        json!({ "type": ["boolean", "string"], "pattern": TEMPLATE })
+    fn written(&self) -> Option<serde_json::Value> {
+        Some((*self).into())
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        schemas.or_template(json!({ "type": "boolean" }))
     }
 }
 
@@ -265,8 +296,12 @@ macro_rules! decode_ints {
                 decode_int(node, d, $what)
             }
 
-            fn schema(_: &mut Schemas) -> serde_json::Value {
-                json!({ "type": ["integer", "string"], "minimum": $min, "pattern": TEMPLATE })
+            fn written(&self) -> Option<serde_json::Value> {
+                Some((*self).into())
+            }
+
+            fn schema(schemas: &mut Schemas) -> serde_json::Value {
+                schemas.or_template(json!({ "type": ["integer", "string"], "minimum": $min, "pattern": INTEGER_TEXT }))
             }
         }
     )*};
@@ -296,8 +331,12 @@ impl Decode for f64 {
         }
     }
 
-    fn schema(_: &mut Schemas) -> serde_json::Value {
-        json!({ "type": "number" })
+    fn written(&self) -> Option<serde_json::Value> {
+        Some((*self).into())
+    }
+
+    fn schema(schemas: &mut Schemas) -> serde_json::Value {
+        schemas.or_template(json!({ "type": "number" }))
     }
 }
 
@@ -314,6 +353,10 @@ impl Decode for serde_json::Value {
 impl<T: Decode> Decode for Option<T> {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
         T::decode(node, d).map(Some)
+    }
+
+    fn written(&self) -> Option<serde_json::Value> {
+        self.as_ref().and_then(T::written)
     }
 
     fn absent() -> Option<Self> {
@@ -352,13 +395,22 @@ impl<T: Decode> Decode for Vec<T> {
         Some(Self::new())
     }
 
+    fn written(&self) -> Option<serde_json::Value> {
+        let items: Option<Vec<_>> = self.iter().map(T::written).collect();
+        items.filter(|items| !items.is_empty()).map(Into::into)
+    }
+
     fn schema(schemas: &mut Schemas) -> serde_json::Value {
-        json!({ "anyOf": [{ "type": "array", "items": T::schema(schemas) }, { "type": "string", "pattern": TEMPLATE }] })
+        let items = T::schema(schemas);
+        schemas.or_template(json!({ "type": "array", "items": items }))
     }
 }
 
 impl<T: Decode> Decode for BTreeMap<String, T> {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if d.is_pending(node) {
+            return None;
+        }
         let reader = MapReader::new(node, "this", d)?;
         let read: Vec<_> = reader
             .pairs()
@@ -373,7 +425,8 @@ impl<T: Decode> Decode for BTreeMap<String, T> {
     }
 
     fn schema(schemas: &mut Schemas) -> serde_json::Value {
-        json!({ "type": "object", "additionalProperties": T::schema(schemas) })
+        let values = T::schema(schemas);
+        schemas.or_template(json!({ "type": "object", "additionalProperties": values }))
     }
 }
 
@@ -436,152 +489,14 @@ impl<T: Decode> Decode for Named<T> {
 }
 
 /// Adds description and default to the schema of a field.
-pub fn describe(schema: serde_json::Value, doc: &str, default: Option<&str>) -> serde_json::Value {
+pub fn describe(schema: serde_json::Value, doc: &str, default: Option<serde_json::Value>) -> serde_json::Value {
     let mut schema = match schema {
         serde_json::Value::Object(map) => map,
         _ => serde_json::Map::new(),
     };
-    let doc = doc.trim();
-    let text = default.map_or_else(|| doc.to_owned(), |default| format!("{doc} (default: {default})"));
-    schema.insert("description".into(), json!(text));
+    schema.insert("description".into(), json!(doc.trim()));
+    if let Some(default) = default {
+        schema.insert("default".into(), default);
+    }
     serde_json::Value::Object(schema)
-}
-
-/// Declares a struct that is written as a YAML mapping: its reader, its refusal of unknown keys and its JSON Schema.
-///
-/// A field is required unless its type has an `absent` value or a default follows behind `=`.
-#[macro_export]
-macro_rules! record {
-    (
-        $(#[doc = $doc:expr])+
-        $(#[check($check:path)])?
-        pub struct $name:ident ($what:literal) {
-            $(
-                $(#[doc = $field_doc:expr])+
-                $field:ident $(as $key:literal)? : $type:ty $(= $default:expr)?
-            ),* $(,)?
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $name {
-            $( $(#[doc = $field_doc])+ pub $field: $type, )*
-        }
-
-        impl $name {
-            /// Reads the fields and leaves unknown keys to the caller.
-            #[allow(unused_mut, unused_variables, clippy::allow_attributes_without_reason)]
-            pub fn read_fields(reader: &mut $crate::spec::decode::MapReader<'_>, d: &mut $crate::spec::decode::Decoder) -> Option<Self> {
-                $(
-                    #[allow(unused_assignments, clippy::allow_attributes_without_reason)]
-                    let mut default: Option<$type> = None;
-                    $( default = Some($default); )?
-                    let $field = reader.field::<$type>($crate::record!(@key $field $(as $key)?), default, d);
-                )*
-                Some(Self { $( $field: $field?, )* })
-            }
-
-            /// The schema of the fields: properties and the names of those that are required.
-            #[allow(unused_mut, unused_variables, clippy::allow_attributes_without_reason)]
-            pub fn field_schemas(schemas: &mut $crate::spec::decode::Schemas) -> (serde_json::Map<String, serde_json::Value>, Vec<String>) {
-                let mut properties = serde_json::Map::new();
-                let mut required: Vec<String> = Vec::new();
-                $(
-                    let key = $crate::record!(@key $field $(as $key)?);
-                    #[allow(unused_assignments, clippy::allow_attributes_without_reason)]
-                    let mut default: Option<&str> = None;
-                    $( default = Some(stringify!($default)); )?
-                    if default.is_none() && <$type as $crate::spec::decode::Decode>::absent().is_none() {
-                        required.push(key.to_owned());
-                    }
-                    let schema = <$type as $crate::spec::decode::Decode>::schema(schemas);
-                    properties.insert(key.to_owned(), $crate::spec::decode::describe(schema, concat!($($field_doc),+), None));
-                )*
-                (properties, required)
-            }
-        }
-
-        impl $crate::spec::decode::Decode for $name {
-            fn decode(node: &$crate::spec::yaml::Node, d: &mut $crate::spec::decode::Decoder) -> Option<Self> {
-                if d.is_pending(node) {
-                    return None;
-                }
-                let mut reader = $crate::spec::decode::MapReader::new(node, $what, d)?;
-                #[allow(unused_variables, clippy::allow_attributes_without_reason)]
-                let before = d.problems.len();
-                let value = Self::read_fields(&mut reader, d);
-                reader.finish(&[], d);
-                // A misspelt key would look like a missing one: rules between keys wait until each is right.
-                $( if let Some(value) = value.as_ref().filter(|_| d.problems.len() == before) { $check(value, node, d); } )?
-                value
-            }
-
-            fn schema(schemas: &mut $crate::spec::decode::Schemas) -> serde_json::Value {
-                schemas.named(stringify!($name), |schemas| {
-                    let (properties, required) = Self::field_schemas(schemas);
-                    serde_json::json!({
-                        "type": "object", "description": concat!($($doc),+).trim(), "properties": properties,
-                        "required": required, "additionalProperties": false,
-                    })
-                })
-            }
-        }
-    };
-    (@key $field:ident as $key:literal) => { $key };
-    (@key $field:ident) => { stringify!($field) };
-}
-
-/// Declares an enum that is written as one word.
-#[macro_export]
-macro_rules! choice {
-    (
-        $(#[doc = $doc:expr])+
-        pub enum $name:ident ($what:literal) {
-            $( $(#[doc = $variant_doc:expr])+ $variant:ident = $word:literal ),* $(,)?
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $( $(#[doc = $variant_doc])+ $variant, )*
-        }
-
-        impl $name {
-            /// The word an author writes.
-            pub fn word(self) -> &'static str {
-                match self { $( Self::$variant => $word, )* }
-            }
-        }
-
-        impl $crate::spec::decode::Decode for $name {
-            fn decode(node: &$crate::spec::yaml::Node, d: &mut $crate::spec::decode::Decoder) -> Option<Self> {
-                const WORDS: &[&str] = &[$($word),*];
-                if d.is_pending(node) {
-                    return None;
-                }
-                match node.text() {
-                    $( Some($word) => Some(Self::$variant), )*
-                    Some(other) => {
-                        let problem = $crate::spec::problem::Problem::new(
-                            "spec::unknown_word", format!("`{other}` is no {}", $what), node.span)
-                            .label("not one of the words known here")
-                            .help($crate::spec::problem::one_of(other, WORDS));
-                        d.problem(problem);
-                        None
-                    }
-                    None => {
-                        d.expected(node, "a word", Some($crate::spec::problem::one_of("", WORDS)));
-                        None
-                    }
-                }
-            }
-
-            fn schema(_: &mut $crate::spec::decode::Schemas) -> serde_json::Value {
-                serde_json::json!({
-                    "description": concat!($($doc),+).trim(),
-                    "anyOf": [{ "enum": [$($word),*] }, { "type": "string", "pattern": $crate::spec::decode::TEMPLATE }],
-                })
-            }
-        }
-    };
 }

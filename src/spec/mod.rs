@@ -4,6 +4,7 @@
 //! reported at once as [`problem::Problems`].
 
 pub mod actions;
+mod declare;
 pub mod decode;
 mod mend;
 pub mod problem;

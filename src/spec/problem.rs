@@ -2,7 +2,7 @@
 //!
 //! Every layer that reads a file collects [`Problem`]s and goes on; [`Problems`] carries them all to the reader at once.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
@@ -92,6 +92,9 @@ impl Problem {
     }
 }
 
+/// Most problems of one file that are shown to a person.
+const SHOWN_MAX: usize = 200;
+
 /// Everything that is wrong with one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
@@ -118,9 +121,12 @@ impl Problems {
     pub fn render_with(&self, theme: GraphicalTheme) -> String {
         let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false);
         let mut text = String::new();
-        for problem in &self.list {
+        for problem in self.list.iter().take(SHOWN_MAX) {
             let one = Located { source: &self.source, problem };
             handler.render_report(&mut text, &one).expect("writing to a string does not fail");
+        }
+        if let Some(rest) = self.list.len().checked_sub(SHOWN_MAX).filter(|rest| *rest > 0) {
+            writeln!(text, "and {rest} more problems").expect("writing to a string does not fail");
         }
         text
     }

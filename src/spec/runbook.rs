@@ -424,7 +424,7 @@ impl Decode for Step {
             let one_of: Vec<Json> = ActionKind::KEYS.iter().map(|key| json!({ "required": [key] })).collect();
             json!({ "type": "object", "properties": properties, "required": required,
                     "oneOf": one_of, "additionalProperties": false,
-                    "description": "A step: exactly one action and what belongs to it" })
+                    "description": "A step: exactly one action and what belongs to it." })
         })
     }
 }
@@ -550,6 +550,6 @@ pub fn json_schema() -> Json {
     let mut schemas = Schemas::default();
     Runbook::schema(&mut schemas);
     let root = schemas.defs.remove("Runbook").unwrap_or_default();
-    let root = describe(root, "A Piton runbook", None);
+    let root = describe(root, "A Piton runbook.", None);
     schemas.document("Piton runbook", &root)
 }

@@ -15,10 +15,20 @@ use crate::ids::{StepId, is_step_id};
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// Reads the written form.
+    /// Reads the written form: amounts with units (`1h30m`, `2 days`) or ISO 8601 (`PT1H30M`).
+    ///
+    /// Refused is what two people may read as two lengths: months and years, a decimal comma, `1:30:00` (which is also a
+    /// time of day), signs, and parts of a millisecond, which would be lost. See `docs/design/language.md`.
     pub fn parse(text: &str) -> Option<Self> {
-        let duration: jiff::SignedDuration = text.trim().parse().ok()?;
-        u64::try_from(duration.as_millis()).ok().map(Self)
+        let text = text.trim();
+        let has_decimal_comma = text.split(',').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        if text.contains(':') || text.starts_with(['+', '-']) || has_decimal_comma {
+            return None;
+        }
+        let span: jiff::Span = text.parse().ok()?;
+        let nanos = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?.as_nanos();
+        let is_whole = nanos % 1_000_000 == 0;
+        u64::try_from(nanos / 1_000_000).ok().filter(|_| is_whole).map(Self)
     }
 
     /// As the standard library has it.
@@ -26,6 +36,13 @@ impl Millis {
         std::time::Duration::from_millis(self.0)
     }
 }
+
+/// Pattern of written durations, for schemas; the order of units is left to the reader.
+pub const DURATION: &str = concat!(
+    r"^\s*([0-9]+(\.[0-9]+)?\s*",
+    "(weeks?|wks?|w|days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s|milliseconds?|millis?|msecs?|ms)",
+    r",?\s*)+$|^\s*[Pp]([0-9]+[Ww])?([0-9]+[Dd])?([Tt]([0-9]+(\.[0-9]+)?[HhMmSs])+)?\s*$",
+);
 
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,16 +73,27 @@ impl Decode for Millis {
                     "write it like `30s`, `15m` or `1h30m`".to_owned()
                 }
             };
-            d.problem(Problem::new("spec::bad_duration", "this is no duration", node.span).label("here").help(help));
+            let message = match &node.value {
+                Value::Text(text) if text.len() <= 40 => format!("`{text}` is no duration"),
+                Value::Int(number) => format!("`{number}` is no duration"),
+                Value::Null | Value::Bool(_) | Value::Float(..) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                    "this is no duration".to_owned()
+                }
+            };
+            d.problem(Problem::new("spec::bad_duration", message, node.span).label("here").help(help));
         }
         read
     }
 
+    fn written(&self) -> Option<serde_json::Value> {
+        Some(self.to_string().into())
+    }
+
     fn schema(schemas: &mut Schemas) -> serde_json::Value {
-        schemas.named("Duration", |_| {
-            json!({ "type": "string", "description": "A length of time: 250ms, 30s, 15m, 1h30m",
-                    "pattern": r"^(\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*)+$|\{\{.*\}\}" })
-        })
+        let duration = schemas.named("Duration", |_| {
+            json!({ "type": "string", "description": "A length of time, like 250ms, 30s, 15m, 1h30m or 2d.", "pattern": DURATION })
+        });
+        schemas.or_template(duration)
     }
 }
 
@@ -134,8 +162,29 @@ mod tests {
             let read = Millis::parse(text).expect(text);
             assert_eq!((read.0, read.to_string().as_str()), (ms, text));
         }
-        assert_eq!(Millis::parse("fast"), None);
-        assert_eq!(Millis::parse("-3s"), None);
+        let others = [
+            ("1d", 86_400_000),
+            ("1h 30m", 5_400_000),
+            ("1.5s", 1_500),
+            ("0.25h", 900_000),
+            ("2 hours, 5 mins", 7_500_000),
+        ];
+        let iso =
+            [("PT1H", 3_600_000), ("pt1h30m", 5_400_000), ("P1D", 86_400_000), ("PT0.5S", 500), ("1w", 604_800_000)];
+        for (text, ms) in others.into_iter().chain(iso) {
+            assert_eq!(Millis::parse(text), Some(Millis(ms)), "{text}");
+        }
+        let wrong = ["", "fast", "-3s", "+3s", "3s ago", "3", "s", "1s1h", "1m1m", "1M", "1mo", "1y", "P1M", "PT"];
+        let ambiguous = ["1:30:00", "1h 00:30:00", "1,5h", "1,500ms", "500us", "1.0005s", "99999999999999999999d"];
+        wrong.iter().chain(&ambiguous).for_each(|text| assert_eq!(Millis::parse(text), None, "{text}"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_schema_takes_every_duration_that_is_read(text in "(P|pt|[0-9]{1,3}|[0-9]\\.[0-9]|[wdhmstDHMST]|ms|hrs|days|mins| |,|:|\\+|-|ago){1,6}") {
+            static PATTERN: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| regex::Regex::new(DURATION).expect("a pattern"));
+            proptest::prop_assert!(Millis::parse(&text).is_none() || PATTERN.is_match(&text), "{:?}", text);
+        }
     }
 
     #[test]

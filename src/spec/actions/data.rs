@@ -1,0 +1,234 @@
+//! Arguments of the actions on databases: statements, migrations, copies, comparisons, time series.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use crate::spec::decode::{Decode, Decoder, Schemas};
+use crate::spec::problem::Problem;
+use crate::spec::runbook::at_least_one;
+use crate::spec::values::Millis;
+use crate::spec::yaml::Node;
+use crate::{choice, record};
+
+record! {
+    /// One SQL statement or file with bound values.
+    pub struct DbSql("database action") {
+        /// Database of the site.
+        database: String,
+        /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
+        sql: String,
+        /// Values for `:name` in the SQL.
+        bind: BTreeMap<String, Json>,
+    }
+}
+
+record! {
+    /// What an assertion expects.
+    #[check(check_expect)]
+    pub struct ExpectRows("expect") {
+        /// Exactly so many rows.
+        rows: Option<u64>,
+        /// The first column of the only row.
+        value: Option<Json>,
+    }
+}
+
+fn check_expect(expect: &ExpectRows, node: &Node, d: &mut Decoder) {
+    if expect.rows.is_some() == expect.value.is_some() && node.get("rows").is_none() {
+        let problem = Problem::new("spec::one_of", "`expect` takes exactly one of `rows` and `value`", node.span);
+        d.problem(problem.label("here").help("leave `expect` out to demand no rows"));
+    }
+}
+
+/// `expect: no_rows` or a mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expect {
+    /// The query must return nothing; what it returns is the evidence.
+    NoRows,
+    /// Something else.
+    That(ExpectRows),
+}
+
+impl Decode for Expect {
+    fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
+        if node.text() == Some("no_rows") {
+            return Some(Self::NoRows);
+        }
+        ExpectRows::decode(node, d).map(Self::That)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::NoRows)
+    }
+
+    fn schema(schemas: &mut Schemas) -> Json {
+        serde_json::json!({ "anyOf": [{ "const": "no_rows" }, ExpectRows::schema(schemas)] })
+    }
+}
+
+record! {
+    /// Fails with the offending rows unless the query answers as expected.
+    pub struct DbAssert("db.assert") {
+        /// Database of the site.
+        database: String,
+        /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
+        sql: String,
+        /// Values for `:name` in the SQL.
+        bind: BTreeMap<String, Json>,
+        /// `no_rows`, `{ rows: N }` or `{ value: V }`.
+        expect: Expect,
+    }
+}
+
+record! {
+    /// Applies a folder of SQL migrations.
+    pub struct DbMigrate("db.migrate") {
+        /// Database of the site.
+        database: String,
+        /// Folder of `VERSION_name.sql` files, relative to the runbook.
+        folder: String,
+    }
+}
+
+record! {
+    /// A half-open range of a time series: from <= t < to, seconds since the epoch.
+    pub struct TimeRange("range") {
+        /// First second; from the beginning when left out.
+        from: Option<i64>,
+        /// First second that is not in it; to the end when left out.
+        to: Option<i64>,
+    }
+}
+
+choice! {
+    /// What happens when source and target both have a row.
+    pub enum MergePolicy("merge policy") {
+        /// The whole source row replaces the target's.
+        SourceWins = "source_wins",
+        /// The target's row stays.
+        Fill = "fill",
+        /// Source before `at`, target from `at` on; a selected source row at or after `at` aborts.
+        SplitAt = "split_at",
+        /// Any common key aborts before anything is written.
+        Fail = "fail",
+        /// The row that covers more of its timestep stays.
+        BestCoverage = "best_coverage",
+        /// Additive columns are added up; only for disjoint coverage.
+        MergeAdditive = "merge_additive",
+    }
+}
+
+record! {
+    /// Copies a table set, each row exactly once, whatever dies.
+    #[check(check_copy)]
+    pub struct DbCopy("db.copy") {
+        /// Source database of the site.
+        from: String,
+        /// Target database of the site.
+        to: String,
+        /// Mapping file, relative to the runbook.
+        map: String,
+        /// Name of a table set of the mapping.
+        tables: String,
+        /// Rows per chunk and transaction.
+        chunk_rows: u64 = 50_000,
+        /// Part of a time series to copy.
+        range: Option<TimeRange>,
+        /// What happens to rows that both sides have.
+        policy: MergePolicy = MergePolicy::Fail,
+        /// With `split_at`: the first second that belongs to the target.
+        at: Option<i64>,
+        /// Length of a timestep in seconds, when not the mapping's.
+        timestep: Option<u64>,
+    }
+}
+
+fn check_copy(copy: &DbCopy, node: &Node, d: &mut Decoder) {
+    at_least_one(copy.chunk_rows, "chunk_rows", node, d);
+    let at = copy.at.is_some() || node.get("at").is_some();
+    if (copy.policy == MergePolicy::SplitAt) != at {
+        let problem = Problem::new("spec::one_of", "`at` belongs to `policy: split_at`, and that needs it", node.span);
+        d.problem(problem.label("here").help("write `policy: split_at` and `at: \"{{ ... }}\"` together"));
+    }
+}
+
+choice! {
+    /// How closely tables are compared.
+    pub enum CompareMode("compare mode") {
+        /// Only the number of rows.
+        Count = "count",
+        /// Every value.
+        Content = "content",
+    }
+}
+
+record! {
+    /// Fails with the differing keys unless both sides hold the same.
+    pub struct DbCompare("db.compare") {
+        /// Source database of the site.
+        from: String,
+        /// Target database of the site.
+        to: String,
+        /// Mapping file, relative to the runbook.
+        map: String,
+        /// Name of a table set of the mapping.
+        tables: String,
+        /// Part of a time series to compare.
+        range: Option<TimeRange>,
+        /// How closely.
+        mode: CompareMode = CompareMode::Content,
+        /// Most differing keys to name.
+        limit: u64 = 20,
+    }
+}
+
+record! {
+    /// Finds timesteps without a row.
+    #[check(check_gaps)]
+    pub struct DbGaps("db.gaps") {
+        /// Database of the site.
+        database: String,
+        /// Table of the time series.
+        table: String,
+        /// Its time column, seconds since the epoch.
+        time: String,
+        /// Its entity column.
+        entity: String,
+        /// Length of a timestep, as a duration.
+        timestep: Millis,
+        /// First second to look at.
+        from: Option<i64>,
+        /// First second not to look at.
+        to: Option<i64>,
+        /// True to report gaps without failing.
+        report: bool = false,
+    }
+}
+
+fn check_gaps(gaps: &DbGaps, node: &Node, d: &mut Decoder) {
+    at_least_one(gaps.timestep.0, "timestep", node, d);
+}
+
+record! {
+    /// Reads up to where a time series is closed for every active entity.
+    #[check(check_watermark)]
+    pub struct DbWatermark("db.watermark") {
+        /// Database of the site.
+        database: String,
+        /// Table of the time series.
+        table: String,
+        /// Its time column, seconds since the epoch.
+        time: String,
+        /// Its entity column.
+        entity: String,
+        /// Length of a timestep, as a duration.
+        timestep: Millis,
+        /// SQL that lists the active entities; all that ever had a row when left out.
+        active: Option<String>,
+    }
+}
+
+fn check_watermark(watermark: &DbWatermark, node: &Node, d: &mut Decoder) {
+    at_least_one(watermark.timestep.0, "timestep", node, d);
+}
