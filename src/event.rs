@@ -96,6 +96,16 @@ pub enum Answer {
         /// How that person knows.
         reason: String,
     },
+    /// What a failed undo should have done was done by hand; the rollback goes on.
+    Undone {
+        /// What was done.
+        reason: String,
+    },
+    /// A step whose undo failed stays as it is; the rollback goes on without it. A deviation.
+    Left {
+        /// Why that is acceptable.
+        reason: String,
+    },
 }
 
 /// How a run ended, or why it rests.
@@ -106,7 +116,7 @@ pub enum Outcome {
     Succeeded,
     /// A step failed and nothing was rolled back.
     Failed,
-    /// A step failed and everything that could be undone was.
+    /// Everything that could be undone was, after a failure or because a person asked for it.
     RolledBack,
     /// A person must decide before anything else happens.
     Stuck,
@@ -250,6 +260,15 @@ pub enum Event {
     },
     /// The run worked longer than it may; what runs is stopped.
     RunTimedOut,
+    /// A person had a run turned back that had ended or rested.
+    RollbackRequested {
+        /// Who.
+        by: Actor,
+        /// Why.
+        reason: String,
+        /// The driver that does it: host and process.
+        driver: String,
+    },
     /// The run turned back.
     RollbackStarted {
         /// Why.
@@ -286,7 +305,7 @@ pub enum Event {
         outcome: Outcome,
         /// Milestones that this run established (only with `succeeded`).
         milestones: Vec<Milestone>,
-        /// Milestones that it took back (only with `succeeded`).
+        /// Milestones that it took back: with `succeeded` those of others, with `rolled_back` its own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         revoked: Vec<Milestone>,
         /// What remains or why, for people.
@@ -311,6 +330,7 @@ impl Event {
             Self::SkipRequested { .. } => "skip_requested",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::RunTimedOut => "run_timed_out",
+            Self::RollbackRequested { .. } => "rollback_requested",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::UndoStarted { .. } => "undo_started",
             Self::UndoSucceeded { .. } => "undo_succeeded",
@@ -338,6 +358,7 @@ impl Event {
             | Self::RunResumed { .. }
             | Self::CancelRequested { .. }
             | Self::RunTimedOut
+            | Self::RollbackRequested { .. }
             | Self::RollbackStarted { .. }
             | Self::RunFinished { .. } => None,
         }

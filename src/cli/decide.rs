@@ -1,4 +1,4 @@
-//! `piton decide`: a person's word on an attempt whose result is unknown.
+//! `piton decide`: a person's word on an attempt whose result is unknown, or on an undo that failed.
 
 use clap::Args;
 
@@ -11,18 +11,29 @@ use crate::event::{Answer, Event};
 
 /// Arguments of `piton decide`.
 #[derive(Debug, Args)]
-#[command(after_help = "Look at the system first. --ran: the step counts as succeeded. --not-ran: it may run again.")]
+#[command(
+    after_help = "Look at the system first. --ran: the step counts as succeeded. --not-ran: it may run again.\n\
+    For a step whose undo failed: --undone if you undid it by hand, --leave to let it stay (a deviation).",
+    group = clap::ArgGroup::new("word").required(true)
+)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag; the group lets a person give one")]
 pub struct Decide {
     /// The run: its id, the unique beginning of it, or `last`
     run: String,
-    /// The step in doubt
+    /// The step in doubt, or whose undo failed
     step: String,
     /// The attempt did all of its work
-    #[arg(long, conflicts_with = "not_ran", required_unless_present = "not_ran")]
+    #[arg(long, group = "word")]
     ran: bool,
     /// The attempt changed nothing
-    #[arg(long)]
+    #[arg(long, group = "word")]
     not_ran: bool,
+    /// What its undo should have done was done by hand
+    #[arg(long, group = "word")]
+    undone: bool,
+    /// It stays as it is; the rollback goes on without it
+    #[arg(long, group = "word")]
+    leave: bool,
     /// How you know; kept for the audit
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -35,7 +46,12 @@ pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit,
     let place = global.store().await?;
     let (run, told) = place.told(&args.run).await?;
     let reason = reason_of(&args.reason)?;
-    let answer = if args.ran { Answer::Ran { reason } } else { Answer::NotRan { reason } };
+    let answer = match (args.ran, args.undone, args.leave) {
+        (true, ..) => Answer::Ran { reason },
+        (_, true, _) => Answer::Undone { reason },
+        (_, _, true) => Answer::Left { reason },
+        _ => Answer::NotRan { reason },
+    };
     let step = word::step_of(&told, &args.step)?;
     let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
     word::say(&place, &run, &told, event, out).await

@@ -22,6 +22,7 @@ mod new;
 mod place;
 mod plan;
 mod resume;
+mod rollback;
 mod run;
 mod runs;
 mod schema;
@@ -97,6 +98,8 @@ enum Command {
     Run(run::Run),
     /// Take a run up again where it stopped or was interrupted
     Resume(resume::Resume),
+    /// Undo a run that has ended or rests, the last step first
+    Rollback(rollback::Rollback),
     /// List runs, the latest first
     Runs(runs::Runs),
     /// Show how a run stands, what it waits for and how to answer
@@ -178,6 +181,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Plan(args) => plan::run(&global, &args, out).await,
         Command::Run(args) => run::run(&global, args, out).await,
         Command::Resume(args) => resume::run(&global, &args, out).await,
+        Command::Rollback(args) => rollback::run(&global, args, out).await,
         Command::Runs(args) => runs::run(&global, args, out).await,
         Command::Show(args) => show::run(&global, &args, out).await,
         Command::Approve(args) => approve::run(&global, args, out).await,

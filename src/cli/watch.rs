@@ -36,8 +36,9 @@ impl Observer for Stream {
         let _ = self.facts.send(Fact::Recorded { record: Box::new(record.clone()), state });
     }
 
-    fn progress(&self, step: &StepId, progress: &Progress) {
-        let _ = self.facts.send(Fact::Progress { step: step.clone(), progress: progress.clone() });
+    fn progress(&self, run: &RunId, step: &StepId, progress: &Progress) {
+        let fact = Fact::Progress { run: run.clone(), step: step.clone(), progress: progress.clone() };
+        let _ = self.facts.send(fact);
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn is_at_rest(records: &[Record]) -> bool {
     for record in records {
         if matches!(record.event, Event::RunFinished { .. }) {
             at_rest = true;
-        } else if matches!(record.event, Event::RunResumed { .. }) {
+        } else if matches!(record.event, Event::RunResumed { .. } | Event::RollbackRequested { .. }) {
             at_rest = false;
         }
     }

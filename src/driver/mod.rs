@@ -5,6 +5,7 @@
 //! never goes on unrecorded. `docs/design/driver.md` tells the whole loop.
 
 mod attempt;
+mod back;
 mod child;
 mod outside;
 mod preview;
@@ -28,6 +29,7 @@ use crate::journal::{AppendError, Journal, JournalError, LeaseError, Owner};
 use crate::plan::{Plan, PlanError};
 use crate::scheduler::State;
 
+pub use back::{LaterRun, later_runs, may_turn_back, rollback};
 pub use outside::{Told, read, say, say_by};
 pub use preview::preview;
 
@@ -94,8 +96,8 @@ pub trait Observer: Send + Sync {
     /// A fact that is durable, and the state behind it.
     fn record(&self, record: &Record, state: &State);
 
-    /// How far a running step has come.
-    fn progress(&self, _step: &StepId, _progress: &Progress) {}
+    /// How far a running step has come, in this run or in one that a step of it started.
+    fn progress(&self, _run: &RunId, _step: &StepId, _progress: &Progress) {}
 }
 
 /// Sees nothing.
@@ -165,7 +167,7 @@ pub async fn start(plan: Plan, journal: &Journal, run: RunId, options: Options) 
     let hooks = options.hooks.clone();
     let work = async {
         begin(&plan, journal, &run, &options).await?;
-        drive(plan, journal, run, options, false).await
+        drive(plan, journal, run, options, Opening::Start).await
     };
     hooks.unless_crashed(Box::pin(work)).await.ok_or(DriverError::Crashed)?
 }
@@ -209,8 +211,33 @@ pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<E
         return Err(DriverError::Over { run, outcome });
     }
     let hooks = options.hooks.clone();
-    let work = Box::pin(drive(told.plan, journal, run, options, true));
+    let work = Box::pin(drive(told.plan, journal, run, options, Opening::Resume));
     hooks.unless_crashed(work).await.ok_or(DriverError::Crashed)?
+}
+
+/// What a driver records first.
+enum Opening {
+    /// Nothing: the run was just made.
+    Start,
+    /// That the run is taken up.
+    Resume,
+    /// That a person wants it undone, and why.
+    Back(String),
+}
+
+impl Opening {
+    fn events(self, state: &State, by: &Actor, driver: &str) -> Vec<Event> {
+        let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned() };
+        match self {
+            Self::Start => Vec::new(),
+            Self::Resume => vec![resumed()],
+            Self::Back(reason) => {
+                let requested = Event::RollbackRequested { by: by.clone(), reason, driver: driver.to_owned() };
+                // Of an interrupted run, attempts without a result are in doubt first.
+                state.outcome().is_none().then(resumed).into_iter().chain([requested]).collect()
+            }
+        }
+    }
 }
 
 async fn drive(
@@ -218,7 +245,7 @@ async fn drive(
     journal: &Journal,
     run: RunId,
     options: Options,
-    resumed: bool,
+    opening: Opening,
 ) -> Result<Ended, DriverError> {
     let owner = Owner::this_process()?;
     let generation = journal.claim(&run, &owner, options.clock.now(), LEASE).await?;
@@ -228,7 +255,8 @@ async fn drive(
     let renewal = AbortOnDropHandle::new(tokio::spawn(renewal));
     let driver = owner.to_string();
     let mut session = session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost).await?;
-    let result = session.drive(resumed.then_some(driver)).await;
+    let first = opening.events(&session.state, &session.options.by, &driver);
+    let result = session.drive(first).await;
     session.close().await;
     drop(renewal);
     if result.is_ok() {

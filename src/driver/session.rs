@@ -126,10 +126,10 @@ impl Session {
         })
     }
 
-    /// Drives until the run ends or rests; `resumed_by` names the driver when the run is taken up again.
-    pub(super) async fn drive(&mut self, resumed_by: Option<String>) -> Result<Ended, DriverError> {
-        if let Some(driver) = resumed_by {
-            self.adopt(Event::RunResumed { by: self.options.by.clone(), driver })?;
+    /// Drives until the run ends or rests; `opening` is what this driver records first.
+    pub(super) async fn drive(&mut self, opening: Vec<Event>) -> Result<Ended, DriverError> {
+        for event in opening {
+            self.adopt(event)?;
         }
         loop {
             self.turn().await?;
@@ -256,7 +256,7 @@ impl Session {
     /// What an action of this step works with.
     pub(super) fn context(&self, step: &PlanStep, attempt: u32, cancel: CancellationToken) -> Context {
         let observer = Arc::clone(&self.options.observer);
-        let id = step.id.clone();
+        let (run, id) = (self.run.clone(), step.id.clone());
         Context {
             run: self.run.clone(),
             step: step.id.clone(),
@@ -267,7 +267,7 @@ impl Session {
             base: self.plan.base.clone(),
             files: Arc::clone(&self.plan.files),
             cancel,
-            progress: Arc::new(move |progress| observer.progress(&id, &progress)),
+            progress: Arc::new(move |progress| observer.progress(&run, &id, &progress)),
             databases: self.databases.clone(),
             masker: self.masker(),
             swap: self.swap.clone(),

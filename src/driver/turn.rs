@@ -192,7 +192,9 @@ impl Session {
             });
             let take = match events.first() {
                 // A run that is taken up and over at once takes nothing that it would then keep.
-                Some(Event::RunResumed { .. }) if rests != Some(true) => self.plan.locks.clone(),
+                Some(Event::RunResumed { .. } | Event::RollbackRequested { .. }) if rests != Some(true) => {
+                    self.plan.locks.clone()
+                }
                 _ => Vec::new(),
             };
             let locks = LockChange { take, free_all: rests == Some(true) };

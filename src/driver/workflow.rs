@@ -2,7 +2,7 @@
 
 use crate::event::WaitKind;
 use crate::ids::Actor;
-use crate::plan::{Plan, PlanStep, has_probe};
+use crate::plan::{Plan, PlanStep, has_probe, only_looks};
 use crate::scheduler::{
     Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
 };
@@ -39,6 +39,7 @@ fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
         },
         has_probe: has_probe(step.action.kind),
         has_undo: step.undo.is_some(),
+        only_looks: only_looks(step.action.kind),
         on_failure: on_failure(step.on_failure),
         optional: step.optional.is_some(),
         point_of_no_return: step.point_of_no_return.is_some(),

@@ -12,6 +12,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
@@ -72,16 +73,22 @@ fn outcome_after(before: Option<Outcome>, event: &Event) -> Option<Outcome> {
     if let Event::RunFinished { outcome, .. } = event {
         return Some(*outcome);
     }
-    let opens = matches!(event, Event::RunResumed { .. })
+    let opens = matches!(event, Event::RunResumed { .. } | Event::RollbackRequested { .. })
         || (matches!(event, Event::StepAnswered { .. }) && before == Some(Outcome::Waiting));
     if opens { None } else { before }
 }
 
 /// Whether one of `events` can change what lists show of the run.
 fn changes_index(events: &[Event]) -> bool {
-    events
-        .iter()
-        .any(|event| matches!(event, Event::RunFinished { .. } | Event::RunResumed { .. } | Event::StepAnswered { .. }))
+    events.iter().any(|event| {
+        matches!(
+            event,
+            Event::RunFinished { .. }
+                | Event::RunResumed { .. }
+                | Event::RollbackRequested { .. }
+                | Event::StepAnswered { .. }
+        )
+    })
 }
 
 fn outcome_text(outcome: Outcome) -> &'static str {
@@ -97,6 +104,32 @@ fn outcome_text(outcome: Outcome) -> &'static str {
 
 fn parse_outcome(text: &str) -> Result<Outcome, serde_json::Error> {
     serde_json::from_value(serde_json::Value::from(text))
+}
+
+/// What stands after these ends of runs on one site.
+fn milestones_after(ends: Vec<Record>) -> Vec<(Milestone, RunId, Timestamp)> {
+    let mut out: Vec<(Milestone, RunId, Timestamp)> = Vec::new();
+    let mut displaced: BTreeMap<RunId, Vec<(Milestone, RunId, Timestamp)>> = BTreeMap::new();
+    for record in ends {
+        let Event::RunFinished { outcome, milestones, revoked, .. } = record.event else { continue };
+        let goes = |name: &Milestone| revoked.contains(name) || milestones.contains(name);
+        let mine = displaced.entry(record.run.clone()).or_default();
+        if outcome == Outcome::RolledBack && !revoked.is_empty() {
+            // Only what this run still holds is its to take back.
+            out.retain(|(name, run, _)| !(goes(name) && *run == record.run));
+            let back = std::mem::take(mine);
+            out.extend(back.into_iter().filter(|(name, ..)| milestones_lack(&out, name)).collect::<Vec<_>>());
+        } else {
+            mine.extend(out.iter().filter(|(name, ..)| goes(name)).cloned());
+            out.retain(|(name, ..)| !goes(name));
+            out.extend(milestones.into_iter().map(|name| (name, record.run.clone(), record.at)));
+        }
+    }
+    out
+}
+
+fn milestones_lack(standing: &[(Milestone, RunId, Timestamp)], name: &Milestone) -> bool {
+    standing.iter().all(|(other, ..)| other != name)
 }
 
 /// Which runs to list; everything by default.
@@ -284,17 +317,11 @@ impl Journal {
         each!(self, store => { store.release(run, generation); Ok(()) }, store.release(run, generation))
     }
 
-    /// What runs established on a site, the oldest first.
+    /// What runs established on a site, the oldest first. A run that was rolled back also gives back what its success
+    /// had taken from others.
     pub async fn milestones(&self, site: &str) -> Result<Vec<(Milestone, RunId, Timestamp)>, JournalError> {
         let ends = each!(self, store => store.ends(site), store.ends(site))?;
-        let mut out = Vec::new();
-        for record in ends {
-            if let Event::RunFinished { milestones, revoked, .. } = record.event {
-                out.retain(|(milestone, _, _)| !revoked.contains(milestone) && !milestones.contains(milestone));
-                out.extend(milestones.into_iter().map(|milestone| (milestone, record.run.clone(), record.at)));
-            }
-        }
-        Ok(out)
+        Ok(milestones_after(ends))
     }
 
     /// Every lock that a run holds: its name, the run, and since when.

@@ -436,3 +436,41 @@ fn a_hash_is_what_the_documented_recipe_gives() {
     assert_eq!(row.payload, r#"{"kind":"run_timed_out"}"#);
     assert_eq!(row.hash, "918b9d72c1494f1a11e0a6227dd1be1a21582eef21b73bef868a82034d4070dc");
 }
+
+#[tokio::test]
+async fn a_rollback_takes_back_what_stood_and_gives_back_what_it_had_displaced() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        let end = |outcome, milestones: &[&str], revoked: &[&str]| {
+            let names = |list: &[&str]| list.iter().map(|&name| Milestone::new(name)).collect();
+            Event::RunFinished { outcome, milestones: names(milestones), revoked: names(revoked), note: None }
+        };
+        let (first, second) = (RunId::new("20261121-ab1"), RunId::new("20261121-ab2"));
+        for run in [&first, &second] {
+            journal.create(run, at(1), &started("north"), &[]).await.expect("creates");
+        }
+        let say = |run, seq, event| {
+            let journal = journal.clone();
+            async move {
+                let append = Append { run, expected_seq: seq, generation: None, at: at(100), events: &[event] };
+                journal.append(append, &LockChange::default()).await.expect("appends");
+            }
+        };
+        let names = |list: Vec<(Milestone, RunId, Timestamp)>| {
+            let all: Vec<String> = list.into_iter().map(|(name, run, _)| format!("{name} {run}")).collect();
+            all.join(", ")
+        };
+        say(&first, 1, end(Outcome::Succeeded, &["a", "b"], &[])).await;
+        say(&second, 1, end(Outcome::Succeeded, &["b"], &["a"])).await;
+        assert_eq!(names(journal.milestones("north").await.expect("lists")), "b 20261121-ab2");
+        let asked = Event::RollbackRequested { by: "ann".into(), reason: "no".into(), driver: String::new() };
+        say(&second, 2, asked).await;
+        assert_eq!(journal.runs(&RunFilter::default()).await.expect("lists")[0].outcome, None, "it is open again");
+        say(&second, 3, end(Outcome::RolledBack, &[], &["b"])).await;
+        assert_eq!(
+            names(journal.milestones("north").await.expect("lists")),
+            "a 20261121-ab1, b 20261121-ab1",
+            "as it was before the second run"
+        );
+    }
+}

@@ -151,6 +151,11 @@ pub fn has_probe(kind: ActionKind) -> bool {
     kind.crash_default() == CrashDefault::Probe
 }
 
+/// Whether an action leaves nothing behind that could be undone.
+pub fn only_looks(kind: ActionKind) -> bool {
+    kind.crash_default() == CrashDefault::Safe && kind != ActionKind::Manual
+}
+
 /// Whether an action knows its inverse.
 pub fn has_inverse(kind: ActionKind) -> bool {
     matches!(

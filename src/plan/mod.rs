@@ -27,7 +27,7 @@ use crate::spec::runbook::{
 };
 use crate::spec::values::Millis;
 
-pub use check::{has_inverse, has_probe};
+pub use check::{has_inverse, has_probe, only_looks};
 pub use digest::{canonical, digest, sha256_hex};
 pub use files::Files;
 pub use params::{Given, ParamError};

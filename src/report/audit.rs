@@ -29,7 +29,9 @@ pub fn to_text(run: Run<'_>, zone: &TimeZone, paint: Paint) -> String {
         if previous.is_none() {
             watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: None });
         }
-        if let (Event::RunResumed { driver, .. }, Some(before)) = (&record.event, previous) {
+        if let (Event::RunResumed { driver, .. } | Event::RollbackRequested { driver, .. }, Some(before)) =
+            (&record.event, previous)
+        {
             lines.push(paint.warn(&interruption(before, record, driver)));
         }
         if let Event::AttemptStarted { step, before, .. } = &record.event {
@@ -46,7 +48,7 @@ pub fn to_text(run: Run<'_>, zone: &TimeZone, paint: Paint) -> String {
     let count = run.state.deviations().len();
     lines.push(match count {
         0 => "no deviations".to_owned(),
-        _ => paint.warn(&format!("{count} deviation(s): steps were skipped that the runbook wants done")),
+        _ => paint.warn(&format!("{count} deviation(s) from what the runbook says")),
     });
     lines.push(String::new());
     lines.join("\n")

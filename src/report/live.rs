@@ -16,7 +16,7 @@ pub struct Watch {
     /// What is watched.
     pub subject: Subject,
     states: BTreeMap<RunId, State>,
-    progress: BTreeMap<StepId, Progress>,
+    progress: BTreeMap<(RunId, StepId), Progress>,
 }
 
 impl Watch {
@@ -38,8 +38,8 @@ impl Watch {
                 let _ = state.apply(&record.event, record.at);
                 Some(record)
             }
-            Fact::Progress { step, progress } => {
-                self.progress.insert(step.clone(), progress.clone());
+            Fact::Progress { run, step, progress } => {
+                self.progress.insert((run.clone(), step.clone()), progress.clone());
                 None
             }
             Fact::Notice { .. } | Fact::Ended { .. } => None,
@@ -61,9 +61,9 @@ impl Watch {
         self.states.iter().filter(|(run, _)| **run != self.subject.run)
     }
 
-    /// How far a step has come.
-    pub fn progress(&self, step: &StepId) -> Option<&Progress> {
-        self.progress.get(step)
+    /// How far a step of a run has come.
+    pub fn progress(&self, run: &RunId, step: &StepId) -> Option<&Progress> {
+        self.progress.get(&(run.clone(), step.clone()))
     }
 
     /// A step as the watcher names it: with the steps that started its run in front.

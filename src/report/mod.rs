@@ -5,6 +5,7 @@
 //! run. Called by `driver`'s observers, `cli` and `web`.
 
 pub mod audit;
+pub mod back;
 pub mod graph;
 pub mod lines;
 pub mod live;
@@ -35,6 +36,8 @@ pub enum Fact {
     },
     /// A step told how far it has come.
     Progress {
+        /// Of which run: the watched one, or one that a step of it started.
+        run: RunId,
         /// Which step.
         step: StepId,
         /// How far.

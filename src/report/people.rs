@@ -7,7 +7,7 @@ use super::words;
 use crate::event::{Answer, WaitKind};
 use crate::ids::{Actor, RunId, StepId};
 use crate::plan::Plan;
-use crate::scheduler::{State, StepState, StepView};
+use crate::scheduler::{Deviation, Override, State, StepState, StepView};
 use crate::spec::actions::{ActionKind, Evidence, FieldType, FormField, Manual};
 use crate::spec::decode::{Decode, Decoder, Templates};
 
@@ -20,6 +20,8 @@ pub enum AskKind {
     Manual,
     /// Whether an attempt in doubt ran.
     Doubt,
+    /// What becomes of a step whose undo failed.
+    Undo,
 }
 
 /// One question to people.
@@ -46,6 +48,21 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// A question that anybody may answer, without its words.
+    fn to_anybody(step: StepId) -> Self {
+        Self {
+            step,
+            kind: AskKind::Doubt,
+            prompt: String::new(),
+            allowed: None,
+            exclude: Vec::new(),
+            quorum: 1,
+            approved: Vec::new(),
+            expires_at: None,
+            commands: Vec::new(),
+        }
+    }
+
     /// Who is waited for, in a few words.
     pub fn whom(&self) -> String {
         let names = |people: &[Actor]| people.iter().map(Actor::as_str).collect::<Vec<_>>().join(", ");
@@ -73,11 +90,22 @@ impl Ask {
                 AskKind::Approval => "approval",
                 AskKind::Manual => "manual",
                 AskKind::Doubt => "doubt",
+                AskKind::Undo => "undo",
             },
             "prompt": self.prompt, "allowed": self.allowed, "exclude": self.exclude, "quorum": self.quorum,
             "approved": self.approved, "expires_at": self.expires_at, "commands": self.commands,
         })
     }
+}
+
+/// A deviation in words.
+pub fn deviation(deviation: &Deviation) -> String {
+    let Deviation { what, step, by, reason, .. } = deviation;
+    let what = match what {
+        Override::Skipped => "was skipped",
+        Override::LeftDone => "was not undone but left as it is",
+    };
+    format!("deviation: `{step}` {what} by {by}: {reason}")
 }
 
 /// Everything that a run asks of people now, in file order.
@@ -99,14 +127,24 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
                 "attempt {} started{started} and its result is unknown{error}; look at the system: did it do its work?",
                 view.attempts()
             ),
-            step,
             kind: AskKind::Doubt,
-            allowed: None,
-            exclude: Vec::new(),
-            quorum: 1,
-            approved: Vec::new(),
-            expires_at: None,
             commands: commands.into(),
+            ..Ask::to_anybody(step)
+        });
+    }
+    if view.undo_failed() {
+        let error = view.error().map(|error| format!(": {}", words::cut(error, 200))).unwrap_or_default();
+        return Some(Ask {
+            prompt: format!("{error}; mend the cause and resume, which tries it again, or say what was done instead")
+                .trim_start_matches(": ")
+                .to_owned(),
+            kind: AskKind::Undo,
+            commands: vec![
+                format!("piton resume {run}"),
+                format!("piton decide {run} {word} --undone --reason 'what you did by hand'"),
+                format!("piton decide {run} {word} --leave --reason 'why it may stay'"),
+            ],
+            ..Ask::to_anybody(step)
         });
     }
     if view.state() != StepState::Waiting {

@@ -57,6 +57,7 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::RunResumed { .. }
         | Event::CancelRequested { .. }
         | Event::RunTimedOut
+        | Event::RollbackRequested { .. }
         | Event::RollbackStarted { .. }
         | Event::RunFinished { .. } => run_line(who, &record.event),
         Event::StepWaiting { step, prompt, .. } => {
@@ -94,6 +95,10 @@ fn run_line(who: String, event: &Event) -> Line {
             Line::new(who, Some(StepState::Waiting), format!("{by} asked to cancel{reason}"))
         }
         Event::RunTimedOut => Line::new(who, Some(StepState::Failed), "took longer than it may; what runs is stopped"),
+        Event::RollbackRequested { by, reason, .. } => {
+            let text = format!("{by} has the run rolled back: {}", words::cut(reason, 300));
+            Line::new(who, Some(StepState::Failed), text)
+        }
         Event::RollbackStarted { reason } => {
             Line::new(who, Some(StepState::Failed), format!("turns back: {}", words::cut(reason, 300)))
         }
@@ -203,6 +208,8 @@ pub fn answered(answer: &Answer) -> (StepState, String) {
         }
         Answer::Ran { reason } => (StepState::Succeeded, format!("declared done (\"{reason}\")")),
         Answer::NotRan { reason } => (StepState::Ready, format!("declared not run (\"{reason}\")")),
+        Answer::Undone { reason } => (StepState::Undone, format!("declared undone by hand (\"{reason}\")")),
+        Answer::Left { reason } => (StepState::Failed, format!("DEVIATION: left as it is (\"{reason}\")")),
     }
 }
 
@@ -216,8 +223,7 @@ pub fn closing(watch: &Watch, now: Timestamp, outcome: Outcome, paint: Paint) ->
         lines.push(if window.is_over_budget(now) { paint.bad(&text) } else { text });
     }
     for deviation in state.deviations() {
-        let text = format!("deviation: `{}` was skipped by {}: {}", deviation.step, deviation.by, deviation.reason);
-        lines.push(paint.warn(&text));
+        lines.push(paint.warn(&people::deviation(deviation)));
     }
     let asks = people::asks(&watch.subject.plan, state, run);
     for ask in &asks {

@@ -47,7 +47,7 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
     let deviations: Vec<Json> = state
         .deviations()
         .iter()
-        .map(|d| json!({ "step": d.step, "by": d.by, "reason": d.reason, "at": d.at }))
+        .map(|d| json!({ "what": d.what, "step": d.step, "by": d.by, "reason": d.reason, "at": d.at }))
         .collect();
     json!({
         "run": id, "runbook": plan.name, "version": plan.version, "digest": plan.digest,
@@ -119,11 +119,9 @@ pub fn to_text(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> S
     }
     for deviation in state.deviations() {
         lines.push(paint.warn(&format!(
-            "deviation: `{}` was skipped by {} at {}: {}",
-            deviation.step,
-            deviation.by,
-            words::day_and_clock(deviation.at, zone),
-            deviation.reason
+            "{} (at {})",
+            people::deviation(deviation),
+            words::day_and_clock(deviation.at, zone)
         )));
     }
     for ask in people::asks(plan, state, id) {

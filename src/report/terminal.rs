@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use super::live::{Watch, progress_words};
 use super::words::{self, Paint};
 use super::{Fact, people, plain, windows};
+use crate::ids::RunId;
 use crate::scheduler::{State, StepState, StepView};
 
 /// How often it is drawn.
@@ -146,10 +147,11 @@ fn block(watch: &Watch, state: &State, now: Timestamp, paint: Paint, notice: Opt
         for (run, child) in watch.children() {
             let parent = run.as_str().rsplit_once('.').map_or("", |(_, step)| step);
             if parent == view.rule().id.as_str() && child.outcome().is_none() {
-                let inner = child.steps().filter(is_at_work);
-                lines.extend(inner.map(|view| {
-                    format!("    {}", step_line(&watch.label(run, view.rule().id.as_str()), &view, now, paint))
-                }));
+                for view in child.steps().filter(is_at_work) {
+                    let id = &view.rule().id;
+                    lines.push(format!("    {}", step_line(&watch.label(run, id.as_str()), &view, now, paint)));
+                    lines.extend(how_far(watch, run, &view, paint).map(|line| format!("  {line}")));
+                }
             }
         }
     }
@@ -192,12 +194,8 @@ fn is_at_work(view: &StepView<'_>) -> bool {
 fn at_work(watch: &Watch, view: &StepView<'_>, now: Timestamp, paint: Paint) -> Vec<String> {
     let id = &view.rule().id;
     let mut lines = vec![format!("  {}", step_line(id.as_str(), view, now, paint))];
-    if view.state() == StepState::Running
-        && let Some(progress) = watch.progress(id)
-    {
-        lines.push(format!("      {}{}", bar(progress.done, progress.total, paint), progress_words(progress)));
-    }
-    if matches!(view.state(), StepState::Waiting | StepState::InDoubt)
+    lines.extend(how_far(watch, &watch.subject.run, view, paint));
+    if matches!(view.state(), StepState::Waiting | StepState::InDoubt | StepState::Undoing)
         && let Some(ask) = watch.state().and_then(|_| people::ask(&watch.subject.plan, view, &watch.subject.run))
     {
         let until = ask.expires_at.map(|at| format!(", {} left", words::duration(words::between(now, at))));
@@ -205,6 +203,12 @@ fn at_work(watch: &Watch, view: &StepView<'_>, now: Timestamp, paint: Paint) -> 
         lines.extend(ask.commands.first().map(|command| format!("      {}", paint.bold(command))));
     }
     lines
+}
+
+/// How far a running step has come, if it tells.
+fn how_far(watch: &Watch, run: &RunId, view: &StepView<'_>, paint: Paint) -> Option<String> {
+    let progress = watch.progress(run, &view.rule().id).filter(|_| view.state() == StepState::Running)?;
+    Some(format!("      {}{}", bar(progress.done, progress.total, paint), progress_words(progress)))
 }
 
 fn step_line(name: &str, view: &StepView<'_>, now: Timestamp, paint: Paint) -> String {

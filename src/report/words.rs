@@ -115,7 +115,7 @@ pub fn outcome_sentence(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "succeeded",
         Outcome::Failed => "failed; nothing was rolled back",
-        Outcome::RolledBack => "failed and was rolled back",
+        Outcome::RolledBack => "was rolled back",
         Outcome::Stuck => "is stuck: a person must decide",
         Outcome::Cancelled => "was cancelled; it can be resumed",
         Outcome::Waiting => "waits for a person",

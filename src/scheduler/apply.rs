@@ -52,6 +52,7 @@ impl State {
             Event::SkipRequested { step, by, reason } => self.on_skip_requested(step, by, reason)?,
             Event::CancelRequested { .. } => self.cancels += 1,
             Event::RunTimedOut => self.on_timed_out(at)?,
+            Event::RollbackRequested { reason, .. } => self.on_rollback_requested(reason, at)?,
             Event::RollbackStarted { reason } => self.on_rollback_started(reason)?,
             Event::UndoStarted { step, attempt } => self.on_undo_started(step, *attempt)?,
             Event::UndoSucceeded { step, attempt } => self.on_undo_succeeded(step, *attempt, at)?,
@@ -84,8 +85,12 @@ impl State {
             return Err(IllegalEvent::UnknownStep(step.clone()));
         }
         let Some((outcome, _)) = self.finished else { return Ok(()) };
-        let word = matches!(event, Event::RunResumed { .. } | Event::StepAnswered { .. } | Event::SkipRequested { .. });
-        if outcome.is_final() || !word { Err(IllegalEvent::Finished { kind, outcome }) } else { Ok(()) }
+        let word = match event {
+            Event::RollbackRequested { .. } => outcome != Outcome::RolledBack,
+            Event::RunResumed { .. } | Event::StepAnswered { .. } | Event::SkipRequested { .. } => !outcome.is_final(),
+            _ => false,
+        };
+        if word { Ok(()) } else { Err(IllegalEvent::Finished { kind, outcome }) }
     }
 
     pub(super) fn numbered(&self, step: &StepId) -> Result<usize, IllegalEvent> {
@@ -300,6 +305,12 @@ impl State {
             return Err(IllegalEvent::Run { kind: "run_finished", why: "the run is not at this end" });
         }
         self.finished = Some((outcome, at));
+        self.at_barrier = self.stage == Stage::Rollback && self.undo_stack.is_empty() && self.barrier.is_some();
+        match outcome {
+            Outcome::Succeeded => self.established = true,
+            Outcome::RolledBack => self.established = self.is(Mutant::RollbackKeepsMilestones),
+            Outcome::Failed | Outcome::Stuck | Outcome::Cancelled | Outcome::Waiting => {}
+        }
         self.note = note.map(ToOwned::to_owned);
         Ok(())
     }

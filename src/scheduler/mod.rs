@@ -15,7 +15,8 @@ mod state;
 mod tests;
 mod workflow;
 
-pub use state::{Deviation, IllegalEvent, Mutant, State, StepState, StepView};
+pub use rollback::WayBack;
+pub use state::{Deviation, IllegalEvent, Mutant, Override, State, StepState, StepView};
 pub use workflow::{
     Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
 };

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::apply::refuse;
-use super::state::{Deviation, IllegalEvent, Mutant, Stage, State, Status};
+use super::state::{Deviation, IllegalEvent, Mutant, Override, Stage, State, Status};
 use crate::event::{Answer, Outcome, Outputs, SkipReason, WaitKind};
 use crate::ids::{Actor, StepId};
 
@@ -99,6 +99,8 @@ impl State {
                 self.leaves_doubt(number);
                 self.did_not_run(number);
             }
+            Answer::Undone { .. } => self.undone(number, at),
+            Answer::Left { reason } => self.left_done(number, by, reason, at),
         }
         if self.finished.is_some_and(|(outcome, _)| outcome == Outcome::Waiting) {
             self.finished = None;
@@ -126,6 +128,7 @@ impl State {
             Answer::Approved { .. } => status == Status::Waiting && kind == Some(WaitKind::Approval),
             Answer::Completed { .. } => status == Status::Waiting && kind == Some(WaitKind::Manual),
             Answer::Rejected { .. } => status == Status::Waiting,
+            Answer::Undone { .. } | Answer::Left { .. } => status == Status::UndoFailed,
             Answer::Ran { .. } | Answer::NotRan { .. } => {
                 // During rollback a doubt is resolved by undoing, not by asking.
                 matches!(status, Status::Doubt | Status::Asked) && self.stage != Stage::Rollback
@@ -171,7 +174,13 @@ impl State {
     pub(super) fn note_deviation(&mut self, number: usize, reason: &SkipReason, at: Timestamp) {
         if let SkipReason::Person { by, reason, deviation: true } = reason {
             let step = self.id(number);
-            self.deviations.push(Deviation { step, by: by.clone(), reason: reason.clone(), at });
+            self.deviations.push(Deviation {
+                what: Override::Skipped,
+                step,
+                by: by.clone(),
+                reason: reason.clone(),
+                at,
+            });
         }
     }
 }

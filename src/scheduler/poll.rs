@@ -204,10 +204,12 @@ impl State {
 
     fn finish(&self, outcome: Outcome) -> Event {
         let run = self.flow.run();
-        let (milestones, revoked) = if outcome == Outcome::Succeeded {
-            (run.milestones.clone(), run.revokes.clone())
-        } else {
-            (Vec::new(), Vec::new())
+        let (milestones, revoked) = match outcome {
+            Outcome::Succeeded => (run.milestones.clone(), run.revokes.clone()),
+            Outcome::RolledBack if self.established && !self.is(Mutant::RollbackKeepsMilestones) => {
+                (Vec::new(), run.milestones.clone())
+            }
+            _ => (Vec::new(), Vec::new()),
         };
         let named = |numbers: &BTreeSet<usize>| -> Vec<String> {
             numbers.iter().take(20).map(|&number| format!("`{}`", self.flow.steps()[number].id)).collect()

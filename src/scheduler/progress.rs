@@ -312,9 +312,13 @@ impl State {
             if status == Status::Failed && !optional {
                 self.failed[usize::from(phase == Phase::Finally)] += 1;
             }
-            // A step in line stands in line again; what it needs may have changed.
+            // A step in line stands in line again; what it needs may have changed. On the way back nothing stands in line.
             if matches!(status, Status::Pending | Status::Ready) {
-                self.line_up(number);
+                if self.stage == Stage::Rollback {
+                    self.steps[number].status = Status::Pending;
+                } else {
+                    self.line_up(number);
+                }
             }
         }
     }

@@ -53,7 +53,7 @@ impl State {
 
     fn open_again(&mut self) {
         match self.stage {
-            Stage::Rollback if self.barrier.is_none() || !self.undo_stack.is_empty() => self.undo_again(),
+            Stage::Rollback if !self.at_barrier => self.undo_again(),
             Stage::Finally if self.rolled_back => self.finally_again(),
             Stage::Rollback | Stage::Preflight | Stage::Main | Stage::Finally => self.go_forward(),
         }
@@ -78,24 +78,31 @@ impl State {
         self.barrier = None;
         self.remains.clear();
         self.passed_over.clear();
+        self.left.clear();
         let mut reopened = false;
         for number in 0..self.steps.len() {
             if self.rule(number).phase != Phase::Finally {
                 reopened |= self.reopen(number) || !self.has_ended(number);
             }
         }
-        if reopened {
+        // Even if a person let everything stay that was to be undone, the run is on its way back no more.
+        if reopened || self.stage == Stage::Rollback {
             self.stage = Stage::Preflight;
-            for number in 0..self.steps.len() {
-                if self.rule(number).phase == Phase::Finally && !matches!(self.steps[number].status, Status::Asked) {
-                    self.reopen(number);
-                    if self.has_ended(number) && !self.skipped_by_a_person(number) {
-                        self.reset(number);
-                    }
-                }
-            }
+            self.finally_anew();
         } else {
             self.finally_again();
+        }
+    }
+
+    /// The run will come to another end: its `finally` steps are to run there, whatever became of them before.
+    pub(super) fn finally_anew(&mut self) {
+        for number in 0..self.steps.len() {
+            if self.rule(number).phase == Phase::Finally && !matches!(self.steps[number].status, Status::Asked) {
+                self.reopen(number);
+                if self.has_ended(number) && !self.skipped_by_a_person(number) {
+                    self.reset(number);
+                }
+            }
         }
     }
 

@@ -6,11 +6,72 @@
 use jiff::Timestamp;
 
 use super::apply::{later, refuse};
-use super::state::{IllegalEvent, Mutant, Stage, State, Status, Verdict};
+use super::state::{Deviation, IllegalEvent, Mutant, Override, Stage, State, Status, Verdict};
 use super::workflow::Phase;
-use crate::ids::StepId;
+use crate::ids::{Actor, StepId};
+
+/// The steps of a rollback by number.
+#[derive(Debug, Default)]
+struct Line {
+    /// To be undone; the last one first.
+    stack: Vec<usize>,
+    /// The point of no return at which it stops.
+    barrier: Option<usize>,
+    /// What lies behind that point, itself included.
+    remains: Vec<usize>,
+    /// What has no undo.
+    passed_over: Vec<usize>,
+}
+
+/// What a rollback does: which steps, in which order, and what it leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// Steps that are undone, in this order.
+    pub undo: Vec<StepId>,
+    /// Steps that have changed something and have no undo.
+    pub without_undo: Vec<StepId>,
+    /// The point of no return at which it stops, if the run had passed one.
+    pub stops_at: Option<StepId>,
+    /// What stays because of that, the point itself included; in order of completion.
+    pub remains: Vec<StepId>,
+}
+
+impl WayBack {
+    /// Whether there is something to undo, or nothing that would have to be.
+    pub fn is_open(&self) -> bool {
+        !self.undo.is_empty() || (self.without_undo.is_empty() && self.stops_at.is_none())
+    }
+}
 
 impl State {
+    /// A person wants a run undone that ended or rests. Everything open is closed, `finally` belongs to the new end.
+    pub(super) fn on_rollback_requested(&mut self, reason: &str, at: Timestamp) -> Result<(), IllegalEvent> {
+        let kind = "rollback_requested";
+        if !self.running.is_empty() {
+            return Err(IllegalEvent::Run { kind, why: "attempts run; end them or resume the run first" });
+        }
+        if self.rolled_back || self.stage == Stage::Rollback {
+            return Err(IllegalEvent::Run { kind, why: "the run has turned back already; resume it to go on" });
+        }
+        if !self.way_back().is_open() {
+            return Err(IllegalEvent::Run { kind, why: "nothing of what the run did can be undone" });
+        }
+        self.finished = None;
+        self.note = None;
+        self.cancels = 0;
+        self.opened_at = Some(at);
+        self.why = Some(reason.to_owned());
+        self.verdict = Verdict::Rollback;
+        self.stage = Stage::Rollback;
+        self.clear_the_way();
+        self.plan_undo();
+        if !self.is(Mutant::SkipsSecondFinally) {
+            self.finally_anew();
+        }
+        self.rebuild();
+        Ok(())
+    }
+
     pub(super) fn on_rollback_started(&mut self, reason: &str) -> Result<(), IllegalEvent> {
         let due = self.stage == Stage::Main && self.verdict == Verdict::Rollback && self.running.is_empty();
         if !due || self.cancels > 0 {
@@ -44,35 +105,69 @@ impl State {
         }
     }
 
-    fn plan_undo(&mut self) {
+    /// What of the run is to be undone now, what is not, and where it stops.
+    fn line_back(&self) -> Line {
         let touched = |number: &usize| {
             let step = &self.steps[*number];
             let unknown = step.dirty && !(self.is(Mutant::ForgetsUnknownEffects) && step.status == Status::Failed);
             let acts = self.rule(*number).wait.is_none() || self.rule(*number).has_undo;
             self.rule(*number).phase == Phase::Main && acts && (step.status == Status::Succeeded || unknown)
         };
-        let mut line: Vec<usize> = (0..self.steps.len()).filter(touched).collect();
-        line.sort_by_key(|&number| (self.steps[number].order, number));
-        self.barrier = None;
-        self.remains.clear();
-        let last = line.iter().rposition(|&number| self.rule(number).point_of_no_return);
+        let mut stack: Vec<usize> = (0..self.steps.len()).filter(touched).collect();
+        stack.sort_by_key(|&number| (self.steps[number].order, number));
+        let mut line = Line::default();
+        let last = stack.iter().rposition(|&number| self.rule(number).point_of_no_return);
         if let Some(last) = last
             && !self.is(Mutant::PassesPointOfNoReturn)
         {
-            self.barrier = Some(line[last]);
-            self.remains = line.drain(..=last).collect();
+            line.barrier = Some(stack[last]);
+            line.remains = stack.drain(..=last).collect();
         }
-        self.passed_over = line.iter().copied().filter(|&number| !self.rule(number).has_undo).collect();
-        line.retain(|&number| self.rule(number).has_undo);
+        let stays = |number: &usize| !self.rule(*number).has_undo && !self.rule(*number).only_looks;
+        line.passed_over = stack.iter().copied().filter(stays).collect();
+        stack.retain(|&number| self.rule(number).has_undo);
         if self.is(Mutant::UndoesOldestFirst) {
-            line.reverse();
+            stack.reverse();
         }
-        for &number in &line {
+        line.stack = stack;
+        line
+    }
+
+    fn plan_undo(&mut self) {
+        let line = self.line_back();
+        for &number in &line.stack {
             self.doubts.remove(&number);
             self.asked.remove(&number);
             self.steps[number].status = Status::UndoDue;
+            self.steps[number].undo_tries = 0;
         }
-        self.undo_stack = line;
+        self.undo_stack = line.stack;
+        self.barrier = line.barrier;
+        self.remains = line.remains;
+        self.passed_over = line.passed_over;
+        self.left.clear();
+        self.at_barrier = false;
+    }
+
+    /// What a rollback would do now, or what is left of the one that is under way.
+    pub fn way_back(&self) -> WayBack {
+        let line = if self.stage == Stage::Rollback {
+            Line {
+                stack: self.undo_stack.clone(),
+                barrier: self.barrier,
+                remains: self.remains.clone(),
+                passed_over: self.passed_over.clone(),
+            }
+        } else {
+            self.line_back()
+        };
+        let ids = |numbers: &[usize]| numbers.iter().map(|&number| self.id(number)).collect::<Vec<_>>();
+        WayBack {
+            undo: ids(&line.stack).into_iter().rev().collect(),
+            without_undo: ids(&line.passed_over),
+            stops_at: line.barrier.map(|number| self.id(number)),
+            remains: ids(&line.remains),
+        }
     }
 
     pub(super) fn on_undo_started(&mut self, step: &StepId, attempt: u32) -> Result<(), IllegalEvent> {
@@ -104,12 +199,31 @@ impl State {
     pub(super) fn on_undo_succeeded(&mut self, step: &StepId, attempt: u32, at: Timestamp) -> Result<(), IllegalEvent> {
         let number = self.undo_attempt(step, attempt)?;
         self.running.remove(&number);
+        self.undone(number, at);
+        Ok(())
+    }
+
+    /// The next step on the way back is undone, by its undo or by hand.
+    pub(super) fn undone(&mut self, number: usize, at: Timestamp) {
         self.undo_stack.pop();
         let step = &mut self.steps[number];
         step.status = Status::Undone;
         step.dirty = false;
         step.finished_at = Some(at);
-        Ok(())
+    }
+
+    /// A person lets a step stay whose undo failed.
+    pub(super) fn left_done(&mut self, number: usize, by: &Actor, reason: &str, at: Timestamp) {
+        if self.is(Mutant::LeftIsUndone) {
+            self.undone(number, at);
+            return;
+        }
+        self.undo_stack.pop();
+        self.left.push(number);
+        let step = &mut self.steps[number];
+        step.status = if step.dirty { Status::Failed } else { Status::Succeeded };
+        let (what, step) = (Override::LeftDone, self.id(number));
+        self.deviations.push(Deviation { what, step, by: by.clone(), reason: reason.to_owned(), at });
     }
 
     pub(super) fn on_undo_failed(
@@ -161,6 +275,9 @@ impl State {
         }
         if !self.passed_over.is_empty() {
             parts.push(format!("without an undo, left as they are: {}", self.names(&self.passed_over)));
+        }
+        if !self.left.is_empty() {
+            parts.push(format!("left as they are by a person: {}", self.names(&self.left)));
         }
         if parts.is_empty() { None } else { Some(parts.join("; ")) }
     }

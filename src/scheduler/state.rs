@@ -40,9 +40,21 @@ pub enum StepState {
     Waiting,
 }
 
-/// A loud override: a step that was not optional and was skipped all the same.
+/// What a person did against the runbook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Override {
+    /// Skipped a step that was not optional.
+    Skipped,
+    /// Left a step as it was whose undo failed.
+    LeftDone,
+}
+
+/// A loud override of what the runbook says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deviation {
+    /// What was done.
+    pub what: Override,
     /// Which step.
     pub step: StepId,
     /// Who.
@@ -129,6 +141,12 @@ pub enum Mutant {
     MainBeforePreflight,
     /// Forgets to undo failed steps whose effect is unknown.
     ForgetsUnknownEffects,
+    /// Keeps what a run established although it was rolled back.
+    RollbackKeepsMilestones,
+    /// Does not run `finally` again at the end of a rollback that a person asked for.
+    SkipsSecondFinally,
+    /// Takes a step that a person left as it is for one that was undone.
+    LeftIsUndone,
 }
 
 /// Where a step stands.
@@ -243,6 +261,7 @@ impl Verdict {
 
 /// A run, folded from its events.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact about the run and independent of the others")]
 pub struct State {
     pub(super) flow: Arc<Workflow>,
     pub(super) mutant: Option<Mutant>,
@@ -284,6 +303,12 @@ pub struct State {
     pub(super) barrier: Option<usize>,
     pub(super) remains: Vec<usize>,
     pub(super) passed_over: Vec<usize>,
+    /// Steps whose undo failed and that a person left as they are.
+    pub(super) left: Vec<usize>,
+    /// Whether the run rests because rollback can go no further.
+    pub(super) at_barrier: bool,
+    /// Whether the milestones of the run stand.
+    pub(super) established: bool,
     pub(super) completed: Vec<usize>,
     pub(super) deviations: Vec<Deviation>,
 }
@@ -332,6 +357,9 @@ impl State {
             barrier: None,
             remains: Vec::new(),
             passed_over: Vec::new(),
+            left: Vec::new(),
+            at_barrier: false,
+            established: false,
             completed: Vec::new(),
             deviations: Vec::new(),
         };
@@ -414,6 +442,11 @@ impl State {
     /// Whether the run is turning back.
     pub fn is_rolling_back(&self) -> bool {
         self.stage == Stage::Rollback
+    }
+
+    /// Whether the milestones of the run stand.
+    pub fn is_established(&self) -> bool {
+        self.established
     }
 
     /// Loud overrides, in order.
@@ -538,6 +571,11 @@ impl<'a> StepView<'a> {
     /// Whether the world may hold traces of an attempt that did not succeed.
     pub fn effect_unknown(&self) -> bool {
         self.step().dirty
+    }
+
+    /// Whether its undo failed, so that only a person can move the rollback.
+    pub fn undo_failed(&self) -> bool {
+        self.step().status == Status::UndoFailed
     }
 
     /// Whether only a person can say what its attempt did.

@@ -356,3 +356,96 @@ fn a_hundred_thousand_steps_are_no_burden() {
     }
     assert_eq!((started, story.state.outcome()), (100_001, Some(Outcome::Succeeded)));
 }
+
+fn asked_back() -> Event {
+    Event::RollbackRequested { by: "ann".into(), reason: "not wanted".into(), driver: "d".into() }
+}
+
+#[test]
+fn a_run_that_succeeded_can_be_turned_back_and_then_takes_its_milestones_back() {
+    let look = StepRule { only_looks: true, ..StepRule::new("look") };
+    let tell = StepRule { phase: Phase::Finally, ..StepRule::new("tell") };
+    let run = RunRule { milestones: vec!["north/moved".into()], ..RunRule::default() };
+    let mut story = Story::with(vec![look, undoable("a", &[]), undoable("b", &["a"]), step("c", &[]), tell], run);
+    story.succeed("look").succeed("a").succeed("b").succeed("c").succeed("tell").ends(Outcome::Succeeded);
+    assert!(story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into() }).contains("Succeeded"));
+    let way = story.state.way_back();
+    assert_eq!(way.undo, ["b", "a"].map(StepId::from));
+    assert_eq!(way.without_undo, [StepId::from("c")], "a step that only looks needs no undo");
+    story.say(&asked_back());
+    assert!(story.refuses(&asked_back()).contains("turned back already"));
+    story.undo("b").resume().undo("a").settle();
+    assert_eq!(story.commands(), ["start tell"], "the new end is told as well");
+    story.succeed("tell");
+    let commands = story.state.poll(story.now);
+    let [Command::Record(Event::RunFinished { outcome, milestones, revoked, .. })] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((*outcome, milestones.len()), (Outcome::RolledBack, 0));
+    assert_eq!(revoked, &["north/moved".into()]);
+    story.ends(Outcome::RolledBack);
+    assert!(story.refuses(&asked_back()).contains("RolledBack"));
+}
+
+#[test]
+fn a_rollback_on_request_stops_at_a_point_of_no_return_and_what_cannot_go_back_is_refused() {
+    let point = StepRule { point_of_no_return: true, ..undoable("point", &["a"]) };
+    let mut story = Story::new(vec![undoable("a", &[]), point.clone(), undoable("b", &["point"])]);
+    story.succeed("a").succeed("point").succeed("b").ends(Outcome::Succeeded);
+    assert_eq!(story.state.way_back().stops_at, Some("point".into()));
+    assert_eq!(story.state.way_back().remains, ["a", "point"].map(StepId::from));
+    story.say(&asked_back()).undo("b").ends(Outcome::Stuck);
+    assert!(story.state.is_established(), "it did not come back all the way");
+    story.resume().succeed("b").ends(Outcome::Succeeded);
+
+    let mut story = Story::new(vec![undoable("a", &[]), point]);
+    story.succeed("a").succeed("point").ends(Outcome::Succeeded);
+    assert!(story.refuses(&asked_back()).contains("nothing"));
+
+    let mut story = Story::new(vec![undoable("a", &[])]);
+    story.start("a");
+    assert!(story.refuses(&asked_back()).contains("attempts run"));
+    story.resume().ends(Outcome::Stuck).say(&asked_back()).undo("a").ends(Outcome::RolledBack);
+}
+
+#[test]
+fn a_waiting_run_can_be_turned_back_and_its_question_is_closed() {
+    let mut story = Story::new(vec![undoable("a", &[]), approval("go", 1)]);
+    story.succeed("a");
+    let wait = Event::StepWaiting { step: "go".into(), wait: WaitKind::Approval, prompt: "?".into(), expires_at: None };
+    story.say(&wait).ends(Outcome::Waiting).say(&asked_back());
+    assert_eq!(story.is("go"), StepState::Pending);
+    story.undo("a").ends(Outcome::RolledBack);
+}
+
+#[test]
+fn a_person_settles_an_undo_that_cannot_work() {
+    for answer in [Answer::Undone { reason: "by hand".into() }, Answer::Left { reason: "may stay".into() }] {
+        let mut story = Story::new(vec![undoable("a", &[]), undoable("b", &["a"])]);
+        story.succeed("a").succeed("b").ends(Outcome::Succeeded).say(&asked_back());
+        let word = Event::StepAnswered { step: "b".into(), by: "ann".into(), answer: answer.clone() };
+        assert!(story.refuses(&word).contains("this answer"));
+        story.say(&Event::UndoStarted { step: "b".into(), attempt: 1 });
+        let error = "cannot".to_owned();
+        story.say(&Event::UndoFailed { step: "b".into(), attempt: 1, error, retryable: false }).ends(Outcome::Stuck);
+        story.say(&word).resume().undo("a").ends(Outcome::RolledBack);
+        let left = matches!(answer, Answer::Left { .. });
+        assert_eq!(story.is("b"), if left { StepState::Succeeded } else { StepState::Undone });
+        assert_eq!(story.state.deviations().len(), usize::from(left));
+        assert_eq!(story.state.note().is_some_and(|note| note.contains("left as they are by a person: `b`")), left);
+    }
+}
+
+#[test]
+fn an_undo_settled_by_hand_does_not_turn_a_run_forward_at_a_point_of_no_return() {
+    let point = StepRule { point_of_no_return: true, ..undoable("point", &[]) };
+    let mut story = Story::new(vec![point, undoable("b", &["point"])]);
+    story.succeed("point").succeed("b").ends(Outcome::Succeeded).say(&asked_back());
+    story.say(&Event::UndoStarted { step: "b".into(), attempt: 1 });
+    let error = "cannot".to_owned();
+    story.say(&Event::UndoFailed { step: "b".into(), attempt: 1, error, retryable: false }).ends(Outcome::Stuck);
+    story.answer("b", "ann", Answer::Undone { reason: "by hand".into() }).resume().ends(Outcome::Stuck);
+    assert!(story.state.note().is_some_and(|note| note.contains("point of no return")));
+    story.resume();
+    assert_eq!(story.commands(), ["start b"], "only now it goes forward");
+}

@@ -156,6 +156,8 @@ pub struct StepRule {
     pub has_probe: bool,
     /// Whether the step can be undone.
     pub has_undo: bool,
+    /// Whether the step only looks, so that there is nothing to undo.
+    pub only_looks: bool,
     /// What its failure means.
     pub on_failure: OnFailure,
     /// Whether an operator may skip it, and its failure does not fail the run.
@@ -180,6 +182,7 @@ impl StepRule {
             idempotent: Idempotent::No,
             has_probe: false,
             has_undo: false,
+            only_looks: false,
             on_failure: OnFailure::Stop,
             optional: false,
             point_of_no_return: false,

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod cli_rollback;
 mod cli_stops;
 mod diagnostics;
 mod faults;

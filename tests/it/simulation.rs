@@ -16,7 +16,7 @@ const HISTORIES: u64 = 100_000;
 const HISTORIES_PER_MUTANT: u64 = 5_000;
 const THREADS: u8 = 2;
 
-const MUTANTS: [Mutant; 12] = [
+const MUTANTS: [Mutant; 15] = [
     Mutant::RetriesUnknown,
     Mutant::RerunsDoubt,
     Mutant::DoubtIsFailure,
@@ -29,6 +29,9 @@ const MUTANTS: [Mutant; 12] = [
     Mutant::LaterBeforeImage,
     Mutant::MainBeforePreflight,
     Mutant::ForgetsUnknownEffects,
+    Mutant::RollbackKeepsMilestones,
+    Mutant::SkipsSecondFinally,
+    Mutant::LeftIsUndone,
 ];
 
 fn number(name: &str) -> Option<u64> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use piton::event::{Answer, Effect, Event, Finding, Outcome, SkipReason};
-use piton::ids::{Actor, StepId};
+use piton::ids::{Actor, Milestone, StepId};
 use piton::scheduler::{Idempotent, NeedOutcome, Phase, State, StepRule, StepState, StepView};
 use serde_json::Value;
 
@@ -25,7 +25,12 @@ struct Account {
     /// Place of its latest event.
     last: usize,
     before: Option<Value>,
+    /// What its first attempt saw since the run was asked back, if nothing of it was in the world then: as good as `before`.
+    afresh: Option<Value>,
+    may_look_afresh: bool,
     approved: BTreeSet<Actor>,
+    /// A person let it stay although it was to be undone.
+    left: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +41,10 @@ pub(super) struct Model {
     turned: BTreeMap<StepId, usize>,
     cancelled: bool,
     timed_out: bool,
+    /// Place of the latest request to turn back.
+    asked_back: Option<usize>,
+    /// Whether the milestones of the run stand.
+    established: bool,
 }
 
 type Check = Result<(), String>;
@@ -93,14 +102,12 @@ impl Model {
             Event::CancelRequested { .. } => self.cancelled = true,
             Event::RunTimedOut => self.timed_out = true,
             Event::RollbackStarted { .. } => self.turns_back()?,
+            Event::RollbackRequested { .. } => self.is_asked_back(state)?,
             Event::UndoStarted { step, .. } => self.undoes(state, step)?,
             Event::UndoSucceeded { step, .. } => *self.account(step) = Account::default(),
             Event::UndoFailed { step, .. } => self.account(step).undoing = false,
             Event::RunFinished { outcome, milestones, revoked, note } => {
-                let same = milestones.is_empty() == revoked.is_empty();
-                ensure(same && milestones.is_empty() != (*outcome == Outcome::Succeeded), || {
-                    "wrong milestones".into()
-                })?;
+                self.establishes(state, *outcome, (milestones, revoked))?;
                 self.finishes(state, *outcome, note.as_deref())?;
             }
             Event::RunStarted { .. }
@@ -119,7 +126,8 @@ impl Model {
     pub(super) fn saw(&self, state: &State, event: &Event) -> Check {
         if let Event::AttemptSucceeded { step, .. } | Event::AttemptFailed { step, .. } = event {
             let kept = view(state, step).before();
-            ensure(kept == self.accounts[step].before.as_ref(), || {
+            let account = &self.accounts[step];
+            ensure(kept == account.before.as_ref() || (kept.is_some() && kept == account.afresh.as_ref()), || {
                 format!("`{step}` lost the before-image of its first attempt: {kept:?}")
             })?;
         }
@@ -175,6 +183,9 @@ impl Model {
         account.maybe = true;
         account.running = true;
         account.before.get_or_insert_with(|| before.clone());
+        if std::mem::take(&mut account.may_look_afresh) {
+            account.afresh = Some(before.clone());
+        }
         Ok(())
     }
 
@@ -198,9 +209,56 @@ impl Model {
             }
             Answer::Ran { .. } => self.succeeds(step)?,
             Answer::NotRan { .. } => self.account(step).maybe = self.account(step).maybe_before,
+            Answer::Undone { .. } | Answer::Left { .. } => {
+                ensure(view(state, step).undo_failed(), || format!("`{step}` is not a failed undo"))?;
+                if matches!(answer, Answer::Left { .. }) {
+                    self.account(step).left = true;
+                } else {
+                    *self.account(step) = Account::default();
+                }
+            }
             Answer::Rejected { .. } | Answer::Completed { .. } => {}
         }
         Ok(())
+    }
+
+    /// Milestones come with success, and go with a rollback after it.
+    fn establishes(&mut self, state: &State, outcome: Outcome, told: (&[Milestone], &[Milestone])) -> Check {
+        let run = state.workflow().run();
+        let none: &[Milestone] = &[];
+        let expected = match outcome {
+            Outcome::Succeeded => (run.milestones.as_slice(), run.revokes.as_slice()),
+            Outcome::RolledBack if self.established => (none, run.milestones.as_slice()),
+            _ => (none, none),
+        };
+        if matches!(outcome, Outcome::Succeeded | Outcome::RolledBack) {
+            self.established = outcome == Outcome::Succeeded;
+        }
+        ensure(told == expected, || format!("{outcome:?} with milestones {told:?}, not {expected:?}"))
+    }
+
+    /// A person has the run turned back; whatever is to happen at the end happens anew.
+    fn is_asked_back(&mut self, state: &State) -> Check {
+        self.turns_back()?;
+        self.asked_back = Some(self.place);
+        self.cancelled = false;
+        for step in state.steps().filter(|step| step.rule().phase == Phase::Finally) {
+            self.finally_is_new(step, true);
+        }
+        Ok(())
+    }
+
+    /// `turned`: even a step that would have been tried again may start anew.
+    fn finally_is_new(&mut self, step: StepView<'_>, turned: bool) {
+        let account = self.account(&step.rule().id);
+        account.failures = 0;
+        if account.succeeded {
+            *account = Account { last: account.last, ..Account::default() };
+        }
+        account.may_look_afresh = (turned || account.may_look_afresh) && !account.maybe;
+        if matches!(step.state(), StepState::Failed | StepState::Skipped) && !account.maybe {
+            account.before = None;
+        }
     }
 
     fn resumes(&mut self, state: &State) {
@@ -218,14 +276,14 @@ impl Model {
         self.cancelled = false;
         self.timed_out = false;
         for step in state.steps() {
-            let finally = step.rule().phase == Phase::Finally;
+            // A `finally` step belongs to one end of the run; the next end has its own.
+            if step.rule().phase == Phase::Finally {
+                self.finally_is_new(step, false);
+                continue;
+            }
             let account = self.account(&step.rule().id);
             account.failures = 0;
-            // A `finally` step belongs to one end of the run; the next end has its own.
-            if finally && account.succeeded {
-                *account = Account::default();
-            }
-            if step.state() == StepState::Failed && !account.maybe {
+            if matches!(step.state(), StepState::Failed | StepState::Skipped) && !account.maybe {
                 account.before = None;
             }
         }
@@ -233,6 +291,7 @@ impl Model {
 
     fn turns_back(&mut self) -> Check {
         ensure(self.accounts.values().all(|account| !account.running), || "turns back over running attempts".into())?;
+        self.accounts.values_mut().for_each(|account| account.left = false);
         self.turned = self.accounts.iter().map(|(step, account)| (step.clone(), account.last)).collect();
         Ok(())
     }
@@ -243,7 +302,7 @@ impl Model {
         for (other, account) in &self.accounts {
             let rule = view(state, other).rule();
             let later = self.turned.get(other).copied().unwrap_or(0) > mine && rule.phase == Phase::Main;
-            if account.maybe && later && other != step {
+            if account.maybe && later && other != step && !account.left {
                 ensure(!rule.point_of_no_return, || format!("undoing `{step}` goes behind `{other}`"))?;
                 ensure(!rule.has_undo, || format!("`{step}` is undone before `{other}`, which ended later"))?;
             }
@@ -257,14 +316,25 @@ impl Model {
     fn finishes(&self, state: &State, outcome: Outcome, note: Option<&str>) -> Check {
         let busy = self.accounts.values().any(|account| account.running || account.undoing);
         ensure(!busy, || "finishes while something runs".into())?;
+        for (step, account) in self.accounts.iter().filter(|(_, account)| account.left && account.maybe) {
+            let stays = matches!(view(state, step).state(), StepState::Succeeded | StepState::Failed);
+            ensure(stays || account.running, || format!("`{step}` was left as it is and counts as undone"))?;
+        }
         let any = |wanted: StepState| state.steps().any(|step| step.state() == wanted);
         let failed = state.steps().any(|step| step.state() == StepState::Failed && !step.rule().optional);
         let holds = match outcome {
             Outcome::Succeeded => state.steps().all(is_through) && !self.timed_out,
             Outcome::Failed => failed || self.timed_out,
             Outcome::RolledBack => state.steps().all(|step| {
-                let left = self.accounts.get(&step.rule().id).is_some_and(|account| account.maybe);
-                !(left && step.rule().has_undo && step.rule().phase == Phase::Main)
+                let account = self.accounts.get(&step.rule().id);
+                let stays = account.is_some_and(|account| account.maybe && !account.left);
+                let by_a_person = matches!(step.skip_reason(), Some(SkipReason::Person { .. }));
+                let since = account.is_some_and(|account| self.asked_back.is_none_or(|at| account.last > at));
+                match step.rule().phase {
+                    Phase::Main => !(stays && step.rule().has_undo),
+                    Phase::Finally => since || by_a_person,
+                    Phase::Preflight => true,
+                }
             }),
             Outcome::Stuck => {
                 any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return)

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use piton::event::{Answer, Effect, Event, Finding, Outcome, Outputs, WaitKind};
 use piton::ids::StepId;
-use piton::scheduler::{Command, IllegalEvent, Mutant, State, StepState, Workflow};
+use piton::scheduler::{Command, IllegalEvent, Mutant, State, StepState, StepView, Workflow};
 use serde_json::{Value, json};
 
 use super::model::Model;
@@ -20,6 +20,7 @@ use super::random::{self, PEOPLE, chance, person};
 const RESTS_UNTIL_KIND: u32 = 4;
 const RESTS_MAX: u32 = 14;
 const TURNS_MAX: u32 = 1_500;
+const TURNS_BACK_MAX: u32 = 2;
 
 /// What runs right now.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub(super) struct World {
     images: u64,
     rests: u32,
     crashes: u32,
+    /// How often a person had the run turned back.
+    turns_back: u32,
 }
 
 /// How a history went.
@@ -72,6 +75,7 @@ impl World {
             images: 0,
             rests: 0,
             crashes: 0,
+            turns_back: 0,
         }
     }
 
@@ -81,6 +85,7 @@ impl World {
         for _ in 0..TURNS_MAX {
             match self.state.outcome() {
                 None => self.turn()?,
+                Some(Outcome::Succeeded) if chance(&mut self.rng, 25) && self.turn_back()? => {}
                 Some(outcome) if outcome.is_final() => {
                     self.replays()?;
                     return Ok(self.tally(outcome));
@@ -266,7 +271,28 @@ impl World {
             self.did.insert(step, self.rng.bool());
         }
         self.replays()?;
-        self.record(resumed())
+        self.record(resumed())?;
+        if chance(&mut self.rng, 5) {
+            self.turn_back()?;
+        }
+        Ok(())
+    }
+
+    /// A person wants everything undone; says whether the run turns back.
+    fn turn_back(&mut self) -> Result<bool, String> {
+        if self.turns_back >= TURNS_BACK_MAX {
+            return Ok(false);
+        }
+        let by = person(self.rng.usize(0..PEOPLE));
+        let length = self.journal.len();
+        self.say(Event::RollbackRequested { by, reason: "not wanted".into(), driver: String::new() })?;
+        let turned = self.journal.len() > length;
+        self.turns_back += u32::from(turned);
+        let back = self.state.outcome_so_far() == Outcome::RolledBack;
+        if !turned && self.state.way_back().is_open() && !back {
+            return Err("a run that can turn back does not".into());
+        }
+        Ok(turned)
     }
 
     /// The fold of the journal is the state.
@@ -302,15 +328,17 @@ impl World {
     }
 
     fn asking_step(&mut self) -> Option<StepId> {
-        let asks = |state| matches!(state, StepState::Waiting | StepState::InDoubt);
-        let asking: Vec<&StepId> =
-            self.state.steps().filter(|step| asks(step.state())).map(|step| &step.rule().id).collect();
+        let asking: Vec<&StepId> = self.state.steps().filter(asks).map(|step| &step.rule().id).collect();
         (!asking.is_empty()).then(|| asking[self.rng.usize(0..asking.len())].clone())
     }
 
     /// What a person would say about this step: the truth about doubts, most often yes to the rest.
     fn answer(&mut self, step: &StepId) -> Answer {
         let no = !self.kind() && chance(&mut self.rng, 15);
+        if self.state.step(step).is_some_and(|view| view.undo_failed()) {
+            let reason = "did it by hand".to_owned();
+            return if no { Answer::Left { reason } } else { Answer::Undone { reason } };
+        }
         match self.wait_kind(step) {
             Some(_) if no => Answer::Rejected { comment: None },
             Some(WaitKind::Approval) => Answer::Approved { comment: None },
@@ -323,13 +351,14 @@ impl World {
     /// An event out of the blue.
     fn nonsense(&mut self) -> Turn {
         let (step, attempt) = (self.any_step(), self.rng.u32(0..3));
-        let event = match self.rng.u32(0..8) {
+        let event = match self.rng.u32(0..9) {
             0 => started(),
             1 => Event::StepExpired { step },
             2 => Event::UndoStarted { step, attempt },
             3 => Event::RollbackStarted { reason: String::new() },
             4 => Event::AttemptProbed { step, attempt, finding: Finding::NotDone },
             5 => Event::RunTimedOut,
+            7 => Event::RollbackRequested { by: person(0), reason: String::new(), driver: String::new() },
             6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new() },
             _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], revoked: vec![], note: None },
         };
@@ -343,8 +372,7 @@ impl World {
     fn at_rest(&mut self) -> Turn {
         let steps: Vec<StepId> = self.flow.steps().iter().map(|rule| rule.id.clone()).collect();
         for step in steps {
-            let state = self.state.step(&step).expect("is there").state();
-            if !matches!(state, StepState::Waiting | StepState::InDoubt) || !(self.kind() || self.rng.bool()) {
+            if !self.state.step(&step).is_some_and(|view| asks(&view)) || !(self.kind() || self.rng.bool()) {
                 continue;
             }
             for number in 0..PEOPLE {
@@ -355,8 +383,16 @@ impl World {
         if self.state.outcome().is_none() && self.rng.bool() {
             return Ok(());
         }
+        if self.state.outcome().is_some() && chance(&mut self.rng, 10) && self.turn_back()? {
+            return Ok(());
+        }
         self.record(resumed())
     }
+}
+
+/// Whether a step asks something of people.
+fn asks(step: &StepView<'_>) -> bool {
+    matches!(step.state(), StepState::Waiting | StepState::InDoubt) || step.undo_failed()
 }
 
 fn started() -> Event {
