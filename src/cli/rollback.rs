@@ -8,6 +8,7 @@ use super::Global;
 use super::decide::reason_of;
 use super::error::CliError;
 use super::exit::Exit;
+use super::fault;
 use super::out::{Out, person_at_keyboard};
 use super::run::announce;
 use super::watch::watch;
@@ -79,7 +80,9 @@ pub(super) async fn run(global: &Global, args: Rollback, out: Out) -> Result<Exi
             return Ok(Exit::CANCELLED);
         }
     }
-    announce(out, &run);
+    let (hooks, fault) = fault::of_environment()?;
+    options.hooks = hooks;
+    announce(out, &run, fault.as_deref());
     let watched = watch(out, Subject { run: run.clone(), plan: Arc::new(told.plan) });
     options.observer = Arc::clone(&watched.observer);
     options.stop = watched.stop.clone();
