@@ -136,28 +136,8 @@ impl LabDb {
     /// Runs one statement and returns how many rows it changed. Parameters are `$1`, `$2`, ...
     pub async fn execute(&mut self, sql: &str, args: &[Arg]) -> Result<u64, LabError> {
         match self {
-            Self::Sqlite(db) => {
-                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
-                for arg in args {
-                    query = match arg {
-                        Arg::Null => query.bind(None::<String>),
-                        Arg::Int(n) => query.bind(*n),
-                        Arg::Text(text) => query.bind(text.clone()),
-                    };
-                }
-                query.execute(&mut **db).await.map(|done| done.rows_affected())
-            }
-            Self::Postgres(db) => {
-                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
-                for arg in args {
-                    query = match arg {
-                        Arg::Null => query.bind(None::<String>),
-                        Arg::Int(n) => query.bind(*n),
-                        Arg::Text(text) => query.bind(text.clone()),
-                    };
-                }
-                query.execute(&mut **db).await.map(|done| done.rows_affected())
-            }
+            Self::Sqlite(db) => bound(sql, args).execute(&mut **db).await.map(|done| done.rows_affected()),
+            Self::Postgres(db) => bound(sql, args).execute(&mut **db).await.map(|done| done.rows_affected()),
         }
         .map_err(LabError::sql(sql))
     }
@@ -166,27 +146,11 @@ impl LabDb {
     pub async fn rows(&mut self, sql: &str, args: &[Arg]) -> Result<Vec<Vec<Arg>>, LabError> {
         match self {
             Self::Sqlite(db) => {
-                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
-                for arg in args {
-                    query = match arg {
-                        Arg::Null => query.bind(None::<String>),
-                        Arg::Int(n) => query.bind(*n),
-                        Arg::Text(text) => query.bind(text.clone()),
-                    };
-                }
-                let rows = query.fetch_all(&mut **db).await.map_err(LabError::sql(sql))?;
+                let rows = bound(sql, args).fetch_all(&mut **db).await.map_err(LabError::sql(sql))?;
                 rows.iter().map(|row| sqlite_row(sql, row)).collect()
             }
             Self::Postgres(db) => {
-                let mut query = sqlx::query(AssertSqlSafe(sql.to_owned()));
-                for arg in args {
-                    query = match arg {
-                        Arg::Null => query.bind(None::<String>),
-                        Arg::Int(n) => query.bind(*n),
-                        Arg::Text(text) => query.bind(text.clone()),
-                    };
-                }
-                let rows = query.fetch_all(&mut **db).await.map_err(LabError::sql(sql))?;
+                let rows = bound(sql, args).fetch_all(&mut **db).await.map_err(LabError::sql(sql))?;
                 rows.iter().map(|row| postgres_row(sql, row)).collect()
             }
         }
@@ -206,6 +170,20 @@ impl LabDb {
         }
         .map_err(LabError::sql("close"))
     }
+}
+
+/// A statement with its values bound, for either engine.
+fn bound<DB: sqlx::Database>(sql: &str, args: &[Arg]) -> sqlx::query::Query<'static, DB, DB::Arguments>
+where
+    for<'v> Option<String>: sqlx::Encode<'v, DB> + sqlx::Type<DB>,
+    for<'v> String: sqlx::Encode<'v, DB> + sqlx::Type<DB>,
+    for<'v> i64: sqlx::Encode<'v, DB> + sqlx::Type<DB>,
+{
+    args.iter().fold(sqlx::query(AssertSqlSafe(sql.to_owned())), |query, arg| match arg {
+        Arg::Null => query.bind(None::<String>),
+        Arg::Int(n) => query.bind(*n),
+        Arg::Text(text) => query.bind(text.clone()),
+    })
 }
 
 fn sqlite_row(sql: &str, row: &SqliteRow) -> Result<Vec<Arg>, LabError> {

@@ -21,17 +21,18 @@ fn seconds(timestep: Millis) -> Result<i64, Failure> {
     }
 }
 
+/// The time series of a table, its time column and its entity column.
+fn series(names: [&str; 3], active: Option<String>, timestep: Millis) -> Result<Series, Failure> {
+    let [table, time, entity] = names.map(str::to_owned);
+    Ok(Series { table, time, entity, active, timestep: seconds(timestep)? })
+}
+
 #[async_trait]
 impl Action for DbWatermark {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
         let database = cx.databases.get(&self.database).await?;
-        let series = Series {
-            table: self.table.clone(),
-            time: self.time.clone(),
-            entity: self.entity.clone(),
-            active: self.active.as_deref().map(|sql| sql_text(cx, sql).to_owned()),
-            timestep: seconds(self.timestep)?,
-        };
+        let active = self.active.as_deref().map(|sql| sql_text(cx, sql).to_owned());
+        let series = series([&self.table, &self.time, &self.entity], active, self.timestep)?;
         let now = crate::config::now().as_second();
         let found = transfer::watermark(&database, &series, now).await.map_err(|error| failure(&error))?;
         let Some(watermark) = found.watermark else {
@@ -68,13 +69,7 @@ async fn span(database: &Database, series: &Series) -> Result<Option<(i64, i64)>
 impl Action for DbGaps {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
         let database = cx.databases.get(&self.database).await?;
-        let series = Series {
-            table: self.table.clone(),
-            time: self.time.clone(),
-            entity: self.entity.clone(),
-            active: None,
-            timestep: seconds(self.timestep)?,
-        };
+        let series = series([&self.table, &self.time, &self.entity], None, self.timestep)?;
         let (from, to) = match (self.from, self.to) {
             (Some(from), Some(to)) => (from, to),
             (from, to) => {
