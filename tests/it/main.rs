@@ -8,6 +8,7 @@ mod diagnostics;
 mod faults;
 mod interrupted;
 mod reference;
+mod reference_words;
 mod scale;
 mod schemas;
 mod simulation;
