@@ -120,9 +120,10 @@ impl Problems {
     /// Renders all of them with a theme of the caller's choice.
     pub fn render_with(&self, theme: GraphicalTheme) -> String {
         let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false);
+        let lines = Lines::of(&self.source.text);
         let mut text = String::new();
         for problem in self.list.iter().take(SHOWN_MAX) {
-            let one = Located { source: &self.source, problem };
+            let one = Located { source: &self.source, lines: &lines, problem };
             handler.render_report(&mut text, &one).expect("writing to a string does not fail");
         }
         if let Some(rest) = self.list.len().checked_sub(SHOWN_MAX).filter(|rest| *rest > 0) {
@@ -133,8 +134,9 @@ impl Problems {
 
     /// The machine form: one object per mistake with `code, message, file, line, column, help`.
     pub fn to_json(&self) -> serde_json::Value {
+        let lines = Lines::of(&self.source.text);
         let rows = self.list.iter().map(|problem| {
-            let (line, column) = self.source.position(problem.span.start);
+            let (line, column) = lines.position(&self.source.text, problem.span.start);
             serde_json::json!({
                 "code": problem.code, "message": problem.message, "file": self.source.name,
                 "line": line, "column": column, "help": problem.help,
@@ -152,10 +154,73 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// Where the lines of a text begin, so that no problem makes the whole text be read again.
+#[derive(Debug)]
+struct Lines {
+    starts: Vec<usize>,
+    /// Bytes that were looked at to show problems.
+    #[cfg(test)]
+    bytes_seen: std::sync::atomic::AtomicUsize,
+}
+
+impl Lines {
+    /// Lines end with a line feed, a carriage return or both, as miette has it.
+    fn of(text: &str) -> Self {
+        let bytes = text.as_bytes();
+        let ends = bytes.iter().enumerate().filter(|(at, byte)| {
+            **byte == b'\n' || (**byte == b'\r' && bytes.get(at + 1).is_none_or(|next| *next != b'\n'))
+        });
+        let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self {
+            starts,
+            #[cfg(test)]
+            bytes_seen: std::sync::atomic::AtomicUsize::default(),
+        }
+    }
+
+    /// The line, from 0, that holds the byte at `offset`.
+    fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset).saturating_sub(1)
+    }
+
+    /// Line and column of a byte offset, both from 1; the column counts characters.
+    fn position(&self, text: &str, offset: usize) -> (usize, usize) {
+        let line = self.line(offset);
+        let before = text.get(self.starts[line]..offset).unwrap_or("");
+        self.see(before.len());
+        (line + 1, before.chars().count() + 1)
+    }
+
+    /// The first line, and the bytes, of the lines around `from..to` that can be shown.
+    fn around(
+        &self,
+        text: &str,
+        from: usize,
+        to: usize,
+        before: usize,
+        after: usize,
+    ) -> (usize, std::ops::Range<usize>) {
+        // One line more, so that a problem at the very beginning of a line is not at the beginning of the text.
+        let first = self.line(from).saturating_sub(before + 1);
+        let end = self.starts.get(self.line(to) + after + 2).copied().unwrap_or(text.len());
+        self.see(end - self.starts[first]);
+        (first, self.starts[first]..end)
+    }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "counts in tests only"))]
+    fn see(&self, bytes: usize) {
+        #[cfg(test)]
+        self.bytes_seen.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        #[cfg(not(test))]
+        let _ = bytes;
+    }
+}
+
 /// A problem together with its file, as miette wants it.
 #[derive(Debug)]
 struct Located<'a> {
     source: &'a Arc<Source>,
+    lines: &'a Lines,
     problem: &'a Problem,
 }
 
@@ -196,14 +261,19 @@ impl SourceCode for Located<'_> {
         before: usize,
         after: usize,
     ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
-        let inner = self.source.text.read_span(span, before, after)?;
+        let text = &self.source.text;
+        let (first, window) = self.lines.around(text, span.offset(), span.offset() + span.len(), before, after);
+        let part = text.get(window.clone()).ok_or(miette::MietteError::OutOfBounds)?;
+        let inside = miette::SourceSpan::from((span.offset() - window.start, span.len()));
+        let inner = part.as_bytes().read_span(&inside, before, after)?;
+        let shown = (inner.span().offset() + window.start, inner.span().len());
         let named = miette::MietteSpanContents::new_named(
             self.source.name.clone(),
             inner.data(),
-            *inner.span(),
-            inner.line(),
+            shown.into(),
+            inner.line() + first,
             inner.column(),
-            inner.line_count(),
+            inner.line_count() + first,
         );
         Ok(Box::new(named))
     }
@@ -236,4 +306,72 @@ pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + 
     let shown = names.len().min(20);
     let rest = if names.len() > shown { format!(" and {} more", names.len() - shown) } else { String::new() };
     (!names.is_empty()).then(|| format!("there is `{}`{rest}", names[..shown].join("`, `")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of `lines` lines whose last `wrong` lines are each a problem.
+    fn problems(lines: usize, wrong: usize) -> Problems {
+        let text = "a: größe\n".repeat(lines);
+        let width = "a: größe\n".len();
+        let list = (lines - wrong..lines)
+            .map(|line| {
+                let problem =
+                    Problem::new("spec::x", format!("wrong {line}"), Span { start: line * width + 3, len: 7 });
+                problem.label("here").help("mend it")
+            })
+            .collect();
+        Problems::new(Arc::new(Source { name: "t.yaml".into(), text }), list)
+    }
+
+    /// The bytes of the file that showing one problem looks at.
+    fn bytes_seen(problems: &Problems, problem: &Problem) -> (usize, String) {
+        let lines = Lines::of(&problems.source.text);
+        let mut text = String::new();
+        let one = Located { source: &problems.source, lines: &lines, problem };
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
+        handler.render_report(&mut text, &one).expect("writing to a string does not fail");
+        lines.position(&problems.source.text, problem.span.start);
+        (lines.bytes_seen.into_inner(), text)
+    }
+
+    #[test]
+    fn showing_a_problem_reads_the_lines_around_it_only() {
+        let (near, far) = (problems(100, 1), problems(100_000, 1));
+        let ((few, _), (same, text)) = (bytes_seen(&near, &near.list[0]), bytes_seen(&far, &far.list[0]));
+        assert!(few > 0 && few < 400, "{few}");
+        assert_eq!(few, same);
+        assert!(text.contains("t.yaml:100000:4") && text.contains("99999 │ a: größe"), "{text}");
+    }
+
+    #[test]
+    fn at_most_two_hundred_problems_are_shown() {
+        let text = problems(5_000, 4_321).render();
+        assert_eq!(text.matches("mend it").count(), SHOWN_MAX);
+        assert!(text.ends_with("and 4121 more problems\n"), "{}", &text[text.len() - 200..]);
+        assert_eq!(problems(5_000, 4_321).to_json().as_array().map(Vec::len), Some(4_321));
+        assert!(!problems(300, SHOWN_MAX).render().contains("more problem"));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn lines_around_a_problem_look_as_miette_has_them(text in "[ab\r\n]{0,40}", at in 0..40_usize, len in 0..6_usize) {
+            let start = at.min(text.len());
+            let len = len.min(text.len() - start);
+            let source = Arc::new(Source { name: "t".into(), text });
+            let problem = Problem::new("spec::x", "wrong", Span { start, len });
+            let lines = Lines::of(&source.text);
+            let one = Located { source: &source, lines: &lines, problem: &problem };
+            for (before, after) in [(0, 0), (1, 1), (2, 3)] {
+                let span = miette::SourceSpan::from((start, len));
+                let ours = one.read_span(&span, before, after).map(|c| (c.data().to_vec(), *c.span(), c.line(), c.column()));
+                let theirs = source.text.read_span(&span, before, after).map(|c| (c.data().to_vec(), *c.span(), c.line(), c.column()));
+                proptest::prop_assert_eq!(ours.ok(), theirs.ok());
+            }
+        }
+    }
 }
