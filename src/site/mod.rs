@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::ids::Actor;
 use crate::spec::decode::{Decode, Decoder, Named, Schemas, Spanned};
 use crate::spec::problem::{Problem, Problems, Source, did_you_mean};
+use crate::spec::rules::{Choice, exactly_one, known};
 use crate::spec::runbook::{ApiVersion, refuse_kind};
 use crate::spec::values::Millis;
 use crate::spec::yaml::{self, Node};
@@ -32,7 +33,7 @@ choice! {
 record! {
     /// A database.
     #[check(check_database)]
-    pub struct DatabaseSite("database") {
+    pub struct DatabaseSite("a database") {
         /// Its address: `sqlite:///path/file.db` or `postgres://user@host/name`.
         url: Option<String>,
         /// Name of a secret that holds the address.
@@ -40,12 +41,10 @@ record! {
     }
 }
 
-fn check_database(database: &DatabaseSite, node: &Node, d: &mut Decoder) {
-    if database.url.is_some() == database.secret.is_some() {
-        let problem = Problem::new("site::one_of", "a database takes exactly one of `url` and `secret`", node.span);
-        d.problem(problem.label("here").help("write `url: sqlite:///path/file.db`, or `secret: name`"));
-    }
-    if let Some(url) = &database.url
+fn check_database(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("url"), Choice::Value("secret")];
+    exactly_one("site::one_of", "a database", &choices, "`url: sqlite:///path/file.db`, or `secret: name`", node, d);
+    if let Some(url) = known::<String>(node, "url", d)
         && !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme))
     {
         let place = node.get("url").map_or(node.span, |url| url.span);
@@ -56,7 +55,7 @@ fn check_database(database: &DatabaseSite, node: &Node, d: &mut Decoder) {
 
 record! {
     /// How a process says that it is ready.
-    pub struct Ready("ready") {
+    pub struct Ready("`ready`") {
         /// A file that it writes when it is ready.
         file: Option<String>,
         /// An address that it listens on then.
@@ -69,7 +68,7 @@ record! {
 record! {
     /// A process that Piton starts, finds again and stops by itself.
     #[check(check_process)]
-    pub struct ProcessProvider("process provider") {
+    pub struct ProcessProvider("a process provider") {
         /// The command and its arguments.
         argv: Vec<String>,
         /// Environment variables.
@@ -85,18 +84,18 @@ record! {
     }
 }
 
-fn check_process(process: &ProcessProvider, node: &Node, d: &mut Decoder) {
-    command_present(&process.argv, "argv", node, d);
+fn check_process(node: &Node, d: &mut Decoder) {
+    command_present("argv", node, d);
 }
 
-fn check_command(command: &CommandProvider, node: &Node, d: &mut Decoder) {
-    command_present(&command.start, "start", node, d);
-    command_present(&command.stop, "stop", node, d);
-    command_present(&command.status, "status", node, d);
+fn check_command(node: &Node, d: &mut Decoder) {
+    for key in ["start", "stop", "status"] {
+        command_present(key, node, d);
+    }
 }
 
-fn command_present(argv: &[String], key: &str, node: &Node, d: &mut Decoder) {
-    if argv.is_empty() {
+fn command_present(key: &str, node: &Node, d: &mut Decoder) {
+    if known::<Vec<String>>(node, key, d).unwrap_or_default().is_empty() {
         let place = node.get(key).map_or(node.span, |list| list.span);
         let problem = Problem::new("site::no_command", format!("`{key}` names no command"), place).label("here");
         d.problem(problem.help(format!("write `{key}: [program, argument]`")));
@@ -106,7 +105,7 @@ fn command_present(argv: &[String], key: &str, node: &Node, d: &mut Decoder) {
 record! {
     /// Any control command.
     #[check(check_command)]
-    pub struct CommandProvider("command provider") {
+    pub struct CommandProvider("a command provider") {
         /// Starts the service.
         start: Vec<String>,
         /// Stops it.
@@ -121,7 +120,7 @@ record! {
 record! {
     /// Who starts and stops a service.
     #[check(check_provider)]
-    pub struct Provider("provider") {
+    pub struct Provider("a provider") {
         /// Piton itself.
         process: Option<ProcessProvider>,
         /// A control command.
@@ -129,17 +128,14 @@ record! {
     }
 }
 
-fn check_provider(provider: &Provider, node: &Node, d: &mut Decoder) {
-    if provider.process.is_some() == provider.command.is_some() {
-        let problem =
-            Problem::new("site::one_of", "a provider takes exactly one of `process` and `command`", node.span);
-        d.problem(problem.label("here").help("for example `process: { argv: [program] }`"));
-    }
+fn check_provider(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("process"), Choice::Value("command")];
+    exactly_one("site::one_of", "a provider", &choices, "`process: { argv: [program] }`", node, d);
 }
 
 record! {
     /// A service.
-    pub struct Service("service") {
+    pub struct Service("a service") {
         /// Group it belongs to.
         group: Option<String>,
         /// Services that must run before it.
@@ -151,7 +147,7 @@ record! {
 
 record! {
     /// Options in an INI file.
-    pub struct IniStore("INI store") {
+    pub struct IniStore("an INI store") {
         /// The file.
         path: String,
     }
@@ -159,7 +155,7 @@ record! {
 
 record! {
     /// Options in an SQL table with the columns `object`, `section`, `name`, `value`.
-    pub struct SqlStore("SQL store") {
+    pub struct SqlStore("an SQL store") {
         /// Database of this site.
         database: Spanned<String>,
         /// The table.
@@ -172,7 +168,7 @@ record! {
 record! {
     /// An option store.
     #[check(check_store)]
-    pub struct OptionStoreSite("option store") {
+    pub struct OptionStoreSite("an option store") {
         /// An INI file.
         ini: Option<IniStore>,
         /// An SQL table.
@@ -180,16 +176,14 @@ record! {
     }
 }
 
-fn check_store(store: &OptionStoreSite, node: &Node, d: &mut Decoder) {
-    if store.ini.is_some() == store.sql.is_some() {
-        let problem = Problem::new("site::one_of", "an option store takes exactly one of `ini` and `sql`", node.span);
-        d.problem(problem.label("here").help("for example `ini: { path: app.ini }`"));
-    }
+fn check_store(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("ini"), Choice::Value("sql")];
+    exactly_one("site::one_of", "an option store", &choices, "`ini: { path: app.ini }`", node, d);
 }
 
 record! {
     /// A person.
-    pub struct Person("person") {
+    pub struct Person("a person") {
         /// Full name.
         name: Option<String>,
         /// Groups that the person belongs to.
@@ -199,7 +193,7 @@ record! {
 
 record! {
     /// A site.
-    pub struct Site("site") {
+    pub struct Site("the site") {
         /// Version of the language: `piton/v1`.
         api_version as "apiVersion": ApiVersion,
         /// `Site`.

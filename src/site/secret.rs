@@ -6,13 +6,13 @@ use secrecy::SecretString;
 
 use crate::record;
 use crate::spec::decode::Decoder;
-use crate::spec::problem::Problem;
+use crate::spec::rules::{Choice, exactly_one};
 use crate::spec::yaml::Node;
 
 record! {
     /// Where a secret comes from.
     #[check(check_source)]
-    pub struct SecretSource("secret") {
+    pub struct SecretSource("a secret") {
         /// An environment variable.
         env: Option<String>,
         /// A file, relative to the site file; one newline at its end is dropped.
@@ -22,14 +22,9 @@ record! {
     }
 }
 
-fn check_source(source: &SecretSource, node: &Node, d: &mut Decoder) {
-    let set = usize::from(source.env.is_some())
-        + usize::from(source.file.is_some())
-        + usize::from(!source.command.is_empty());
-    if set != 1 {
-        let problem = Problem::new("site::one_of", "a secret takes exactly one of `env`, `file`, `command`", node.span);
-        d.problem(problem.label("here").help("for example `{ env: DB_URL }`"));
-    }
+fn check_source(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("env"), Choice::Value("file"), Choice::List("command")];
+    exactly_one("site::one_of", "a secret", &choices, "`{ env: DB_URL }`", node, d);
 }
 
 /// Why a secret could not be had.

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::decode::{Decode, Decoder, MapReader, Schemas, Templates, describe};
+use super::decode::{Decode, Decoder, MapReader, Schemas, Templates, describe, is_plain};
 use super::problem::Problem;
+use super::rules::{Choice, exactly_one, known, whole_seconds};
 use super::values::{Millis, SecretText};
 use super::yaml::Node;
 use crate::{choice, record};
@@ -24,7 +25,7 @@ pub use people::{Approval, Evidence, FieldType, FormField, Manual};
 record! {
     /// How an output is taken from what a command printed.
     #[check(check_output_rule)]
-    pub struct OutputRule("output") {
+    pub struct OutputRule("an output") {
         /// JSON pointer into standard output read as JSON.
         json: Option<String>,
         /// Regular expression on standard output; the first group, or the whole match.
@@ -34,14 +35,10 @@ record! {
     }
 }
 
-fn check_output_rule(rule: &OutputRule, node: &Node, d: &mut Decoder) {
-    let set = usize::from(rule.json.is_some()) + usize::from(rule.regex.is_some()) + usize::from(rule.stdout);
-    if set != 1 {
-        let problem =
-            Problem::new("spec::one_of", "an output takes exactly one of `json`, `regex`, `stdout`", node.span);
-        d.problem(problem.label("here").help("for example `{ json: /version }`"));
-    }
-    if let Some(Err(error)) = rule.regex.as_deref().map(regex::Regex::new) {
+fn check_output_rule(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("json"), Choice::Value("regex"), Choice::Flag("stdout")];
+    exactly_one("spec::one_of", "an output", &choices, "`{ json: /version }`", node, d);
+    if let Some(Err(error)) = known::<String>(node, "regex", d).as_deref().map(regex::Regex::new) {
         let reason = error.to_string().lines().last().unwrap_or("").trim().to_owned();
         let place = node.get("regex").map_or(node.span, |regex| regex.span);
         let reason = reason.trim_start_matches("error: ");
@@ -52,7 +49,7 @@ fn check_output_rule(rule: &OutputRule, node: &Node, d: &mut Decoder) {
 
 record! {
     /// What a command may answer.
-    pub struct ExpectCodes("expect") {
+    pub struct ExpectCodes("`expect`") {
         /// Exit codes that mean success.
         codes: Vec<i32> = vec![0],
     }
@@ -61,7 +58,7 @@ record! {
 record! {
     /// Runs a command.
     #[check(check_exec)]
-    pub struct Exec("exec") {
+    pub struct Exec("`exec`") {
         /// The command and its arguments, each an element; nothing is interpreted by a shell.
         argv: Vec<String>,
         /// A text for `sh -c`; only when a shell is wanted.
@@ -79,11 +76,9 @@ record! {
     }
 }
 
-fn check_exec(exec: &Exec, node: &Node, d: &mut Decoder) {
-    if exec.argv.is_empty() == exec.shell.is_none() && node.get("argv").is_none_or(|argv| !d.is_pending(argv)) {
-        let problem = Problem::new("spec::one_of", "`exec` takes exactly one of `argv` and `shell`", node.span);
-        d.problem(problem.label("here").help("write `argv: [program, argument]`; `shell` only when a shell is wanted"));
-    }
+fn check_exec(node: &Node, d: &mut Decoder) {
+    let example = "`argv: [program, argument]`; `shell` only when a shell is wanted";
+    exactly_one("spec::one_of", "`exec`", &[Choice::List("argv"), Choice::Value("shell")], example, node, d);
 }
 
 choice! {
@@ -99,7 +94,7 @@ choice! {
 record! {
     /// Picks services of the site and acts on them in dependency order.
     #[check(check_service)]
-    pub struct Services("service action") {
+    pub struct Services("a service action") {
         /// One service.
         service: Option<String>,
         /// Several, by name or pattern (`wfm65-*`).
@@ -117,19 +112,15 @@ record! {
     }
 }
 
-fn check_service(services: &Services, node: &Node, d: &mut Decoder) {
-    let set = usize::from(services.service.is_some())
-        + usize::from(!services.services.is_empty() || node.get("services").is_some_and(|n| d.is_pending(n)))
-        + usize::from(services.group.is_some());
-    if set != 1 {
-        let problem = Problem::new("spec::one_of", "take exactly one of `service`, `services`, `group`", node.span);
-        d.problem(problem.label("here").help("for example `{ group: wfm65, except: [wfm65-data-aggregator] }`"));
-    }
+fn check_service(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("service"), Choice::List("services"), Choice::Value("group")];
+    let example = "`{ group: wfm65, except: [wfm65-data-aggregator] }`";
+    exactly_one("spec::one_of", "a service action", &choices, example, node, d);
 }
 
 record! {
     /// Sets an option of an option store.
-    pub struct OptionSet("option.set") {
+    pub struct OptionSet("`option.set`") {
         /// Option store of the site.
         store: String,
         /// Application object; empty for stores without objects.
@@ -145,7 +136,7 @@ record! {
 
 record! {
     /// Removes an option; absent is not the same as empty.
-    pub struct OptionUnset("option.unset") {
+    pub struct OptionUnset("`option.unset`") {
         /// Option store of the site.
         store: String,
         /// Application object; empty for stores without objects.
@@ -160,7 +151,7 @@ record! {
 record! {
     /// Fails unless an option has a value, or is absent.
     #[check(check_option)]
-    pub struct OptionCheck("option.check") {
+    pub struct OptionCheck("`option.check`") {
         /// Option store of the site.
         store: String,
         /// Application object; empty for stores without objects.
@@ -176,17 +167,14 @@ record! {
     }
 }
 
-fn check_option(check: &OptionCheck, node: &Node, d: &mut Decoder) {
-    if check.value.is_some() == check.absent {
-        let problem =
-            Problem::new("spec::one_of", "`option.check` takes exactly one of `value` and `absent: true`", node.span);
-        d.problem(problem.label("here").help("say the value, or `absent: true`"));
-    }
+fn check_option(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("value"), Choice::Flag("absent")];
+    exactly_one("spec::one_of", "`option.check`", &choices, "`value: \"1\"`, or `absent: true`", node, d);
 }
 
 record! {
     /// Waits a length of time.
-    pub struct WaitFor("wait.for") {
+    pub struct WaitFor("`wait.for`") {
         /// How long.
         duration: Millis,
     }
@@ -195,7 +183,7 @@ record! {
 record! {
     /// Waits for the next boundary of a clock grid.
     #[check(check_boundary)]
-    pub struct WaitBoundary("wait.boundary") {
+    pub struct WaitBoundary("`wait.boundary`") {
         /// Width of the grid.
         every: Millis,
         /// The boundary comes after this second (since the epoch), not after now.
@@ -203,17 +191,13 @@ record! {
     }
 }
 
-fn check_boundary(wait: &WaitBoundary, node: &Node, d: &mut Decoder) {
-    if wait.every.0 == 0 || !wait.every.0.is_multiple_of(1000) {
-        let place = node.get("every").map_or(node.span, |every| every.span);
-        let problem = Problem::new("spec::out_of_range", "`every` must be one or more whole seconds", place);
-        d.problem(problem.label("no grid of whole seconds").help("write it like `15m` or `900s`"));
-    }
+fn check_boundary(node: &Node, d: &mut Decoder) {
+    whole_seconds("every", node, d);
 }
 
 record! {
     /// Waits for a time.
-    pub struct WaitAt("wait.at") {
+    pub struct WaitAt("`wait.at`") {
         /// RFC 3339 time, for instance `2026-11-22T02:00:00Z`.
         time: String,
     }
@@ -232,10 +216,10 @@ pub struct WaitUntil {
 
 impl Decode for WaitUntil {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
-        let mut reader = MapReader::new(node, "wait.until", d)?;
+        let mut reader = MapReader::new(node, "`wait.until`", d)?;
         let every = reader.field("every", Some(Millis(1_000)), d);
         let timeout = reader.field("timeout", None, d);
-        let check = take_action(&reader, "wait.until", node, d);
+        let check = take_action(&reader, "`wait.until`", node, true, d);
         reader.finish(ActionKind::KEYS, d);
         let check = check?;
         if !check.kind.is_check() {
@@ -244,7 +228,7 @@ impl Decode for WaitUntil {
                 format!("`{}` changes things and cannot be waited on", check.kind.key()),
                 check.key,
             );
-            d.problem(problem.label("not a check").help("wait on `db.assert`, `service.check`, `option.check`, `db.compare`, `db.gaps`, `http.request` or `exec`"));
+            d.problem(problem.label("not a check").help(checks_list()));
         }
         Some(Self { every: every?, timeout: timeout?, check: Box::new(check) })
     }
@@ -268,7 +252,7 @@ impl Decode for WaitUntil {
 
 record! {
     /// Writes a file, whole or not at all.
-    pub struct FileWrite("file.write") {
+    pub struct FileWrite("`file.write`") {
         /// Path, relative to the runbook.
         path: String,
         /// Its content.
@@ -281,7 +265,7 @@ record! {
 record! {
     /// Where an output of a response comes from.
     #[check(check_response_rule)]
-    pub struct ResponseRule("output") {
+    pub struct ResponseRule("an output") {
         /// JSON pointer into the body.
         json: Option<String>,
         /// A header.
@@ -293,20 +277,14 @@ record! {
     }
 }
 
-fn check_response_rule(rule: &ResponseRule, node: &Node, d: &mut Decoder) {
-    let set = usize::from(rule.json.is_some())
-        + usize::from(rule.header.is_some())
-        + usize::from(rule.status)
-        + usize::from(rule.body);
-    if set != 1 {
-        let message = "an output takes exactly one of `json`, `header`, `status`, `body`";
-        d.problem(Problem::new("spec::one_of", message, node.span).label("here").help("for example `{ json: /id }`"));
-    }
+fn check_response_rule(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("json"), Choice::Value("header"), Choice::Flag("status"), Choice::Flag("body")];
+    exactly_one("spec::one_of", "an output", &choices, "`{ json: /id }`", node, d);
 }
 
 record! {
     /// What a server may answer.
-    pub struct ExpectStatus("expect") {
+    pub struct ExpectStatus("`expect`") {
         /// Status codes that mean success; any 2xx when empty.
         status: Vec<u16>,
     }
@@ -314,7 +292,7 @@ record! {
 
 record! {
     /// Sends an HTTP request.
-    pub struct HttpRequest("http.request") {
+    pub struct HttpRequest("`http.request`") {
         /// Method.
         method: String = "GET".to_owned(),
         /// Address.
@@ -334,7 +312,7 @@ record! {
 
 record! {
     /// Tells a web hook; a failure does not fail the run unless `required`.
-    pub struct NotifyWebhook("notify.webhook") {
+    pub struct NotifyWebhook("`notify.webhook`") {
         /// Address.
         url: SecretText,
         /// Text, sent as `{"text": ...}`.
@@ -348,7 +326,7 @@ record! {
 
 record! {
     /// Tells someone through a command; a failure does not fail the run unless `required`.
-    pub struct NotifyCommand("notify.command") {
+    pub struct NotifyCommand("`notify.command`") {
         /// The command and its arguments.
         argv: Vec<String>,
         /// Text for standard input.
@@ -360,7 +338,7 @@ record! {
 
 record! {
     /// Runs another runbook as a step.
-    pub struct SubRunbook("runbook") {
+    pub struct SubRunbook("`runbook`") {
         /// Its file, relative to this runbook.
         path: String,
         /// Its parameters.
@@ -491,11 +469,62 @@ impl ActionKind {
     }
 }
 
+/// `take one of ...`, for places where an action may only look.
+pub fn checks_list() -> String {
+    let keys: Vec<&str> = ActionKind::ALL.iter().filter(|kind| kind.is_check()).map(|kind| kind.key()).collect();
+    format!("take an action that only looks: `{}`", keys.join("`, `"))
+}
+
+/// How arguments that were written as plain text are written right, when it can be told.
+fn as_arguments(kind: ActionKind, text: &str) -> Option<String> {
+    let key = match kind {
+        ActionKind::Exec => {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let is_plain = !words.is_empty() && words.iter().all(|word| word.starts_with('-') || is_plain(word));
+            let how = if is_plain { format!("argv: [{}]", words.join(", ")) } else { "shell: \"...\"".to_owned() };
+            return Some(format!("write `exec: {{ {how} }}`"));
+        }
+        ActionKind::ServiceStart | ActionKind::ServiceStop | ActionKind::ServiceRestart | ActionKind::ServiceCheck => {
+            "service"
+        }
+        ActionKind::WaitFor => "duration",
+        ActionKind::WaitBoundary => "every",
+        ActionKind::WaitAt => "time",
+        ActionKind::Approval => "prompt",
+        ActionKind::Manual => "instructions",
+        ActionKind::Runbook => "path",
+        ActionKind::OptionSet
+        | ActionKind::OptionUnset
+        | ActionKind::OptionCheck
+        | ActionKind::DbExecute
+        | ActionKind::DbQuery
+        | ActionKind::DbAssert
+        | ActionKind::DbMigrate
+        | ActionKind::DbCopy
+        | ActionKind::DbCompare
+        | ActionKind::DbGaps
+        | ActionKind::DbWatermark
+        | ActionKind::WaitUntil
+        | ActionKind::FileWrite
+        | ActionKind::HttpRequest
+        | ActionKind::NotifyWebhook
+        | ActionKind::NotifyCommand => return None,
+    };
+    let shown = if is_plain(text) || Millis::parse(text).is_some() { text } else { "\"...\"" };
+    Some(format!("write `{}: {{ {key}: {shown} }}`", kind.key()))
+}
+
 /// The one action among the keys of a mapping; notes a mistake if there is none or more than one.
 ///
 /// A key that is nearly an action counts as the misspelt action: the caller reports it as an unknown key with
-/// [`MapReader::finish`], which it must call in every case.
-pub fn take_action(reader: &MapReader<'_>, what: &str, node: &Node, d: &mut Decoder) -> Option<ActionSpec> {
+/// [`MapReader::finish`], which it must call in every case. `only_looks` names the checks alone where there is none.
+pub fn take_action(
+    reader: &MapReader<'_>,
+    what: &str,
+    node: &Node,
+    only_looks: bool,
+    d: &mut Decoder,
+) -> Option<ActionSpec> {
     let pairs = reader.pairs();
     let mut found = pairs.iter().filter_map(|(key, args)| ActionKind::of_key(&key.text).map(|kind| (kind, key, args)));
     let Some((kind, key, args)) = found.next() else {
@@ -504,7 +533,8 @@ pub fn take_action(reader: &MapReader<'_>, what: &str, node: &Node, d: &mut Deco
         };
         if !pairs.iter().any(|(key, _)| is_misspelt(&key.text)) {
             let problem = Problem::new("spec::no_action", format!("{what} has no action"), node.span).label("in here");
-            d.problem(problem.help(format!("actions are `{}`", ActionKind::KEYS.join("`, `"))));
+            let all = || format!("actions are `{}`", ActionKind::KEYS.join("`, `"));
+            d.problem(problem.help(if only_looks { checks_list() } else { all() }));
         }
         return None;
     };
@@ -514,12 +544,19 @@ pub fn take_action(reader: &MapReader<'_>, what: &str, node: &Node, d: &mut Deco
         d.problem(problem.help("make two steps of it"));
     }
     let before = std::mem::replace(&mut d.templates, Templates::Pending);
-    if d.is_pending(args) {
+    match args.text() {
         // One template for all arguments would hide every name in them from every check.
-        let help = "write the arguments out as `key: value` pairs; a template may stand for each value";
-        d.expected(args, &format!("the arguments of `{}`", kind.key()), Some(help.to_owned()));
-    } else {
-        kind.decode(args, d);
+        Some(_) if d.is_pending(args) => {
+            let help = "write the arguments out as `key: value` pairs; a template may stand for each value";
+            d.expected(args, &format!("the keys of `{}`", kind.key()), Some(help.to_owned()));
+        }
+        Some(text) => {
+            let help = as_arguments(kind, text).unwrap_or_else(|| "write `key: value` pairs".to_owned());
+            d.expected(args, &format!("the keys of `{}`", kind.key()), Some(help));
+        }
+        None => {
+            kind.decode(args, d);
+        }
     }
     d.templates = before;
     Some(ActionSpec { kind, key: key.span, args: args.clone() })

@@ -68,7 +68,7 @@ macro_rules! record {
                 let value = Self::read_fields(&mut reader, d);
                 reader.finish(&[], d);
                 // A misspelt key would look like a missing one: rules between keys wait until each is right.
-                $( if let Some(value) = value.as_ref().filter(|_| d.problems.len() == before) { $check(value, node, d); } )?
+                $( if d.problems.len() == before { $check(node, d); } )?
                 value
             }
 

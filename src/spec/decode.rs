@@ -153,8 +153,8 @@ impl<'n> MapReader<'n> {
         match &node.value {
             Value::Map(pairs) => Some(Self { pairs, span: node.span, asked: BTreeSet::new(), what }),
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::List(_) => {
-                let keys = if what == "this" { String::new() } else { format!(" with the keys of {what}") };
-                d.expected(node, &format!("a mapping{keys}"), Some("write it as `key: value` pairs".into()));
+                let wanted = if what == "this" { "a mapping".to_owned() } else { format!("the keys of {what}") };
+                d.expected(node, &wanted, Some("write `key: value` pairs, one a line or in `{ }`".into()));
                 None
             }
         }
@@ -261,6 +261,17 @@ impl Decode for bool {
     }
 }
 
+/// Whether `node` alone would be a `T`.
+fn reads<T: Decode>(node: &Node, d: &Decoder) -> bool {
+    T::decode(node, &mut Decoder::new(Arc::clone(&d.source))).is_some()
+}
+
+/// Whether text is one word that means itself in a YAML list.
+pub(super) fn is_plain(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_./+".contains(c);
+    text.len() <= 40 && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && text.chars().all(is_word)
+}
+
 /// Reads a whole number that fits into `T`; rendered text counts when it is one.
 fn decode_int<T: TryFrom<i64>>(node: &Node, d: &mut Decoder, what: &str) -> Option<T> {
     if d.is_pending(node) {
@@ -272,7 +283,8 @@ fn decode_int<T: TryFrom<i64>>(node: &Node, d: &mut Decoder, what: &str) -> Opti
         Value::Null | Value::Bool(_) | Value::Float(..) | Value::List(_) | Value::Map(_) => None,
     };
     if let Value::Float(_, digits) = &node.value {
-        let message = format!("`{digits}` is no whole number, or too large");
+        let is_whole = digits.chars().all(|c| c.is_ascii_digit() || c == '-');
+        let message = format!("number `{digits}` is {}", if is_whole { "too large here" } else { "not whole" });
         d.problem(Problem::new("spec::out_of_range", message, node.span).label("here").help(format!("write {what}")));
         return None;
     }
@@ -308,9 +320,9 @@ macro_rules! decode_ints {
 }
 
 decode_ints! {
-    u32 => "a whole number from 0", 0;
+    u32 => "a whole number from 0 to 4294967295", 0;
     u64 => "a whole number from 0", 0;
-    i32 => "a whole number", i32::MIN;
+    i32 => "a whole number from -2147483648 to 2147483647", i32::MIN;
     i64 => "a whole number", i64::MIN;
     u16 => "a whole number from 0 to 65535", 0;
 }
@@ -384,7 +396,14 @@ impl<T: Decode> Decode for Vec<T> {
             return None;
         }
         let Value::List(items) = &node.value else {
-            d.expected(node, "a list", Some("write it as `[a, b]` or with one `- item` a line".into()));
+            let help = match &node.value {
+                // One item where a list of them belongs is what is mostly meant.
+                Value::Text(text) if is_plain(text) && reads::<T>(node, d) => {
+                    format!("write `[{text}]`, or one `- item` a line")
+                }
+                _ => "write it as `[a, b]` or with one `- item` a line".to_owned(),
+            };
+            d.expected(node, "a list", Some(help));
             return None;
         };
         let read: Vec<Option<T>> = items.iter().map(|item| T::decode(item, d)).collect();

@@ -9,6 +9,7 @@ pub mod decode;
 mod mend;
 pub mod problem;
 pub mod reference;
+pub mod rules;
 pub mod runbook;
 mod syntax;
 pub mod values;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::actions::{ActionKind, ActionSpec, take_action};
+use super::actions::{ActionKind, ActionSpec, checks_list, take_action};
 use super::decode::{Decode, Decoder, MapReader, Named, Schemas, Spanned, describe};
 use super::mend;
 use super::problem::{Problem, Problems, Source, Span};
+use super::rules::{known, more_than_zero};
 use super::values::Millis;
 use super::yaml::{self, Node, Value};
 use crate::ids::StepId;
@@ -54,7 +55,7 @@ choice! {
 
 record! {
     /// A parameter that a run is started with.
-    pub struct Param("parameter") {
+    pub struct Param("a parameter") {
         /// Its type.
         r#type as "type": ParamType = ParamType::String,
         /// Its value when none is given; without it the parameter is required.
@@ -74,7 +75,7 @@ record! {
 
 record! {
     /// What a site must provide.
-    pub struct Requires("requires") {
+    pub struct Requires("`requires`") {
         /// Databases by name.
         databases: Vec<Spanned<String>>,
         /// Services by name or pattern.
@@ -89,7 +90,7 @@ record! {
 record! {
     /// Bounds of a run.
     #[check(check_limits)]
-    pub struct Limits("limits") {
+    pub struct Limits("`limits`") {
         /// Most attempts that run at the same time.
         parallel: u32 = 4,
         /// Longest time for the whole run.
@@ -97,22 +98,15 @@ record! {
     }
 }
 
-fn check_limits(limits: &Limits, node: &Node, d: &mut Decoder) {
-    at_least_one(u64::from(limits.parallel), "parallel", node, d);
-}
-
-/// Notes that the number under `key` is 0 where that has no meaning.
-pub fn at_least_one(number: u64, key: &str, node: &Node, d: &mut Decoder) {
-    if let Some(place) = node.get(key).filter(|place| number == 0 && !d.is_pending(place)) {
-        let problem = Problem::new("spec::out_of_range", format!("`{key}` must be more than 0"), place.span);
-        d.problem(problem.label("too small").help("write 1 or more, or drop the key"));
-    }
+fn check_limits(node: &Node, d: &mut Decoder) {
+    more_than_zero("parallel", node, d);
+    more_than_zero("timeout", node, d);
 }
 
 record! {
     /// Pauses between attempts: initial, initial x factor, ... up to max.
     #[check(check_backoff)]
-    pub struct Backoff("backoff") {
+    pub struct Backoff("`backoff`") {
         /// First pause.
         initial: Millis = Millis(1_000),
         /// What each pause is multiplied with.
@@ -122,8 +116,8 @@ record! {
     }
 }
 
-fn check_backoff(backoff: &Backoff, node: &Node, d: &mut Decoder) {
-    if backoff.factor < 1.0 {
+fn check_backoff(node: &Node, d: &mut Decoder) {
+    if known::<f64>(node, "factor", d).is_some_and(|factor| factor < 1.0) {
         let place = node.get("factor").map_or(node.span, |factor| factor.span);
         let problem = Problem::new("spec::out_of_range", "`factor` must be 1 or more", place).label("too small");
         d.problem(problem.help("with 1 every pause is as long as the first"));
@@ -132,7 +126,7 @@ fn check_backoff(backoff: &Backoff, node: &Node, d: &mut Decoder) {
 
 record! {
     /// How often a failed step is tried.
-    pub struct Retry("retry") {
+    pub struct Retry("`retry`") {
         /// Most attempts in all.
         attempts: u32,
         /// Pauses between them.
@@ -142,7 +136,7 @@ record! {
 
 record! {
     /// What steps do unless they say otherwise.
-    pub struct Defaults("defaults") {
+    pub struct Defaults("`defaults`") {
         /// Longest time of one attempt.
         timeout: Option<Millis>,
         /// How often a failed step is tried.
@@ -152,7 +146,7 @@ record! {
 
 record! {
     /// Time between two steps that is forecast, measured and reported.
-    pub struct Window("window") {
+    pub struct Window("a window") {
         /// Its name.
         name: String,
         /// The step whose start opens it.
@@ -192,7 +186,7 @@ choice! {
 
 record! {
     /// A step that must have ended in a certain way.
-    pub struct NeedWithOutcome("need") {
+    pub struct NeedWithOutcome("a need") {
         /// Which step.
         step: Spanned<String>,
         /// How it must have ended.
@@ -236,7 +230,7 @@ choice! {
 
 record! {
     /// Marks a step that an operator may skip.
-    pub struct Optional("optional") {
+    pub struct Optional("`optional`") {
         /// What skipping it means.
         consequence: String,
     }
@@ -254,7 +248,7 @@ choice! {
 
 record! {
     /// Runs a step once for every item of a list.
-    pub struct Foreach("foreach") {
+    pub struct Foreach("`foreach`") {
         /// A list, or an expression that yields one from `params` and `site`.
         items: Spanned<Json>,
         /// Expression over `item` that names it; the item itself when left out.
@@ -281,7 +275,7 @@ impl Decode for Undo {
             d.problem(problem.label("here").help("write `auto`, or an action like `{ exec: { argv: [...] } }`"));
             return None;
         }
-        one_action(node, "undo", d).map(Self::Action)
+        one_action(node, "`undo`", false, d).map(Self::Action)
     }
 
     fn schema(schemas: &mut Schemas) -> Json {
@@ -295,14 +289,10 @@ pub struct Verify(pub ActionSpec);
 
 impl Decode for Verify {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
-        let action = one_action(node, "verify", d)?;
+        let action = one_action(node, "`verify`", true, d)?;
         if !action.kind.is_check() {
             let message = format!("`{}` changes things and cannot verify", action.kind.key());
-            d.problem(
-                Problem::new("spec::not_a_check", message, action.key)
-                    .label("not a check")
-                    .help("verify with an action that only looks"),
-            );
+            d.problem(Problem::new("spec::not_a_check", message, action.key).label("not a check").help(checks_list()));
         }
         Some(Self(action))
     }
@@ -312,9 +302,9 @@ impl Decode for Verify {
     }
 }
 
-fn one_action(node: &Node, what: &'static str, d: &mut Decoder) -> Option<ActionSpec> {
+fn one_action(node: &Node, what: &'static str, only_looks: bool, d: &mut Decoder) -> Option<ActionSpec> {
     let reader = MapReader::new(node, what, d)?;
-    let action = take_action(&reader, what, node, d);
+    let action = take_action(&reader, what, node, only_looks, d);
     reader.finish(ActionKind::KEYS, d);
     action
 }
@@ -329,7 +319,7 @@ fn action_schema(schemas: &mut Schemas) -> Json {
 
 record! {
     /// What every step may say beside its action.
-    pub struct StepFields("step") {
+    pub struct StepFields("a step") {
         /// Its name in the graph.
         id: Spanned<StepId>,
         /// What it is called in reports.
@@ -407,10 +397,10 @@ impl Step {
 
 impl Decode for Step {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
-        let mut reader = MapReader::new(node, "step", d)?;
+        let mut reader = MapReader::new(node, "a step", d)?;
         let fields = StepFields::read_fields(&mut reader, d);
         let what = fields.as_ref().map_or_else(|| "step".to_owned(), |f| format!("step `{}`", f.id.value));
-        let action = take_action(&reader, &what, node, d);
+        let action = take_action(&reader, &what, node, false, d);
         reader.finish(ActionKind::KEYS, d);
         Some(Self { fields: fields?, action: action?, span: node.span })
     }
@@ -431,7 +421,7 @@ impl Decode for Step {
 
 record! {
     /// A runbook: a procedure as a graph of steps.
-    pub struct Runbook("runbook") {
+    pub struct Runbook("the runbook") {
         /// Version of the language: `piton/v1`.
         api_version as "apiVersion": ApiVersion,
         /// `Runbook`.
@@ -497,7 +487,13 @@ pub struct SeenStep {
 /// When the text is no YAML at all. Everything else is in `problems`.
 pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
     let (node, duplicates) = yaml::parse_with_duplicates(source)?;
-    refuse_kind(&node, "Site", "this is a site, not a runbook", "give it with `--site`", source)?;
+    refuse_kind(
+        &node,
+        "Site",
+        "this is a site, not a runbook",
+        "give it with `--site`; a runbook begins with `kind: Runbook`",
+        source,
+    )?;
     let mut d = Decoder::new(Arc::clone(source));
     d.problems = duplicates;
     let whole = Runbook::decode(&node, &mut d);

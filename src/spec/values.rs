@@ -69,8 +69,14 @@ impl Decode for Millis {
         if read.is_none() {
             let help = match &node.value {
                 Value::Int(number) => format!("add the unit: `{number}s`, `{number}m`"),
+                Value::Text(text) if text.contains(':') => {
+                    "this could be a time of day; write a length like `1h30m` or `15m`".to_owned()
+                }
+                Value::Text(text) if text.contains(',') => {
+                    "write a fraction with a point, and thousands without a comma: `1.5s`, `1500ms`".to_owned()
+                }
                 Value::Null | Value::Bool(_) | Value::Float(..) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
-                    "write it like `30s`, `15m` or `1h30m`".to_owned()
+                    "write it like `30s`, `15m` or `1h30m`; the units are `ms`, `s`, `m`, `h`, `d`, `w`".to_owned()
                 }
             };
             let message = match &node.value {
@@ -180,6 +186,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn the_schema_takes_every_duration_that_is_read(text in "(P|pt|[0-9]{1,3}|[0-9]\\.[0-9]|[wdhmstDHMST]|ms|hrs|days|mins| |,|:|\\+|-|ago){1,6}") {
             static PATTERN: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| regex::Regex::new(DURATION).expect("a pattern"));

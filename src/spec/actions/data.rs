@@ -6,14 +6,14 @@ use serde_json::Value as Json;
 
 use crate::spec::decode::{Decode, Decoder, Schemas};
 use crate::spec::problem::Problem;
-use crate::spec::runbook::at_least_one;
+use crate::spec::rules::{Choice, exactly_one, known, more_than_zero, pair, whole_seconds};
 use crate::spec::values::Millis;
 use crate::spec::yaml::Node;
 use crate::{choice, record};
 
 record! {
     /// One SQL statement or file with bound values.
-    pub struct DbSql("database action") {
+    pub struct DbSql("a database action") {
         /// Database of the site.
         database: String,
         /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
@@ -26,7 +26,7 @@ record! {
 record! {
     /// What an assertion expects.
     #[check(check_expect)]
-    pub struct ExpectRows("expect") {
+    pub struct ExpectRows("`expect`") {
         /// Exactly so many rows.
         rows: Option<u64>,
         /// The first column of the only row.
@@ -34,11 +34,9 @@ record! {
     }
 }
 
-fn check_expect(expect: &ExpectRows, node: &Node, d: &mut Decoder) {
-    if expect.rows.is_some() == expect.value.is_some() && node.get("rows").is_none() {
-        let problem = Problem::new("spec::one_of", "`expect` takes exactly one of `rows` and `value`", node.span);
-        d.problem(problem.label("here").help("leave `expect` out to demand no rows"));
-    }
+fn check_expect(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("rows"), Choice::Value("value")];
+    exactly_one("spec::one_of", "`expect`", &choices, "`{ rows: 1 }`; leave `expect` out to demand no rows", node, d);
 }
 
 /// `expect: no_rows` or a mapping.
@@ -69,7 +67,7 @@ impl Decode for Expect {
 
 record! {
     /// Fails with the offending rows unless the query answers as expected.
-    pub struct DbAssert("db.assert") {
+    pub struct DbAssert("`db.assert`") {
         /// Database of the site.
         database: String,
         /// SQL text, or the path of a `.sql` file relative to the runbook. Never a template.
@@ -83,7 +81,7 @@ record! {
 
 record! {
     /// Applies a folder of SQL migrations.
-    pub struct DbMigrate("db.migrate") {
+    pub struct DbMigrate("`db.migrate`") {
         /// Database of the site.
         database: String,
         /// Folder of `VERSION_name.sql` files, relative to the runbook.
@@ -93,7 +91,7 @@ record! {
 
 record! {
     /// A half-open range of a time series: from <= t < to, seconds since the epoch.
-    pub struct TimeRange("range") {
+    pub struct TimeRange("`range`") {
         /// First second; from the beginning when left out.
         from: Option<i64>,
         /// First second that is not in it; to the end when left out.
@@ -122,7 +120,7 @@ choice! {
 record! {
     /// Copies a table set, each row exactly once, whatever dies.
     #[check(check_copy)]
-    pub struct DbCopy("db.copy") {
+    pub struct DbCopy("`db.copy`") {
         /// Source database of the site.
         from: String,
         /// Target database of the site.
@@ -144,12 +142,24 @@ record! {
     }
 }
 
-fn check_copy(copy: &DbCopy, node: &Node, d: &mut Decoder) {
-    at_least_one(copy.chunk_rows, "chunk_rows", node, d);
-    let at = copy.at.is_some() || node.get("at").is_some();
-    if (copy.policy == MergePolicy::SplitAt) != at {
-        let problem = Problem::new("spec::one_of", "`at` belongs to `policy: split_at`, and that needs it", node.span);
-        d.problem(problem.label("here").help("write `policy: split_at` and `at: \"{{ ... }}\"` together"));
+fn check_copy(node: &Node, d: &mut Decoder) {
+    more_than_zero("chunk_rows", node, d);
+    let policy = pair(node, "policy");
+    if policy.is_some_and(|(_, value)| d.is_pending(value)) {
+        return;
+    }
+    let splits = known(node, "policy", d) == Some(MergePolicy::SplitAt);
+    match (pair(node, "at"), policy) {
+        (None, Some((_, value))) if splits => {
+            let problem =
+                Problem::new("spec::one_of", "`policy: split_at` needs `at`", value.span).label("split at what?");
+            d.problem(problem.help("add `at: \"{{ ... }}\"`, the first second that belongs to the target"));
+        }
+        (Some((key, _)), _) if !splits => {
+            let problem = Problem::new("spec::one_of", "`at` means something with `policy: split_at` only", key.span);
+            d.problem(problem.label("without effect").help("add `policy: split_at`, or drop `at`"));
+        }
+        (Some(_) | None, _) => {}
     }
 }
 
@@ -165,7 +175,7 @@ choice! {
 
 record! {
     /// Fails with the differing keys unless both sides hold the same.
-    pub struct DbCompare("db.compare") {
+    pub struct DbCompare("`db.compare`") {
         /// Source database of the site.
         from: String,
         /// Target database of the site.
@@ -186,7 +196,7 @@ record! {
 record! {
     /// Finds timesteps without a row.
     #[check(check_gaps)]
-    pub struct DbGaps("db.gaps") {
+    pub struct DbGaps("`db.gaps`") {
         /// Database of the site.
         database: String,
         /// Table of the time series.
@@ -206,14 +216,14 @@ record! {
     }
 }
 
-fn check_gaps(gaps: &DbGaps, node: &Node, d: &mut Decoder) {
-    at_least_one(gaps.timestep.0, "timestep", node, d);
+fn check_gaps(node: &Node, d: &mut Decoder) {
+    whole_seconds("timestep", node, d);
 }
 
 record! {
     /// Reads up to where a time series is closed for every active entity.
     #[check(check_watermark)]
-    pub struct DbWatermark("db.watermark") {
+    pub struct DbWatermark("`db.watermark`") {
         /// Database of the site.
         database: String,
         /// Table of the time series.
@@ -229,6 +239,6 @@ record! {
     }
 }
 
-fn check_watermark(watermark: &DbWatermark, node: &Node, d: &mut Decoder) {
-    at_least_one(watermark.timestep.0, "timestep", node, d);
+fn check_watermark(node: &Node, d: &mut Decoder) {
+    whole_seconds("timestep", node, d);
 }

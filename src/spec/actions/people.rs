@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::spec::decode::Decoder;
-use crate::spec::runbook::at_least_one;
+use crate::spec::rules::more_than_zero;
 use crate::spec::values::Millis;
 use crate::spec::yaml::Node;
 use crate::{choice, record};
@@ -11,7 +11,7 @@ use crate::{choice, record};
 record! {
     /// Asks people to approve.
     #[check(check_approval)]
-    pub struct Approval("approval") {
+    pub struct Approval("`approval`") {
         /// What they are asked.
         prompt: String,
         /// Who may answer: groups of the site; anybody when left out.
@@ -27,8 +27,8 @@ record! {
     }
 }
 
-fn check_approval(approval: &Approval, node: &Node, d: &mut Decoder) {
-    at_least_one(u64::from(approval.quorum), "quorum", node, d);
+fn check_approval(node: &Node, d: &mut Decoder) {
+    more_than_zero("quorum", node, d);
 }
 
 choice! {
@@ -57,7 +57,7 @@ choice! {
 
 record! {
     /// One field of a form.
-    pub struct FormField("form field") {
+    pub struct FormField("a form field") {
         /// Its type.
         r#type as "type": FieldType = FieldType::String,
         /// What to fill in.
@@ -73,7 +73,7 @@ record! {
 
 record! {
     /// Asks a person to do something by hand.
-    pub struct Manual("manual") {
+    pub struct Manual("`manual`") {
         /// What to do: text, or the path of a Markdown file relative to the runbook.
         instructions: String,
         /// What to fill in.
