@@ -11,6 +11,12 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// A number of seconds that an environment variable gives; `None` if it is not set or is no number.
+pub fn seconds(name: &str) -> Option<std::time::Duration> {
+    let seconds: f64 = variable(name)?.trim().parse().ok()?;
+    std::time::Duration::try_from_secs_f64(seconds).ok()
+}
+
 /// The current time. Everything below the driver gets it as a value.
 pub fn now() -> jiff::Timestamp {
     let now = jiff::Timestamp::now();

@@ -90,14 +90,19 @@ impl From<PlanError> for CliError {
 impl From<JournalError> for CliError {
     fn from(error: JournalError) -> Self {
         match &error {
-            JournalError::UnknownRun(_) | JournalError::Ambiguous { .. } | JournalError::NotAJournal { .. } => {
-                Self::Usage(whole(&error))
-            }
+            JournalError::UnknownRun(_)
+            | JournalError::Ambiguous { .. }
+            | JournalError::Address { .. }
+            | JournalError::NotAJournal { .. } => Self::Usage(whole(&error)),
             JournalError::Newer { .. }
             | JournalError::Corrupt { .. }
+            | JournalError::CutOff { .. }
             | JournalError::Full { .. }
+            | JournalError::Unreachable { .. }
+            | JournalError::Server { .. }
             | JournalError::Busy { .. }
             | JournalError::Make { .. }
+            | JournalError::Write { .. }
             | JournalError::Store { .. }
             | JournalError::Broken { .. } => Self::Store(whole(&error)),
         }

@@ -62,8 +62,8 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where runs are recorded: the path of a file [default: .piton/piton.db of the project]
-    #[arg(long, global = true, env = "PITON_STORE", value_name = "PATH-OR-URL")]
+    /// Where runs are recorded: the path of a file, or `postgres://...` [default: .piton/piton.db of the project]
+    #[arg(long, global = true, env = "PITON_STORE", hide_env_values = true, value_name = "PATH-OR-URL")]
     store: Option<String>,
     /// The site file: databases, services, option stores and people of the place to work on
     #[arg(long, global = true, env = "PITON_SITE", value_name = "FILE")]

@@ -20,7 +20,7 @@ pub struct Place {
     pub journal: Journal,
     /// Folder for Piton's own state.
     pub state_dir: PathBuf,
-    /// The store as it can be named.
+    /// The store as it can be named: without the password of an address.
     pub store: String,
 }
 
@@ -57,14 +57,15 @@ impl Global {
         let beside = if is_file { PathBuf::from(&store) } else { PathBuf::from(Self::default_here()) };
         let folder = beside.parent().map(Path::to_path_buf).unwrap_or_default();
         let state_dir = std::path::absolute(&folder).unwrap_or(folder);
-        Ok(Place { journal, state_dir, store })
+        Ok(Place { journal, state_dir, store: crate::journal::shown_place(&store) })
     }
 
     /// Folder of Piton's own state beside the store, whether that is there or not.
     pub fn state_dir(&self, runbook: &Path) -> PathBuf {
         let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let store = PathBuf::from(self.store_place(folder));
-        store.parent().map(Path::to_path_buf).unwrap_or_default()
+        let store = self.store_place(folder);
+        let store = if store.contains("://") { Self::default_here() } else { store };
+        Path::new(&store).parent().map(Path::to_path_buf).unwrap_or_default()
     }
 
     fn default_here() -> String {

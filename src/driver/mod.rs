@@ -16,6 +16,7 @@ mod workflow;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,8 +34,9 @@ pub use back::{LaterRun, later_runs, may_turn_back, rollback};
 pub use outside::{Told, read, say, say_by};
 pub use preview::preview;
 
-/// Length of a driver's lease on a run; renewed at a third of it.
-const LEASE: jiff::SignedDuration = jiff::SignedDuration::from_secs(30);
+/// Length of a driver's lease on a run unless options say otherwise; renewed at a third of it.
+const LEASE: Duration = Duration::from_secs(30);
+const LEASE_MIN: Duration = Duration::from_millis(300);
 
 /// Why a run did not start or stopped without an outcome.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +131,8 @@ pub struct Options {
     pub clock: Clock,
     /// Faults on purpose and stand-ins for actions; none outside of tests.
     pub hooks: Hooks,
+    /// Length of the lease on the run; renewed at a third of it.
+    pub lease: Duration,
 }
 
 impl Options {
@@ -144,6 +148,7 @@ impl Options {
             parent: None,
             clock: Clock::System,
             hooks: Hooks::default(),
+            lease: crate::config::seconds("PITON_LEASE").map_or(LEASE, |lease| lease.max(LEASE_MIN)),
         }
     }
 }
@@ -248,16 +253,25 @@ async fn drive(
     opening: Opening,
 ) -> Result<Ended, DriverError> {
     let owner = Owner::this_process()?;
-    let generation = journal.claim(&run, &owner, options.clock.now(), LEASE).await?;
+    let lease = options.lease;
+    let length = jiff::SignedDuration::try_from(lease).unwrap_or(jiff::SignedDuration::MAX);
+    let generation = journal.claim(&run, &owner, options.clock.now(), length).await?;
     let lost = CancellationToken::new();
-    let renewal = keep_lease(journal.clone(), run.clone(), generation, options.clock.clone(), lost.clone());
+    let renewal = keep_lease(journal.clone(), run.clone(), generation, lease, options.clock.clone(), lost.clone());
     // Also a driver that is dropped renews nothing any more.
-    let renewal = AbortOnDropHandle::new(tokio::spawn(renewal));
+    let mut renewal = AbortOnDropHandle::new(tokio::spawn(renewal));
     let driver = owner.to_string();
-    let mut session = session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost).await?;
+    let mut session =
+        session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost.clone()).await?;
     let first = opening.events(&session.state, &session.options.by, &driver);
     let result = session.drive(first).await;
     session.close().await;
+    if result.is_err()
+        && lost.is_cancelled()
+        && let Ok(error) = (&mut renewal).await
+    {
+        return Err(error.into());
+    }
     drop(renewal);
     if result.is_ok() {
         journal.release(&run, generation).await?;
@@ -266,15 +280,21 @@ async fn drive(
 }
 
 /// Renews the lease until it is lost; then tells the session, which can no longer record anything anyway.
-async fn keep_lease(journal: Journal, run: RunId, generation: u64, clock: Clock, lost: CancellationToken) {
-    let third = std::time::Duration::from_secs(10);
+async fn keep_lease(
+    journal: Journal,
+    run: RunId,
+    generation: u64,
+    lease: Duration,
+    clock: Clock,
+    lost: CancellationToken,
+) -> LeaseError {
+    let length = jiff::SignedDuration::try_from(lease).unwrap_or(jiff::SignedDuration::MAX);
     loop {
-        tokio::time::sleep(third).await;
-        let until = clock.now().checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
-        if let Err(error) = journal.renew(&run, generation, until).await {
+        tokio::time::sleep(lease / 3).await;
+        if let Err(error) = journal.renew(&run, generation, clock.now(), length).await {
             tracing::error!(%run, %error, "the lease is lost");
             lost.cancel();
-            return;
+            return error;
         }
     }
 }

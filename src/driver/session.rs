@@ -10,19 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Prepared, Ready};
 use super::scope::{RunFacts, Secrets};
-use super::{DriverError, Ended, Options, outside};
+use super::{DriverError, Ended, Options};
 use crate::action::build::Swap;
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
 use crate::action::{Context, Failure};
 use crate::event::{Effect, Event, Finding, Outcome, Outputs};
 use crate::ids::{Actor, RunId, StepId};
-use crate::journal::Journal;
+use crate::journal::{Journal, Watch};
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::State;
-
-/// How often the journal is asked for facts from outside.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// What a task does for a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +77,8 @@ pub(super) struct Session {
     databases: Databases,
     swap: Option<Arc<dyn Swap>>,
     lost: CancellationToken,
+    /// Rings when others may have recorded something.
+    outside: Watch,
     stops_seen: u8,
 }
 
@@ -93,8 +92,10 @@ impl Session {
         options: Options,
         lost: CancellationToken,
     ) -> Result<Self, DriverError> {
+        // Heard from before the first look on, so that nothing falls between.
+        let outside = journal.watch();
         let records = journal.read(&run, 1).await?;
-        let state = outside::fold(&plan, &records)?;
+        let state = super::outside::fold(&plan, &records)?;
         let starter = match records.first().map(|record| &record.event) {
             Some(Event::RunStarted { by, .. }) => by.clone(),
             _ => Actor::new(""),
@@ -107,6 +108,7 @@ impl Session {
         Ok(Self {
             databases: Databases::new(plan.site.clone()),
             swap: options.hooks.swap(),
+            outside,
             plan: Arc::new(plan),
             journal,
             run,
@@ -149,9 +151,9 @@ impl Session {
         if self.tasks.is_empty() && self.state.next_wake().is_some_and(|at| self.options.clock.leap_to(at)) {
             return self.look_outside().await;
         }
-        let wake = self.state.next_wake().map_or(LOOK, |at| {
+        let wake = self.state.next_wake().map(|at| {
             let ms = at.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
-            Duration::from_millis(u64::try_from(ms).unwrap_or(0)).min(LOOK)
+            Duration::from_millis(u64::try_from(ms).unwrap_or(0))
         });
         let stop = if self.stops_seen == 0 { self.options.stop.clone() } else { self.options.stop_now.clone() };
         let stoppable = self.stops_seen < 2;
@@ -171,9 +173,10 @@ impl Session {
                 self.cancel_tasks();
                 return Err(crate::journal::AppendError::Fenced { generation: 0 }.into());
             }
-            () = tokio::time::sleep(wake) => {}
+            () = self.outside.news() => self.look_outside().await?,
+            () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
         }
-        self.look_outside().await
+        Ok(())
     }
 
     /// Takes in the end of a task.

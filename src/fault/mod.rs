@@ -153,7 +153,7 @@ impl Hooks {
         match armed.faults.at(&Point::BeforeAppend { number, events }) {
             Some(Fault::Crash) => armed.crash().await,
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
-            Some(Fault::DiskFull) => return Err(JournalError::Full { path: PathBuf::from("a fault") }.into()),
+            Some(Fault::DiskFull) => return Err(JournalError::Full { store: "a fault".to_owned() }.into()),
             Some(Fault::Conflict) => return Err(AppendError::Conflict { actual_seq: 0 }),
             Some(Fault::LostAnswer) => lost = true,
             Some(Fault::Fail { .. } | Fault::Repeat) | None => {}

@@ -8,17 +8,56 @@ use crate::ids::{LockName, RunId};
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The file is something else.
-    #[error("`{path}` is not a Piton journal; give another `--store`")]
+    #[error("`{store}` is not a Piton journal; give another `--store`")]
     NotAJournal {
+        /// The file, or the address without its password.
+        store: String,
+    },
+    /// The place cannot be understood.
+    #[error("`{store}` cannot be used as a store: {why}; give a path or `postgres://USER@HOST/DATABASE`")]
+    Address {
+        /// The address without its password.
+        store: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The server does not answer.
+    #[error("the store `{store}` cannot be reached; what was recorded is safe, resume when it is back")]
+    Unreachable {
+        /// The address without its password.
+        store: String,
+        /// What went wrong last.
+        source: sqlx::Error,
+    },
+    /// The server refuses.
+    #[error("the store `{store}` refuses its service; see what its server says")]
+    Server {
+        /// The address without its password.
+        store: String,
+        /// What the server says.
+        source: sqlx::Error,
+    },
+    /// Facts that were recorded are gone.
+    #[error(
+        "the end of `{path}` is lost: record {known_seq} of run `{run}` was written and is not there (of that run it has \
+         {come}); restore it from a backup or, if the loss is accepted, remove `{path}-anchor`"
+    )]
+    CutOff {
         /// The file.
         path: PathBuf,
+        /// A run that is shorter than it was.
+        run: RunId,
+        /// How far it had come.
+        known_seq: u64,
+        /// How many records the file has of it.
+        come: u64,
     },
     /// The file was written by a later version.
-    #[error("`{path}` has journal version {found}, this Piton knows {known}; use a newer Piton")]
+    #[error("`{store}` has journal version {found}, this Piton knows {known}; use a newer Piton")]
     Newer {
-        /// The file.
-        path: PathBuf,
-        /// Version of the file.
+        /// The file, or the address without its password.
+        store: String,
+        /// Its version.
         found: i64,
         /// Latest version known here.
         known: i64,
@@ -32,10 +71,18 @@ pub enum JournalError {
         source: sqlx::Error,
     },
     /// No room.
-    #[error("the disk of `{path}` is full; make room, then resume")]
+    #[error("the disk of `{store}` is full; nothing more was recorded; make room, then resume")]
     Full {
+        /// The file, or the address without its password.
+        store: String,
+    },
+    /// A write failed.
+    #[error("`{path}` cannot be written; nothing more was recorded; see if its disk or a quota is full, then resume")]
+    Write {
         /// The file.
         path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
     },
     /// Somebody else holds the file for too long.
     #[error("`{path}` was locked by another process for 10 seconds; see who has it open, then try again")]

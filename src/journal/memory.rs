@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::chain::{self, FIRST, Row};
 use super::lease::{Lease, LeaseError, Owner};
+use super::watch::{Bell, Watch};
 use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary};
 use crate::event::{Event, LockChange, Record};
 use crate::ids::{LockName, RunId};
@@ -15,6 +16,7 @@ use crate::ids::{LockName, RunId};
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     shared: Arc<Mutex<Shared>>,
+    bell: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +102,16 @@ impl Memory {
         for lock in &locks.take {
             shared.locks.entry(lock.clone()).or_insert((run.clone(), at));
         }
+        drop(shared);
+        if generation.is_none() || locks.free_all {
+            self.bell.ring();
+        }
         Ok(records)
+    }
+
+    /// All that happens here happens in this process; the tick only lets locks of dead drivers be seen.
+    pub(super) fn watch(&self) -> Watch {
+        self.bell.watch(std::time::Duration::from_secs(1))
     }
 
     pub(super) fn rows(&self, run: &RunId, from_seq: u64) -> Vec<Row> {

@@ -6,11 +6,16 @@
 
 mod chain;
 mod error;
+#[cfg(test)]
+mod file_tests;
+mod heads;
 mod lease;
 mod memory;
+mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +25,9 @@ use jiff::{SignedDuration, Timestamp};
 pub use error::{AppendError, JournalError};
 pub use lease::{LeaseError, Owner};
 use memory::Memory;
+use postgres::Postgres;
 use sqlite::Sqlite;
+pub use watch::Watch;
 
 use crate::event::{Event, LockChange, Outcome, Record};
 use crate::ids::{Actor, LockName, Milestone, RunId};
@@ -203,6 +210,16 @@ pub enum Journal {
     Memory(Memory),
     /// One SQLite file.
     Sqlite(Sqlite),
+    /// A schema in a PostgreSQL database.
+    Postgres(Postgres),
+}
+
+/// How long work on a server is repeated when the connection is lost; less than a lease lasts.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// A place as it can be shown: without the password of an address.
+pub fn shown_place(place: &str) -> String {
+    postgres::address::shown(place)
 }
 
 /// Calls the same method on whichever store it is.
@@ -211,6 +228,7 @@ macro_rules! each {
         match $self {
             Journal::Memory($store) => $call,
             Journal::Sqlite($store) => $waiting.await,
+            Journal::Postgres($store) => $waiting.await,
         }
     };
 }
@@ -221,10 +239,19 @@ impl Journal {
         Self::Memory(Memory::default())
     }
 
-    /// Opens the store at `place`: a path, or `memory:`. A file that does not exist is made, with its folder.
+    /// Opens the store at `place`: a path, `postgres://...`, or `memory:`. A file that does not exist is made, with its
+    /// folder; so is the schema in a database.
     pub async fn open(place: &str) -> Result<Self, JournalError> {
         if place == "memory:" {
             return Ok(Self::memory());
+        }
+        if postgres::address::is_postgres(place) {
+            let patience = crate::config::seconds("PITON_STORE_PATIENCE").unwrap_or(PATIENCE);
+            return Ok(Self::Postgres(Postgres::open(place, patience).await?));
+        }
+        if let Some((scheme, _)) = place.split_once("://") {
+            let why = format!("there is no store of the kind `{scheme}`");
+            return Err(JournalError::Address { store: shown_place(place), why });
         }
         Ok(Self::Sqlite(Sqlite::open(Path::new(place)).await?))
     }
@@ -261,7 +288,15 @@ impl Journal {
 
     /// Recomputes the hash chain of a run.
     pub async fn verify(&self, run: &RunId) -> Result<Verified, JournalError> {
-        let rows = each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1))?;
+        let rows: Result<Vec<chain::Row>, JournalError> =
+            each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1));
+        let rows = match rows {
+            Err(lost @ JournalError::CutOff { come: 1.., .. }) => {
+                let JournalError::CutOff { come, .. } = lost else { return Err(lost) };
+                return Ok(Verified::Bad { seq: come + 1, why: lost.to_string() });
+            }
+            rows => rows?,
+        };
         if rows.is_empty() {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
@@ -295,7 +330,8 @@ impl Journal {
 
     /// Makes `owner` the driver of a run until `now + ttl` and gives the new generation.
     ///
-    /// A lease that ran out, or whose process on this host is gone, is taken over.
+    /// A lease that ran out, or whose process on this host is gone, is taken over. PostgreSQL judges by the server's
+    /// clock; a file, which is used from one host, by `now`.
     pub async fn claim(
         &self,
         run: &RunId,
@@ -304,12 +340,36 @@ impl Journal {
         ttl: SignedDuration,
     ) -> Result<u64, LeaseError> {
         let until = now.checked_add(ttl).unwrap_or(Timestamp::MAX);
-        each!(self, store => store.claim(run, owner, now, until), store.claim(run, owner, now, until))
+        match self {
+            Self::Memory(store) => store.claim(run, owner, now, until),
+            Self::Sqlite(store) => store.claim(run, owner, now, until).await,
+            Self::Postgres(store) => store.claim(run, owner, ttl).await,
+        }
     }
 
-    /// Keeps a lease until `until`; refused if another driver has it by now.
-    pub async fn renew(&self, run: &RunId, generation: u64, until: Timestamp) -> Result<(), LeaseError> {
-        each!(self, store => store.renew(run, generation, until), store.renew(run, generation, until))
+    /// Keeps a lease until `now + ttl`; refused if another driver has it by now.
+    pub async fn renew(
+        &self,
+        run: &RunId,
+        generation: u64,
+        now: Timestamp,
+        ttl: SignedDuration,
+    ) -> Result<(), LeaseError> {
+        let until = now.checked_add(ttl).unwrap_or(Timestamp::MAX);
+        match self {
+            Self::Memory(store) => store.renew(run, generation, until),
+            Self::Sqlite(store) => store.renew(run, generation, until).await,
+            Self::Postgres(store) => store.renew(run, generation, ttl).await,
+        }
+    }
+
+    /// Somebody who waits for what others record: people's words, and locks that are freed.
+    pub fn watch(&self) -> Watch {
+        match self {
+            Self::Memory(store) => store.watch(),
+            Self::Sqlite(store) => store.watch(),
+            Self::Postgres(store) => store.watch(),
+        }
     }
 
     /// Gives a lease back; does nothing if another driver has it by now.

@@ -7,6 +7,8 @@ mod cli_stops;
 mod diagnostics;
 mod faults;
 mod interrupted;
+mod journal_drivers;
+mod journal_faults;
 mod reference;
 mod reference_words;
 mod scale;

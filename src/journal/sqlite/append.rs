@@ -75,6 +75,9 @@ impl Sqlite {
         self.change_locks(&mut tx, run, at.as_millisecond(), locks).await?;
         tx.commit().await.map_err(fault)?;
         self.came_to(run, &records);
+        if generation.is_none() || locks.free_all {
+            self.bell.ring();
+        }
         Ok(records)
     }
 
@@ -86,14 +89,16 @@ impl Sqlite {
             && (1..=AT_ONCE).contains(&events.len())
             && generation != Some(0)
             && !changes_index(events);
-        let known = self.heads().get(run).filter(|(seq, _)| *seq == expected_seq).cloned();
-        let Some((_, prev_hash)) = known.filter(|_| plain) else { return Ok(None) };
+        let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let (new, records) = chain::links(&append, &prev_hash)?;
         let mut writer = self.writer.lock().await;
         match insert_rows(&mut writer, &GUARDED, run, &new).await {
             Ok(0) => Ok(None),
             Ok(_) => {
                 self.came_to(run, &records);
+                if generation.is_none() {
+                    self.bell.ring();
+                }
                 Ok(Some(records))
             }
             Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) => {
@@ -103,15 +108,10 @@ impl Sqlite {
         }
     }
 
-    /// Remembers how far this process knows a run to have come. Only a hint: every append checks it against the file.
+    /// Notes how far a run has come, for the next append and for whoever asks whether the end is still there.
     pub(super) fn came_to(&self, run: &RunId, records: &[Record]) {
-        let Some(last) = records.last() else { return };
-        let mut heads = self.heads();
-        if matches!(last.event, Event::RunFinished { .. }) {
-            heads.remove(run);
-        } else {
-            heads.insert(run.clone(), (last.seq, last.hash.clone()));
-        }
+        self.heads.came_to(run, records);
+        self.anchor.note(run, records);
     }
 }
 

@@ -3,12 +3,12 @@
 //! Every change is one transaction that takes the write lock first, so two processes never interleave. What this process
 //! remembers of a run is only a hint that each statement checks: what counts is what the file says.
 
+mod anchor;
 mod append;
 
-use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,8 +17,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection, Row as _, SqliteConnection};
 
+use anchor::Anchor;
+
 use super::chain::{self, FIRST, Row};
+use super::heads::Heads;
 use super::lease::{Lease, LeaseError, Owner};
+use super::watch::{Bell, Watch};
 use super::{AppendError, Head, JournalError, RunFilter, RunSummary, parse_outcome as outcome_of};
 use crate::event::{Event, LockChange, Outcome, Record};
 use crate::ids::{LockName, RunId};
@@ -26,8 +30,11 @@ use crate::ids::{LockName, RunId};
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 2] = [include_str!("../migrations/0001.sql"), include_str!("../migrations/0002.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/sqlite/0001.sql"), include_str!("../migrations/sqlite/0002.sql")];
 const READERS_MAX: u32 = 4;
+/// How often to look for what other processes recorded.
+const TICK: Duration = Duration::from_millis(250);
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// Journals in one SQLite file; clones share its connections.
@@ -36,8 +43,9 @@ pub struct Sqlite {
     path: Arc<PathBuf>,
     writer: Arc<tokio::sync::Mutex<SqliteConnection>>,
     readers: SqlitePool,
-    /// Place and hash of the latest record that this process wrote or saw, of runs that are under way.
-    heads: Arc<Mutex<HashMap<RunId, (u64, String)>>>,
+    heads: Heads,
+    anchor: Anchor,
+    bell: Bell,
 }
 
 impl Sqlite {
@@ -50,27 +58,38 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
         let fault = |error| fault(path, error);
+        let anchor = Anchor::open(path).map_err(|source| JournalError::Make { path: anchor::path_of(path), source })?;
+        // Read before the journal: what is noted here was durable there.
+        let mark = anchor.latest().map_err(|source| JournalError::Make { path: anchor::path_of(path), source })?;
         // The first connection looks before it changes anything, the journal mode included.
         let plain = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_WAIT);
         let mut first = SqliteConnection::connect_with(&plain).await.map_err(fault)?;
-        migrate(&mut first, path).await?;
+        migrate(&mut first, path, mark.as_ref()).await?;
+        if let Some(mark) = mark {
+            let there = rows(&mut first, &mark.run, mark.seq).await.map_err(fault)?;
+            if !mark.is_among(&there) {
+                let come = head(&mut first, &mark.run).await.map_err(fault)?.map_or(0, |(seq, _)| seq);
+                return Err(cut_off(path, &mark, come));
+            }
+        }
         first.close().await.map_err(fault)?;
-        let writer = SqliteConnection::connect_with(&options).await.map_err(fault)?;
+        let writer = connect_patiently(&options).await.map_err(fault)?;
         // A file needs no ping before each use.
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true));
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
-        Ok(Self { path: Arc::new(path.to_owned()), writer, readers, heads: Arc::default() })
+        let path = Arc::new(path.to_owned());
+        Ok(Self { path, writer, readers, heads: Heads::default(), anchor, bell: Bell::default() })
     }
 
     fn fault(&self, error: sqlx::Error) -> JournalError {
         fault(&self.path, error)
     }
 
-    fn heads(&self) -> MutexGuard<'_, HashMap<RunId, (u64, String)>> {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn watch(&self) -> Watch {
+        self.bell.watch(TICK)
     }
 
     async fn begin<'c>(
@@ -148,8 +167,16 @@ impl Sqlite {
 
     pub(super) async fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
         let fault = |error| self.fault(error);
+        // Looked at first: what is noted here was durable before.
+        let mark = self.anchor.of(run).filter(|_| from_seq <= 1);
         let mut reader = self.readers.acquire().await.map_err(fault)?;
-        rows(&mut reader, run, from_seq).await.map_err(fault)
+        let rows = rows(&mut reader, run, from_seq).await.map_err(fault)?;
+        match mark {
+            Some(mark) if !mark.is_among(&rows) => {
+                Err(cut_off(&self.path, &mark, rows.last().map_or(0, |row| row.seq)))
+            }
+            _ => Ok(rows),
+        }
     }
 
     pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
@@ -272,6 +299,24 @@ impl Sqlite {
     }
 }
 
+/// Connects and switches the file to its write-ahead log. Of two processes that do so at once, SQLite refuses one without
+/// letting it wait.
+async fn connect_patiently(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match SqliteConnection::connect_with(options).await {
+            Err(error) if primary_code(&error) == Some(5) && since.elapsed() < BUSY_WAIT => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+fn cut_off(path: &Path, mark: &anchor::Mark, come: u64) -> JournalError {
+    JournalError::CutOff { path: path.to_owned(), run: mark.run.clone(), known_seq: mark.seq, come }
+}
+
 /// Makes the folder and an empty file that only its owner may read.
 fn make_file(path: &Path) -> Result<(), JournalError> {
     let fault = |source| JournalError::Make { path: path.to_owned(), source };
@@ -288,7 +333,7 @@ fn make_file(path: &Path) -> Result<(), JournalError> {
 }
 
 /// Brings the tables up to date; refuses a file that is not ours, or newer.
-async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), JournalError> {
+async fn migrate(conn: &mut SqliteConnection, path: &Path, mark: Option<&anchor::Mark>) -> Result<(), JournalError> {
     let fault = |error| fault(path, error);
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
     let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *tx).await.map_err(fault)?;
@@ -296,11 +341,14 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), Journal
     let tables: i64 =
         sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *tx).await.map_err(fault)?;
     if id != APPLICATION_ID && (id != 0 || tables > 0) {
-        return Err(JournalError::NotAJournal { path: path.to_owned() });
+        return Err(JournalError::NotAJournal { store: path.display().to_string() });
     }
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if found > known {
-        return Err(JournalError::Newer { path: path.to_owned(), found, known });
+        return Err(JournalError::Newer { store: path.display().to_string(), found, known });
+    }
+    if let Some(mark) = mark.filter(|_| tables == 0) {
+        return Err(cut_off(path, mark, 0));
     }
     if found == known {
         return Ok(());
@@ -316,15 +364,26 @@ async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), Journal
 /// Tells apart what people can do something about. The codes are SQLite's primary result codes.
 fn fault(path: &Path, error: sqlx::Error) -> JournalError {
     let path = path.to_owned();
-    let code =
-        error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse::<i32>().ok());
+    let code = extended_code(&error);
+    // `SQLITE_IOERR_WRITE`, `_FSYNC`, `_TRUNCATE` and `_SHMSIZE`: what a quota or a limit on the size of files gives.
+    if matches!(code, Some(778 | 1034 | 1546 | 4874)) {
+        return JournalError::Write { path, source: error };
+    }
     match code.map(|code| code & 0xff) {
         Some(5 | 6) => JournalError::Busy { path },
         Some(11) => JournalError::Corrupt { path, source: error },
-        Some(13) => JournalError::Full { path },
-        Some(26) => JournalError::NotAJournal { path },
+        Some(13) => JournalError::Full { store: path.display().to_string() },
+        Some(26) => JournalError::NotAJournal { store: path.display().to_string() },
         _ => JournalError::Store { path, source: error },
     }
+}
+
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).and_then(|code| code.parse().ok())
+}
+
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    extended_code(error).map(|code| code & 0xff)
 }
 
 async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<(u64, String)>, sqlx::Error> {

@@ -37,6 +37,30 @@ impl PrivatePostgres {
         format!("postgres://postgres@localhost/{name}?host={}", socket.replace('/', "%2F"))
     }
 
+    /// A server of the test's own, to be killed and started again.
+    pub(crate) fn of_its_own() -> Self {
+        Self::launch()
+    }
+
+    /// Ends the server as a power cut would: no checkpoint, every connection broken off.
+    pub(crate) fn kill(&self) {
+        let data = self.folder.join("data").display().to_string();
+        let args = ["-D", &data, "-m", "immediate", "-w", "-t", "60", "stop"];
+        run(as_server(&binary("pg_ctl")).args(args).stdout(Stdio::null()));
+    }
+
+    /// Starts the server, with what is in its data directory.
+    pub(crate) fn start_again(&self) {
+        let data = self.folder.join("data").display().to_string();
+        let settings = format!(
+            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c full_page_writes=off -c max_connections=200",
+            self.folder.display()
+        );
+        let log = self.folder.join("log").display().to_string();
+        let args = ["-D", &data, "-l", &log, "-w", "-t", "60", "-o", &settings, "start"];
+        run(as_server(&binary("pg_ctl")).args(args).stdout(Stdio::null()));
+    }
+
     fn launch() -> Self {
         let folder = tempfile::Builder::new().prefix("piton-pg-").tempdir().expect("a temp dir").keep();
         let data = folder.join("data");
@@ -62,14 +86,9 @@ impl PrivatePostgres {
         run(as_server(&binary("initdb"))
             .args(["-D", &data_text, "-U", "postgres", "-A", "trust", "-E", "UTF8"])
             .args(["--locale=C.UTF-8", "--no-sync"]));
-        let settings = format!(
-            "-c listen_addresses='' -c unix_socket_directories='{}' -c fsync=off -c full_page_writes=off -c max_connections=200",
-            folder.display()
-        );
-        let log = folder.join("log").display().to_string();
-        let args = ["-D", &data_text, "-l", &log, "-w", "-t", "60", "-o", &settings, "start"];
-        run(as_server(&binary("pg_ctl")).args(args).stdout(Stdio::null()));
-        Self { folder }
+        let server = Self { folder };
+        server.start_again();
+        server
     }
 }
 

@@ -1,0 +1,210 @@
+//! What only a file can do wrong: damage, lost ends, somebody else's files.
+
+use super::tests::{at, say, skipped, started};
+use super::*;
+
+/// Writes behind the journal's back.
+async fn tamper(path: &Path, sql: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.expect("opens");
+    sqlx::raw_sql(sql).execute(&mut conn).await.expect("runs");
+}
+
+#[tokio::test]
+async fn a_changed_record_is_found_by_its_place() {
+    for (sql, place) in [
+        ("UPDATE events SET payload = replace(payload, '\"b\"', '\"q\"') WHERE seq = 3", 3),
+        ("UPDATE events SET at_ms = at_ms + 1 WHERE seq = 2", 2),
+        ("UPDATE events SET kind = 'run_resumed' WHERE seq = 2", 2),
+        ("UPDATE events SET prev_hash = hash WHERE seq = 4", 4),
+        ("DELETE FROM events WHERE seq = 3", 3),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("j.db");
+        let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens");
+        let run = RunId::new("r");
+        journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+        let events = [skipped("a"), skipped("b"), skipped("c")];
+        journal.append(say(&run, 1, &events), &LockChange::default()).await.expect("appends");
+        tamper(&path, sql).await;
+        let verified = journal.verify(&run).await.expect("reads");
+        assert!(matches!(verified, Verified::Bad { seq, .. } if seq == place), "{sql}: {verified:?}");
+        if sql.starts_with("DELETE") {
+            let error = journal.read(&run, 1).await.expect_err("a gap");
+            assert!(matches!(error, JournalError::Broken { seq: 3, .. }), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_journal_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async |path: &Path| Journal::open(path.to_str().expect("plain")).await;
+
+    let text = folder.path().join("notes.txt");
+    std::fs::write(&text, "not a database at all, just some notes\n".repeat(200)).expect("writes");
+    let error = open(&text).await.expect_err("refused");
+    assert!(matches!(error, JournalError::NotAJournal { .. }) && error.to_string().contains("notes.txt"), "{error}");
+    assert!(std::fs::read_to_string(&text).expect("reads").starts_with("not a database"));
+
+    let other = folder.path().join("other.db");
+    std::fs::write(&other, "").expect("writes");
+    tamper(&other, "CREATE TABLE things (a)").await;
+    let error = open(&other).await.expect_err("refused");
+    assert!(matches!(error, JournalError::NotAJournal { .. }), "{error}");
+
+    let newer = folder.path().join("newer.db");
+    drop(open(&newer).await.expect("makes it"));
+    tamper(&newer, "PRAGMA user_version = 99").await;
+    let error = open(&newer).await.expect_err("refused");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 2, .. }), "{error}");
+
+    let folder_as_file = open(folder.path()).await.expect_err("refused");
+    assert!(matches!(folder_as_file, JournalError::Store { .. }), "{folder_as_file}");
+    let below_a_file = open(&text.join("x/j.db")).await.expect_err("refused");
+    assert!(matches!(below_a_file, JournalError::Make { .. }), "{below_a_file}");
+}
+
+#[tokio::test]
+async fn a_torn_file_is_named_not_trusted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("torn.db");
+    let place = path.to_str().expect("plain");
+    let journal = Journal::open(place).await.expect("opens");
+    let run = RunId::new("r");
+    journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+    let events: Vec<Event> = (0..400).map(|number| skipped(&format!("step-{number}"))).collect();
+    journal.append(say(&run, 1, &events), &LockChange::default()).await.expect("appends");
+    tamper(&path, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+    drop(journal);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+    let size = file.metadata().expect("has a size").len();
+    file.set_len(size / 2).expect("cuts");
+    let read = match Journal::open(place).await {
+        Ok(journal) => journal.read(&run, 1).await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    let error = read.expect_err("half of it is missing");
+    assert!(matches!(error, JournalError::Corrupt { .. }) && error.to_string().contains("torn.db"), "{error:?}");
+}
+
+/// A journal whose end is partly in the file and partly in its write-ahead log.
+async fn written(folder: &Path) -> RunId {
+    let path = folder.join("j.db");
+    let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens");
+    let run = RunId::new("r");
+    journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+    for place in 1..=40 {
+        let events = [skipped(&format!("step-{place}"))];
+        journal.append(say(&run, place, &events), &LockChange::default()).await.expect("appends");
+        if place == 20 {
+            tamper(&path, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+        }
+    }
+    // Copied while it is open, as a machine that dies leaves it: closing would tidy up.
+    std::fs::create_dir(folder.join("cut")).expect("a folder");
+    for name in ["j.db", "j.db-wal", "j.db-anchor"] {
+        std::fs::copy(folder.join(name), folder.join("cut").join(name)).expect("copies");
+    }
+    run
+}
+
+/// What is found of a journal of which `name` was cut to `len` bytes (`None`: removed).
+async fn cut(folder: &Path, name: &str, len: Option<u64>, run: &RunId) -> Result<Verified, JournalError> {
+    let here = tempfile::tempdir_in(folder).expect("a folder");
+    for name in ["j.db", "j.db-wal", "j.db-anchor"] {
+        std::fs::copy(folder.join("cut").join(name), here.path().join(name)).expect("copies");
+    }
+    match len {
+        Some(len) => {
+            let file = std::fs::OpenOptions::new().write(true).open(here.path().join(name)).expect("opens");
+            file.set_len(len).expect("cuts");
+        }
+        None => std::fs::remove_file(here.path().join(name)).expect("removes"),
+    }
+    let journal = Journal::open(here.path().join("j.db").to_str().expect("plain")).await?;
+    let verified = journal.verify(run).await?;
+    if matches!(verified, Verified::Intact { .. }) {
+        assert_eq!(journal.read(run, 1).await?.len(), 41);
+    }
+    Ok(verified)
+}
+
+#[tokio::test]
+async fn a_journal_cut_at_any_byte_is_whole_or_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = written(folder.path()).await;
+    let (mut whole, mut named) = (0, 0);
+    for name in ["j.db-wal", "j.db"] {
+        let size = std::fs::metadata(folder.path().join("cut").join(name)).expect("is there").len();
+        let places = (0..size).step_by(1009).map(Some).chain([Some(size - 1), Some(size), None]);
+        for len in places {
+            match cut(folder.path(), name, len, &run).await {
+                Ok(Verified::Intact { records, .. }) => {
+                    assert_eq!(records, 41, "`{name}` cut to {len:?} was accepted with facts lost");
+                    assert!(len == Some(size) || name == "j.db", "`{name}` cut to {len:?} cannot be whole");
+                    whole += 1;
+                }
+                Ok(Verified::Bad { why, .. }) => {
+                    assert!(why.contains("lost"), "`{name}` cut to {len:?}: {why}");
+                    named += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("j.db"), "`{name}` cut to {len:?}: {error}");
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(whole >= 2 && named > 100, "{whole} whole, {named} named");
+}
+
+#[tokio::test]
+async fn a_lost_end_is_accepted_once_its_anchor_is_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = written(folder.path()).await;
+    let here = folder.path().join("cut");
+    std::fs::remove_file(here.join("j.db-wal")).expect("removes");
+    let place = here.join("j.db");
+    let place = place.to_str().expect("plain");
+    let error = Journal::open(place).await.expect_err("records are lost");
+    let JournalError::CutOff { run: of, known_seq: 41, come: 21, .. } = &error else { panic!("{error}") };
+    assert_eq!(*of, run);
+    assert!(error.to_string().contains("j.db-anchor"), "{error}");
+    std::fs::remove_file(here.join("j.db-anchor")).expect("removes");
+    let journal = Journal::open(place).await.expect("a person accepted the loss");
+    assert!(matches!(journal.verify(&run).await, Ok(Verified::Intact { records: 21, .. })));
+    // From here on the new end is the one that is kept.
+    journal.append(say(&run, 21, &[skipped("new")]), &LockChange::default()).await.expect("appends");
+    drop(journal);
+    assert_eq!(Journal::open(place).await.expect("opens").head(&run).await.expect("head").seq, 22);
+}
+
+#[tokio::test]
+async fn an_emptied_or_removed_file_is_not_taken_for_a_new_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = written(folder.path()).await;
+    for len in [Some(0), None] {
+        let error = cut(folder.path(), "j.db", len, &run).await.expect_err("everything is lost");
+        assert!(matches!(error, JournalError::CutOff { come: 0, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_its_owners_and_keeps_what_was_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a/b/j.db");
+    let place = path.to_str().expect("plain");
+    let run = RunId::new("r");
+    let journal = Journal::open(place).await.expect("opens");
+    journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+    let mode =
+        |name: &str| std::fs::metadata(folder.path().join("a/b").join(name)).expect("is there").permissions().mode();
+    assert_eq!(mode("j.db") & 0o777, 0o600);
+    assert_eq!(mode("j.db-wal") & 0o777, 0o600);
+    // A second process, as it were, while the first one still has it open.
+    let other = Journal::open(place).await.expect("opens");
+    other.append(say(&run, 1, &[skipped("a")]), &LockChange::default()).await.expect("appends");
+    assert_eq!(journal.read(&run, 1).await.expect("reads").len(), 2);
+}

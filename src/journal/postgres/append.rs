@@ -1,0 +1,270 @@
+//! How facts get to the server: one statement for the common case, one transaction for the rest.
+//!
+//! The one statement checks the lease (and keeps its row from being taken over until the commit), checks the record
+//! before, and inserts all records. A place that is taken is refused by the primary key, and nothing is inserted.
+
+use jiff::Timestamp;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
+
+use super::{CHANNEL, Postgres, lasting, rows};
+use crate::event::{Event, LockChange, Record};
+use crate::ids::{LockName, RunId};
+use crate::journal::chain::{self, FIRST, Row};
+use crate::journal::{
+    Append, AppendError, JournalError, RunSummary, changes_index, outcome_after, outcome_text, parse_outcome,
+};
+
+/// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation (0: a person's word), then arrays of kinds,
+/// payloads, hashes before and hashes.
+const INSERT: &str = "INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, prev_hash, hash)
+    SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.prev_hash, new.hash
+    FROM unnest($5::text[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY
+        AS new(kind, payload, prev_hash, hash, n)";
+
+const GUARDED: &str = "WITH lease AS (
+        SELECT 1 FROM piton.leases WHERE run = $1 AND generation = $4 AND owner IS NOT NULL FOR SHARE
+    ), added AS (
+        INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, prev_hash, hash)
+        SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.prev_hash, new.hash
+        FROM unnest($5::text[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY
+            AS new(kind, payload, prev_hash, hash, n)
+        WHERE EXISTS (SELECT 1 FROM piton.events e WHERE e.run = $1 AND e.seq = $2 AND e.hash = ($7::text[])[1])
+          AND ($4 = 0 OR EXISTS (SELECT 1 FROM lease))
+        RETURNING 1
+    )
+    SELECT count(*), CASE WHEN count(*) > 0 AND $4 = 0 THEN pg_notify('piton', $1)::text END FROM added";
+
+/// What an append came to, apart from the server's own failures.
+type Answer<T> = Result<Result<T, AppendError>, sqlx::Error>;
+
+/// A failure of the journal itself, as an answer.
+macro_rules! answered {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(error.into())),
+        }
+    };
+}
+
+impl Postgres {
+    pub(in crate::journal) async fn create(
+        &self,
+        run: &RunId,
+        at: Timestamp,
+        started: &Event,
+        locks: &[LockName],
+    ) -> Result<Record, AppendError> {
+        let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
+        let mut first_time = true;
+        let answer: Result<Result<(), AppendError>, JournalError> = lasting!(self, conn => {
+            let again = !std::mem::take(&mut first_time);
+            create(conn, (&row, &record), locks, again)
+        });
+        answer??;
+        self.heads.came_to(run, std::slice::from_ref(&record));
+        Ok(record)
+    }
+
+    pub(in crate::journal) async fn append(
+        &self,
+        append: Append<'_>,
+        locks: &LockChange,
+    ) -> Result<Vec<Record>, AppendError> {
+        // Generation 0 is nobody's lease and would pass as a person's word.
+        let plain = *locks == LockChange::default()
+            && !append.events.is_empty()
+            && append.generation != Some(0)
+            && !changes_index(append.events);
+        let prev_hash = self.heads.get(append.run, append.expected_seq).filter(|_| plain);
+        if let Some(prev_hash) = prev_hash {
+            let (new, records) = chain::links(&append, &prev_hash)?;
+            let added: Result<bool, JournalError> = lasting!(self, conn => append_at_once(conn, append.run, &new));
+            if added? {
+                self.heads.came_to(append.run, &records);
+                return Ok(records);
+            }
+        }
+        let answer: Result<Result<Vec<Record>, AppendError>, JournalError> =
+            lasting!(self, conn => append_closely(conn, append, locks));
+        let records = answer??;
+        self.heads.came_to(append.run, &records);
+        Ok(records)
+    }
+}
+
+fn is_taken<T>(result: &Result<T, sqlx::Error>) -> bool {
+    let error = result.as_ref().err().and_then(sqlx::Error::as_database_error);
+    error.is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}
+
+/// The common case; false if its conditions do not hold.
+async fn append_at_once(conn: &mut PgConnection, run: &RunId, new: &[Row]) -> Result<bool, sqlx::Error> {
+    let result = bind(GUARDED, run, new).fetch_one(conn).await;
+    if is_taken(&result) {
+        return Ok(false);
+    }
+    Ok(result?.try_get::<i64, _>(0)? > 0)
+}
+
+fn bind<'q>(
+    text: &'static str,
+    run: &'q RunId,
+    new: &'q [Row],
+) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    let column = |part: fn(&Row) -> &str| new.iter().map(part).collect::<Vec<&str>>();
+    let (seq, at_ms, generation) = new.first().map_or((1, 0, 0), |row| (row.seq, row.at_ms, row.generation));
+    sqlx::query(text)
+        .bind(run.as_str())
+        .bind(seq.cast_signed() - 1)
+        .bind(at_ms)
+        .bind(generation.cast_signed())
+        .bind(column(|row| &row.kind))
+        .bind(column(|row| &row.payload))
+        .bind(column(|row| &row.prev_hash))
+        .bind(column(|row| &row.hash))
+}
+
+/// Looks at everything in one transaction. A place that somebody else takes meanwhile is looked at once more.
+async fn append_closely(conn: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
+    let first = append_in_transaction(conn, append, locks).await;
+    if is_taken(&first) { append_in_transaction(conn, append, locks).await } else { first }
+}
+
+async fn append_in_transaction(conn: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
+    let mut tx = conn.begin().await?;
+    let answer = look_and_append(&mut tx, append, locks).await?;
+    // Told at once: until the server hears of the end, rows stay locked.
+    if answer.is_ok() {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    Ok(answer)
+}
+
+async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
+    let Append { run, expected_seq, generation, at, events } = append;
+    if let Some(mine) = generation {
+        let current: Option<(i64, bool)> =
+            sqlx::query_as("SELECT generation, owner IS NOT NULL FROM piton.leases WHERE run = $1 FOR SHARE")
+                .bind(run.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
+        let current = current.map(|(generation, owned)| (generation.cast_unsigned(), owned));
+        if current != Some((mine, true)) {
+            return Ok(Err(AppendError::Fenced { generation: current.map_or(0, |(generation, _)| generation) }));
+        }
+    }
+    let head: Option<(i64, String)> =
+        sqlx::query_as("SELECT seq, hash FROM piton.events WHERE run = $1 ORDER BY seq DESC LIMIT 1")
+            .bind(run.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+    let Some((seq, prev_hash)) = head.map(|(seq, hash)| (seq.cast_unsigned(), hash)) else {
+        return Ok(Err(JournalError::UnknownRun(run.to_string()).into()));
+    };
+    if seq != expected_seq {
+        let behind = rows(tx, run, expected_seq + 1).await?;
+        return Ok(chain::same_again(&append, seq, &behind));
+    }
+    let (new, records) = answered!(chain::links(&append, &prev_hash));
+    if !new.is_empty() {
+        bind(INSERT, run, &new).execute(&mut *tx).await?;
+    }
+    if changes_index(events) {
+        index(tx, run, events).await?;
+    }
+    answered!(change_locks(tx, run, at.as_millisecond(), locks).await?);
+    if generation.is_none() || locks.free_all {
+        sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(run.as_str()).execute(&mut *tx).await?;
+    }
+    Ok(Ok(records))
+}
+
+/// Records the first fact of a run. Done `again` after a lost answer, it may find its own record.
+async fn create(
+    conn: &mut PgConnection,
+    (row, record): (&Row, &Record),
+    locks: &[LockName],
+    again: bool,
+) -> Answer<()> {
+    let run = &record.run;
+    let mut tx = conn.begin().await?;
+    let inserted = bind(INSERT, run, std::slice::from_ref(row)).execute(&mut *tx).await;
+    if is_taken(&inserted) {
+        tx.rollback().await?;
+        let there: Option<String> = sqlx::query_scalar("SELECT hash FROM piton.events WHERE run = $1 AND seq = 1")
+            .bind(run.as_str())
+            .fetch_optional(conn)
+            .await?;
+        let mine = again && there.is_some_and(|hash| hash == row.hash);
+        return Ok(if mine { Ok(()) } else { Err(AppendError::Exists { run: run.clone() }) });
+    }
+    inserted?;
+    if let Some(summary) = RunSummary::first(record) {
+        sqlx::query("INSERT INTO piton.runs VALUES ($1, $2, $3, $4, $5, $6, NULL)")
+            .bind(run.as_str())
+            .bind(summary.runbook)
+            .bind(summary.version)
+            .bind(summary.site)
+            .bind(summary.by.as_str().to_owned())
+            .bind(row.at_ms)
+            .execute(&mut *tx)
+            .await?;
+    }
+    let locks = LockChange { take: locks.to_vec(), free_all: false };
+    let answer = change_locks(&mut tx, run, row.at_ms, &locks).await?;
+    if answer.is_ok() {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    Ok(answer)
+}
+
+/// Keeps the index of runs in step with what is recorded.
+async fn index(conn: &mut PgConnection, run: &RunId, events: &[Event]) -> Result<(), sqlx::Error> {
+    let before: Option<String> = sqlx::query_scalar("SELECT outcome FROM piton.runs WHERE run = $1")
+        .bind(run.as_str())
+        .fetch_optional(&mut *conn)
+        .await?
+        .flatten();
+    let before =
+        before.map(|text| parse_outcome(&text)).transpose().map_err(|error| super::decode("outcome", error))?;
+    let after = events.iter().fold(before, outcome_after);
+    if after != before {
+        sqlx::query("UPDATE piton.runs SET outcome = $2 WHERE run = $1")
+            .bind(run.as_str())
+            .bind(after.map(outcome_text))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Takes and frees locks. In the order of their names, so that two transactions never wait for each other.
+async fn change_locks(conn: &mut PgConnection, run: &RunId, at_ms: i64, locks: &LockChange) -> Answer<()> {
+    if locks.free_all {
+        sqlx::query("DELETE FROM piton.locks WHERE run = $1").bind(run.as_str()).execute(&mut *conn).await?;
+    }
+    let mut take: Vec<&LockName> = locks.take.iter().collect();
+    take.sort();
+    for lock in take {
+        // The update changes nothing; it makes the row, whoever wrote it, visible and keeps it until the commit.
+        let holder: String = sqlx::query_scalar(
+            "INSERT INTO piton.locks AS l (name, run, taken_ms) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET run = l.run RETURNING run",
+        )
+        .bind(lock.as_str())
+        .bind(run.as_str())
+        .bind(at_ms)
+        .fetch_one(&mut *conn)
+        .await?;
+        if holder != run.as_str() {
+            return Ok(Err(AppendError::LockHeld { lock: lock.clone(), by_run: RunId::new(holder) }));
+        }
+    }
+    Ok(Ok(()))
+}
