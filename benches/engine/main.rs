@@ -56,9 +56,8 @@ impl Bench {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value = |flag: &str| {
-        arguments.iter().position(|a| a == flag).and_then(|at| arguments.get(at + 1)).map(String::as_str)
-    };
+    let value =
+        |flag: &str| arguments.iter().position(|a| a == flag).and_then(|at| arguments.get(at + 1)).map(String::as_str);
     let json = arguments.iter().any(|argument| argument == "--json");
     let repeat = value("--repeat").and_then(|text| text.parse().ok()).unwrap_or(5);
     let only = value("--only");
@@ -176,7 +175,8 @@ fn cold_start(bench: &Bench) -> Result<Vec<f64>, BenchError> {
             time(&mut piton(&folder, &path, &format!("r{round}-{number}")))?;
         }
         round += 1;
-        Ok(over((children_cpu()? - before) / RUNS, Duration::from_millis(20)))
+        let used = children_cpu()?.saturating_sub(before) / RUNS;
+        Ok(over(used, Duration::from_millis(20)))
     })
 }
 

@@ -18,56 +18,53 @@ impl Work {
     }
 }
 
-fn head(name: &str, parallel: usize) -> String {
-    format!("apiVersion: piton/v1\nkind: Runbook\nname: {name}\nlimits: {{ parallel: {parallel} }}\nsteps:\n")
+fn runbook(name: &str, parallel: usize, steps: &[String]) -> String {
+    let steps = steps.concat();
+    format!("apiVersion: piton/v1\nkind: Runbook\nname: {name}\nlimits: {{ parallel: {parallel} }}\nsteps:\n{steps}")
+}
+
+fn step(id: &str, needs: &str, work: Work) -> String {
+    let needs = if needs.is_empty() { String::new() } else { format!(", needs: [{needs}]") };
+    format!("  - {{ id: {id}{needs}, {} }}\n", work.yaml())
 }
 
 /// Each step needs the one before.
 pub(crate) fn chain(steps: usize, work: Work) -> String {
-    let mut text = head("chain", 1);
-    for step in 0..steps {
-        let needs = if step == 0 { String::new() } else { format!(", needs: [s{}]", step - 1) };
-        text.push_str(&format!("  - {{ id: s{step}{needs}, {} }}\n", work.yaml()));
-    }
-    text
+    let needs = |number: usize| number.checked_sub(1).map(|before| format!("s{before}")).unwrap_or_default();
+    let steps: Vec<_> = (0..steps).map(|number| step(&format!("s{number}"), &needs(number), work)).collect();
+    runbook("chain", 1, &steps)
 }
 
 /// No step needs another.
 pub(crate) fn independent(steps: usize, parallel: usize, work: Work) -> String {
-    let mut text = head("independent", parallel);
-    for step in 0..steps {
-        text.push_str(&format!("  - {{ id: s{step}, {} }}\n", work.yaml()));
-    }
-    text
+    let steps: Vec<_> = (0..steps).map(|number| step(&format!("s{number}"), "", work)).collect();
+    runbook("independent", parallel, &steps)
+}
+
+/// The ids of a layer, none of a layer before the first.
+fn layer(layer: Option<usize>, width: usize) -> Vec<String> {
+    layer.map(|layer| (0..width).map(|place| format!("s{layer}_{place}")).collect()).unwrap_or_default()
 }
 
 /// Layers of steps; every step needs all of the layer before.
 pub(crate) fn layers(layers: usize, width: usize, parallel: usize, work: Work) -> String {
-    let mut text = head("layers", parallel);
-    for layer in 0..layers {
-        for place in 0..width {
-            let needs = if layer == 0 { String::new() } else { format!(", needs: [{}]", all(layer - 1, width)) };
-            text.push_str(&format!("  - {{ id: s{layer}_{place}{needs}, {} }}\n", work.yaml()));
-        }
-    }
-    text
-}
-
-fn all(layer: usize, width: usize) -> String {
-    (0..width).map(|place| format!("s{layer}_{place}")).collect::<Vec<_>>().join(", ")
+    let steps_of = |number: usize| {
+        let needs = layer(number.checked_sub(1), width).join(", ");
+        let steps = layer(Some(number), width).into_iter();
+        steps.map(move |id| step(&id, &needs, work)).collect::<Vec<_>>()
+    };
+    let steps: Vec<_> = (0..layers).flat_map(steps_of).collect();
+    runbook("layers", parallel, &steps)
 }
 
 /// The same layers for `make`.
 pub(crate) fn makefile(layers: usize, width: usize) -> String {
-    let last = layers - 1;
-    let targets = |layer: usize| (0..width).map(|p| format!("s{layer}_{p}")).collect::<Vec<_>>().join(" ");
-    let mut text = format!("all: {}\n", targets(last));
-    for layer in 0..layers {
-        let needs = if layer == 0 { String::new() } else { targets(layer - 1) };
-        for place in 0..width {
-            text.push_str(&format!("s{layer}_{place}: {needs}\n\t@true\n"));
-        }
-    }
-    text.push_str(".PHONY: all\n");
-    text
+    let rules_of = |number: usize| {
+        let needs = layer(number.checked_sub(1), width).join(" ");
+        let targets = layer(Some(number), width).into_iter();
+        targets.map(move |id| format!("{id}: {needs}\n\t@true\n")).collect::<Vec<_>>()
+    };
+    let all = layer(layers.checked_sub(1), width).join(" ");
+    let rules: Vec<_> = (0..layers).flat_map(rules_of).collect();
+    format!(".PHONY: all\nall: {all}\n{}", rules.concat())
 }

@@ -86,7 +86,7 @@ pub enum Fault {
 /// How a driver crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// The driver's work is dropped where it stands and the caller gets [`crate::driver::DriverError::Crashed`].
+    /// The driver's work is dropped where it stands and the caller gets `DriverError::Crashed`.
     Driver,
     /// The process gets SIGKILL.
     Process,
