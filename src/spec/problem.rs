@@ -295,8 +295,24 @@ pub fn one_of(given: &str, words: &[&str]) -> String {
     }
 }
 
+/// More names than this are neither compared one by one nor listed: a file may hold as many mistakes as names.
+const MANY_NAMES: usize = 1_000;
+/// Most names among many that are compared with the one that was given.
+const COMPARED_MAX: usize = 200;
+
 /// `did you mean ...?`, or the list of what there is.
 pub fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+    let count = known.clone().into_iter().size_hint().0;
+    if count > MANY_NAMES {
+        let is_alike =
+            |name: &&str| name.as_bytes().first() == given.as_bytes().first() && name.len().abs_diff(given.len()) <= 2;
+        let mut alike = known.into_iter().filter(is_alike).take(COMPARED_MAX);
+        // The nearest of all is not known then, so only what differs by one letter is worth naming.
+        return Some(alike.find(|name| strsim::osa_distance(given, name) == 1).map_or_else(
+            || format!("it is none of the {count} names there are"),
+            |name| format!("did you mean `{name}`?"),
+        ));
+    }
     if let Some(name) = nearest(given, known.clone()) {
         return Some(format!("did you mean `{name}`?"));
     }
@@ -353,6 +369,22 @@ mod tests {
         assert!(text.ends_with("and 4121 more problems\n"), "{}", &text[text.len() - 200..]);
         assert_eq!(problems(5_000, 4_321).to_json().as_array().map(Vec::len), Some(4_321));
         assert!(!problems(300, SHOWN_MAX).render().contains("more problem"));
+    }
+
+    #[test]
+    fn a_wrong_name_among_very_many_is_compared_with_few() {
+        let names: Vec<String> = (0..100_000).map(|n| format!("s{n:05}")).collect();
+        let looked_at = std::cell::Cell::new(0);
+        let counted = names.iter().map(|name| {
+            looked_at.set(looked_at.get() + 1);
+            name.as_str()
+        });
+        assert_eq!(did_you_mean("s0019x", counted.clone()).as_deref(), Some("did you mean `s00190`?"));
+        did_you_mean("s9999x", counted);
+        assert_eq!(looked_at.get(), 191 + COMPARED_MAX);
+        let other = did_you_mean("zzz", names.iter().map(String::as_str)).expect("help");
+        assert!(other.contains("none of the 100000 names"), "{other}");
+        assert_eq!(did_you_mean("s1", ["s12", "t3"]).as_deref(), Some("did you mean `s12`?"));
     }
 
     proptest::proptest! {
