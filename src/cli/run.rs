@@ -36,7 +36,7 @@ pub struct Run {
 }
 
 pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, CliError> {
-    let plan = global.load_plan(&args.runbook)?;
+    let plan = Arc::new(global.load_plan(&args.runbook)?);
     let run = match args.id {
         Some(id) => checked_id(id)?,
         None => RunId::fresh(crate::config::now(), &mut |bound| fastrand::usize(..bound)),
@@ -60,7 +60,7 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
     let (hooks, fault) = fault::of_environment()?;
     options.hooks = hooks;
     announce(out, &run, fault.as_deref());
-    let watched = watch(out, Subject { run: run.clone(), plan: Arc::new(plan.clone()) });
+    let watched = watch(out, Subject { run: run.clone(), plan: Arc::clone(&plan) });
     options.observer = Arc::clone(&watched.observer);
     options.stop = watched.stop.clone();
     options.stop_now = watched.stop_now.clone();

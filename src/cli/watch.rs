@@ -31,7 +31,7 @@ struct Stream {
 impl Observer for Stream {
     fn record(&self, record: &Record, state: &State) {
         let is_first = self.known.lock().is_ok_and(|mut known| known.insert(record.run.clone()));
-        let state = is_first.then(|| Box::new(state.clone()));
+        let state = is_first.then(|| Arc::new(state.clone()));
         // A display that is gone is no reason to stop.
         let _ = self.facts.send(Fact::Recorded { record: Box::new(record.clone()), state });
     }

@@ -76,7 +76,7 @@ pub async fn rollback(journal: &Journal, run: RunId, reason: String, options: Op
         .after(&requested, options.clock.now())
         .map_err(|error| DriverError::Refused(error.to_string()))?;
     let hooks = options.hooks.clone();
-    let work = Box::pin(drive(told.plan, journal, run, options, Opening::Back(reason)));
+    let work = Box::pin(drive(told.plan.into(), journal, run, options, Opening::Back(reason)));
     hooks.unless_crashed(work).await.ok_or(DriverError::Crashed)?
 }
 

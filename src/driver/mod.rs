@@ -7,6 +7,7 @@
 mod attempt;
 mod back;
 mod child;
+mod launch;
 mod outside;
 mod preview;
 mod scope;
@@ -168,7 +169,13 @@ pub struct Ended {
 ///
 /// # Errors
 /// Before anything is recorded: a milestone, a lock or the id is not to be had. Later: the journal failed.
-pub async fn start(plan: Plan, journal: &Journal, run: RunId, options: Options) -> Result<Ended, DriverError> {
+pub async fn start(
+    plan: impl Into<Arc<Plan>>,
+    journal: &Journal,
+    run: RunId,
+    options: Options,
+) -> Result<Ended, DriverError> {
+    let plan = plan.into();
     let hooks = options.hooks.clone();
     let work = async {
         begin(&plan, journal, &run, &options).await?;
@@ -216,7 +223,7 @@ pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<E
         return Err(DriverError::Over { run, outcome });
     }
     let hooks = options.hooks.clone();
-    let work = Box::pin(drive(told.plan, journal, run, options, Opening::Resume));
+    let work = Box::pin(drive(told.plan.into(), journal, run, options, Opening::Resume));
     hooks.unless_crashed(work).await.ok_or(DriverError::Crashed)?
 }
 
@@ -246,7 +253,7 @@ impl Opening {
 }
 
 async fn drive(
-    plan: Plan,
+    plan: Arc<Plan>,
     journal: &Journal,
     run: RunId,
     options: Options,

@@ -10,7 +10,7 @@ use crate::action::Failure;
 use crate::action::mask::Masker;
 use crate::event::Outputs;
 use crate::plan::{Plan, PlanStep};
-use crate::scheduler::{State, StepState};
+use crate::scheduler::{State, StepState, StepView};
 use crate::site::SecretSource;
 use crate::spec::reference::{Reference, template_references};
 use crate::spec::runbook::{ParamType, Undo};
@@ -69,13 +69,24 @@ pub struct Gathered {
 /// What the step sees, but for secrets.
 pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> Gathered {
     let references = references(step);
-    let mut scope =
-        json!({ "params": plan.params, "site": plan.site.site.scope(), "run": run_facts(plan, state, facts) });
-    scope["steps"] = steps(plan, state, &references);
-    if let Some(item) = &step.item {
-        scope["item"] = item.clone();
+    let used = |root: &str| references.iter().any(|reference| reference.path[0] == root);
+    let mut scope = Map::new();
+    if used("params") {
+        scope.insert("params".to_owned(), json!(plan.params));
     }
-    Gathered { scope, references }
+    if used("site") {
+        scope.insert("site".to_owned(), plan.site.site.scope());
+    }
+    if used("run") {
+        scope.insert("run".to_owned(), run_facts(plan, state, facts));
+    }
+    if used("steps") {
+        scope.insert("steps".to_owned(), steps(plan, state, &references));
+    }
+    if let Some(item) = &step.item {
+        scope.insert("item".to_owned(), item.clone());
+    }
+    Gathered { scope: Json::Object(scope), references }
 }
 
 impl Gathered {
@@ -183,7 +194,7 @@ fn steps(plan: &Plan, state: &State, references: &[Reference]) -> Json {
 
 fn one_step(state: &State, step: &PlanStep) -> Json {
     let view = state.step(&step.id);
-    let outputs = view.as_ref().map(|view| view.outputs().clone()).unwrap_or_default();
+    let outputs = view.as_ref().map(StepView::outputs).unwrap_or_default();
     let state = view.map_or(StepState::Pending, |view| view.state());
     json!({ "outputs": outputs, "state": state })
 }

@@ -72,6 +72,8 @@ pub(super) struct Session {
     pub(super) deferred: Vec<Deferred>,
     pub(super) busy: HashMap<StepId, (Work, CancellationToken)>,
     pub(super) tasks: JoinSet<Done>,
+    /// What came to an end as soon as it began.
+    pub(super) over: Vec<Done>,
     pub(super) facts: RunFacts,
     pub(super) secrets: Arc<Secrets>,
     databases: Databases,
@@ -85,7 +87,7 @@ pub(super) struct Session {
 impl Session {
     /// Reads the run back and gets ready to drive it.
     pub(super) async fn open(
-        plan: Plan,
+        plan: Arc<Plan>,
         journal: Journal,
         run: RunId,
         generation: u64,
@@ -109,7 +111,7 @@ impl Session {
             databases: Databases::new(plan.site.clone()),
             swap: options.hooks.swap(),
             outside,
-            plan: Arc::new(plan),
+            plan,
             journal,
             run,
             generation,
@@ -121,6 +123,7 @@ impl Session {
             deferred: Vec::new(),
             busy: HashMap::new(),
             tasks: JoinSet::new(),
+            over: Vec::new(),
             facts,
             secrets: Arc::default(),
             lost,
@@ -137,6 +140,7 @@ impl Session {
             self.turn().await?;
             if let Some(outcome) = self.state.outcome()
                 && self.tasks.is_empty()
+                && self.over.is_empty()
             {
                 let note = self.state.note().map(str::to_owned);
                 return Ok(Ended { run: self.run.clone(), outcome, note });
@@ -147,8 +151,11 @@ impl Session {
 
     /// Waits for the next thing to happen and takes it in.
     async fn wait(&mut self) -> Result<(), DriverError> {
+        tokio::task::consume_budget().await;
+        let at_once = !self.over.is_empty();
         let now = self.options.clock.now();
-        if self.tasks.is_empty() && self.state.next_wake().is_some_and(|at| self.options.clock.leap_to(at)) {
+        let idle = !at_once && self.tasks.is_empty();
+        if idle && self.state.next_wake().is_some_and(|at| self.options.clock.leap_to(at)) {
             return self.look_outside().await;
         }
         let wake = self.state.next_wake().map(|at| {
@@ -158,12 +165,7 @@ impl Session {
         let stop = if self.stops_seen == 0 { self.options.stop.clone() } else { self.options.stop_now.clone() };
         let stoppable = self.stops_seen < 2;
         tokio::select! {
-            Some(done) = self.tasks.join_next() => {
-                self.take(done)?;
-                while let Some(done) = self.tasks.try_join_next() {
-                    self.take(done)?;
-                }
-            }
+            biased;
             () = stop.cancelled(), if stoppable => {
                 self.stops_seen += 1;
                 let event = Event::CancelRequested { by: self.options.by.clone(), reason: None };
@@ -174,13 +176,18 @@ impl Session {
                 return Err(crate::journal::AppendError::Fenced { generation: 0 }.into());
             }
             () = self.outside.news() => self.look_outside().await?,
+            Some(done) = self.tasks.join_next() => {
+                self.take(done)?;
+                self.take_ended()?;
+            }
+            () = std::future::ready(()), if at_once => self.take_ended()?,
             () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
         }
         Ok(())
     }
 
     /// Takes in the end of a task.
-    fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), DriverError> {
+    pub(super) fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), DriverError> {
         let done = done.map_err(|error| DriverError::Broken(format!("a task of this driver broke: {error}")))?;
         match done {
             Done::Prepared(step, attempt, ready) => {

@@ -46,10 +46,11 @@ impl Session {
                 Ok(false)
             }
             Command::Start { step, attempt, check_when } => {
-                if !self.busy.contains_key(&step) {
-                    self.prepare(step, attempt, check_when);
+                // An earlier command of this turn may have changed what is wanted.
+                if self.busy.contains_key(&step) || !self.still_wanted(&step, attempt) {
+                    return Ok(false);
                 }
-                Ok(false)
+                self.prepare(step, attempt, check_when)
             }
             Command::OpenWait { step, check_when, expires_ms } => {
                 self.open_wait(step, check_when, expires_ms).await?;
@@ -82,30 +83,34 @@ impl Session {
         cancel
     }
 
-    fn prepare(&mut self, id: StepId, attempt: u32, check_when: bool) {
+    /// Gets a step ready; true when it was ready without waiting, so that its start is a fact of this turn.
+    fn prepare(&mut self, id: StepId, attempt: u32, check_when: bool) -> Result<bool, DriverError> {
         let step = self.planned(&id);
         let cancel = self.occupy(&id, Work::Prepare);
         let cx = self.context(&step, attempt, cancel);
-        let before = self.state.step(&id).and_then(|view| view.before().cloned());
+        let before = self.state.step(&id).and_then(|view| view.before());
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
-        self.tasks.spawn(async move {
+        let prepared = self.launch(async move {
             let ready = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => attempt::prepare(&plan, &step, &cx, scope, check_when, before).await,
                 Err(failure) => attempt::Ready::Fail(failure),
             };
             Done::Prepared(id, attempt, ready)
         });
+        let at_once = prepared.is_some();
+        prepared.map_or(Ok(()), |done| self.take(Ok(done)))?;
+        Ok(at_once)
     }
 
     fn probe(&mut self, id: StepId, attempt: u32) {
         let step = self.planned(&id);
         let cancel = self.occupy(&id, Work::Probe);
         let cx = self.context(&step, attempt, cancel);
-        let before = self.state.step(&id).and_then(|view| view.before().cloned()).unwrap_or_default();
+        let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
-        self.tasks.spawn(async move {
+        self.launch_and_go_on(async move {
             let finding = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => attempt::probe(&plan, &step, &cx, scope, &before).await,
                 Err(_) => crate::event::Finding::Unknown,
@@ -143,16 +148,7 @@ impl Session {
     /// Whether a prepared attempt is still what the scheduler asks for.
     pub(super) fn still_wanted(&mut self, step: &StepId, attempt: u32) -> bool {
         let moment = self.moment();
-        let commands = self.state.poll(moment);
-        let same = |command: &Command| match command {
-            Command::Start { step: wanted, attempt: number, .. } => wanted == step && *number == attempt,
-            Command::OpenWait { .. }
-            | Command::Probe { .. }
-            | Command::Undo { .. }
-            | Command::CancelAttempts
-            | Command::Record(_) => false,
-        };
-        commands.iter().any(same)
+        self.state.asks_to_start(step, attempt, moment)
     }
 
     /// The time of the facts that wait to be recorded, or now. They are recorded with the very time at which they were
@@ -269,7 +265,7 @@ impl Session {
                 let cancel = self.occupy(&id, Work::Act);
                 let cx = self.context(&step, attempt, cancel);
                 let plan = self.plan.clone();
-                self.tasks.spawn(async move {
+                self.launch_and_go_on(async move {
                     let result = attempt::run(plan, step, cx, *prepared).await;
                     Done::Acted(id, attempt, result)
                 });
@@ -278,10 +274,10 @@ impl Session {
                 let step = self.planned(&id);
                 let cancel = self.occupy(&id, Work::Undo);
                 let cx = self.context(&step, attempt, cancel);
-                let before = self.state.step(&id).and_then(|view| view.before().cloned()).unwrap_or_default();
+                let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
                 let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
                 let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
-                self.tasks.spawn(async move {
+                self.launch_and_go_on(async move {
                     let result = match gathered.with_secrets(&plan, &secrets).await {
                         Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
                         Err(failure) => Err(failure),

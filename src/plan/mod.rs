@@ -332,7 +332,7 @@ impl Plan {
     fn compute_digest(&self, tree: &Json) -> String {
         let files: BTreeMap<_, _> = self.files.iter().map(|(path, text)| (path, sha256_hex(text.as_bytes()))).collect();
         digest(&json!({
-            "piton": "plan-v1", "runbook": tree, "site": self.site.tree, "params": self.params, "files": files,
+            "piton": "plan-v1", "runbook": tree, "site": *self.site.tree, "params": self.params, "files": files,
         }))
     }
 

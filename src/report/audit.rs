@@ -24,7 +24,7 @@ pub fn to_text(run: Run<'_>, zone: &TimeZone, paint: Paint) -> String {
     let mut lines = vec![paint.bold(&format!("audit of run {}", run.run))];
     let mut previous: Option<&Record> = None;
     for record in run.records {
-        let first = previous.is_none().then(|| Box::new(State::new(run.state.workflow().clone())));
+        let first = previous.is_none().then(|| std::sync::Arc::new(State::new(run.state.workflow().clone())));
         watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: first });
         if previous.is_none() {
             watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: None });

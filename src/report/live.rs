@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::action::Progress;
 use crate::event::Record;
@@ -15,7 +16,7 @@ use crate::scheduler::State;
 pub struct Watch {
     /// What is watched.
     pub subject: Subject,
-    states: BTreeMap<RunId, State>,
+    states: BTreeMap<RunId, Arc<State>>,
     progress: BTreeMap<(RunId, StepId), Progress>,
 }
 
@@ -29,11 +30,11 @@ impl Watch {
     pub fn take<'f>(&mut self, fact: &'f Fact) -> Option<&'f Record> {
         match fact {
             Fact::Recorded { record, state: Some(state) } => {
-                self.states.insert(record.run.clone(), (**state).clone());
+                self.states.insert(record.run.clone(), Arc::clone(state));
                 is_untouched(state).then_some(record)
             }
             Fact::Recorded { record, state: None } => {
-                let state = self.states.get_mut(&record.run)?;
+                let state = Arc::make_mut(self.states.get_mut(&record.run)?);
                 // What the driver recorded is legal; a record that this copy refuses is shown all the same.
                 let _ = state.apply(&record.event, record.at);
                 Some(record)
@@ -48,17 +49,17 @@ impl Watch {
 
     /// The state of the watched run.
     pub fn state(&self) -> Option<&State> {
-        self.states.get(&self.subject.run)
+        self.states.get(&self.subject.run).map(Arc::as_ref)
     }
 
     /// The state of any run of the stream.
     pub fn state_of(&self, run: &RunId) -> Option<&State> {
-        self.states.get(run)
+        self.states.get(run).map(Arc::as_ref)
     }
 
     /// Runs that steps of this one started, with their states.
     pub fn children(&self) -> impl Iterator<Item = (&RunId, &State)> {
-        self.states.iter().filter(|(run, _)| **run != self.subject.run)
+        self.states.iter().filter(|(run, _)| **run != self.subject.run).map(|(run, state)| (run, &**state))
     }
 
     /// How far a step of a run has come.

@@ -32,7 +32,7 @@ pub enum Fact {
         /// The record.
         record: Box<Record>,
         /// The state behind it, for the first record of a run only.
-        state: Option<Box<State>>,
+        state: Option<std::sync::Arc<State>>,
     },
     /// A step told how far it has come.
     Progress {

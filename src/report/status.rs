@@ -86,7 +86,7 @@ fn remark(view: &StepView<'_>) -> String {
     }
     match view.error() {
         Some(error) if view.state() != StepState::Succeeded => words::cut(error, 160),
-        _ => words::outputs(view.outputs()),
+        _ => words::outputs(&view.outputs()),
     }
 }
 

@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::kept::Kept;
 use super::state::{IllegalEvent, Mutant, Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Effect, Event, Finding, Outcome, Outputs, SkipReason};
@@ -31,13 +32,13 @@ impl State {
             }
             Event::RunResumed { .. } => self.on_resumed(at),
             Event::StepSkipped { step, reason } => self.on_skipped(step, reason, at)?,
-            Event::AttemptStarted { step, attempt, before, input } => {
-                self.on_attempt_started(step, *attempt, before, input, at)?;
+            Event::AttemptStarted { step, attempt, before, input: _ } => {
+                self.on_attempt_started(step, *attempt, before, at)?;
             }
             Event::AttemptSucceeded { step, attempt, outputs } => {
                 let number = self.running_attempt(step, *attempt)?;
                 self.leaves_running(number);
-                self.succeeds(number, outputs.clone(), at);
+                self.succeeds(number, outputs, at);
             }
             Event::AttemptFailed { step, attempt, error, effect, retryable } => {
                 let number = self.running_attempt(step, *attempt)?;
@@ -113,7 +114,6 @@ impl State {
         step: &StepId,
         attempt: u32,
         before: &Value,
-        input: &Value,
         at: Timestamp,
     ) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
@@ -135,10 +135,9 @@ impl State {
         step.started_at.get_or_insert(at);
         step.finished_at = None;
         // An attempt that failed before it could look has no image; the first one that looked has the first.
-        if step.before.as_ref().is_none_or(Value::is_null) || keep_latest {
-            step.before = Some(before.clone());
+        if step.before.is_empty() || keep_latest {
+            step.before = Kept::new(before);
         }
-        step.input = Some(input.clone());
         Ok(())
     }
 
@@ -174,10 +173,10 @@ impl State {
         self.free_locks(number);
     }
 
-    pub(super) fn succeeds(&mut self, number: usize, outputs: Outputs, at: Timestamp) {
+    pub(super) fn succeeds(&mut self, number: usize, outputs: &Outputs, at: Timestamp) {
         let step = &mut self.steps[number];
         step.status = Status::Succeeded;
-        step.outputs = outputs;
+        step.outputs = if outputs.is_empty() { Kept::default() } else { Kept::new(outputs) };
         step.error = None;
         step.dirty = false;
         step.finished_at = Some(at);
@@ -258,7 +257,7 @@ impl State {
         }
         self.doubts.remove(&number);
         match finding {
-            Finding::Done(outputs) => self.succeeds(number, outputs.clone(), at),
+            Finding::Done(outputs) => self.succeeds(number, outputs, at),
             Finding::NotDone => self.did_not_run(number),
             Finding::Unknown => self.cannot_be_told(number),
         }

@@ -5,6 +5,7 @@
 //! Refused: every event that cannot be true after the events before it. `docs/design/scheduler.md` states the rules.
 
 mod apply;
+mod kept;
 mod people;
 mod poll;
 mod progress;

@@ -77,7 +77,7 @@ impl State {
                 if people.len() >= usize::try_from(quorum).unwrap_or(usize::MAX) {
                     self.stops_waiting(number);
                     let names = people.into_iter().map(|name| Value::String(name.as_str().to_owned())).collect();
-                    self.succeeds(number, Outputs::from([("approved_by".to_owned(), names)]), at);
+                    self.succeeds(number, &Outputs::from([("approved_by".to_owned(), names)]), at);
                 }
             }
             Answer::Rejected { comment } => {
@@ -89,11 +89,11 @@ impl State {
             }
             Answer::Completed { form, .. } => {
                 self.stops_waiting(number);
-                self.succeeds(number, form.clone(), at);
+                self.succeeds(number, form, at);
             }
             Answer::Ran { .. } => {
                 self.leaves_doubt(number);
-                self.succeeds(number, Outputs::new(), at);
+                self.succeeds(number, &Outputs::new(), at);
             }
             Answer::NotRan { .. } => {
                 self.leaves_doubt(number);

@@ -9,6 +9,7 @@ use super::apply::later;
 use super::state::{Mutant, Stage, State, Status, Verdict};
 use super::workflow::Phase;
 use crate::event::{Event, Outcome, SkipReason};
+use crate::ids::StepId;
 
 impl State {
     /// What should be done now. Asking twice is safe: nothing changes until an event arrives.
@@ -81,6 +82,18 @@ impl State {
                 check_when: self.checks_when(number),
             });
         }
+    }
+
+    /// Whether [`State::poll`] asks for this start now. Looks at this step alone, unless it was to be tried again.
+    pub fn asks_to_start(&self, step: &StepId, attempt: u32, now: Timestamp) -> bool {
+        let Some(number) = self.flow.number(step) else { return false };
+        let over = self.deadline().is_some_and(|deadline| deadline <= now);
+        let turning = self.stage == Stage::Main && self.verdict == Verdict::Rollback;
+        if over || turning || !self.may_start() || attempt != self.steps[number].attempts + 1 {
+            return false;
+        }
+        let due = matches!(self.steps[number].status, Status::Pause(at) if at <= now);
+        self.chosen.contains(&number) || (due && self.startable(now).contains(&number))
     }
 
     fn checks_when(&self, number: usize) -> bool {

@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 
+use super::kept::Kept;
 use super::state::{Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Outcome, SkipReason};
@@ -150,11 +151,11 @@ impl State {
         step.when_checked = false;
         step.skipped = None;
         step.finished_at = None;
-        step.outputs.clear();
+        step.outputs = Kept::default();
         step.answers.clear();
         if !step.dirty {
             // Nothing of it is left in the world: the next attempt sees it afresh.
-            step.before = None;
+            step.before = Kept::default();
         }
     }
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::kept::Kept;
 use super::workflow::{OnFailure, StepRule, Workflow};
 use crate::event::{Answer, Event, Outcome, Outputs, SkipReason};
 use crate::ids::{Actor, LockName, StepId};
@@ -196,9 +197,8 @@ pub(super) struct Step {
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
-    pub(super) before: Option<Value>,
-    pub(super) input: Option<Value>,
-    pub(super) outputs: Outputs,
+    pub(super) before: Kept,
+    pub(super) outputs: Kept,
     pub(super) error: Option<String>,
     pub(super) prompt: Option<String>,
     pub(super) answers: Vec<(Actor, Answer, Timestamp)>,
@@ -221,9 +221,8 @@ impl Step {
             started_at: None,
             finished_at: None,
             expires_at: None,
-            before: None,
-            input: None,
-            outputs: Outputs::new(),
+            before: Kept::default(),
+            outputs: Kept::default(),
             error: None,
             prompt: None,
             answers: Vec::new(),
@@ -534,8 +533,8 @@ impl<'a> StepView<'a> {
     }
 
     /// Its named results.
-    pub fn outputs(&self) -> &'a Outputs {
-        &self.step().outputs
+    pub fn outputs(&self) -> Outputs {
+        self.step().outputs.get().unwrap_or_default()
     }
 
     /// What went wrong last.
@@ -543,14 +542,9 @@ impl<'a> StepView<'a> {
         self.step().error.as_deref()
     }
 
-    /// What its first attempt saw before any change.
-    pub fn before(&self) -> Option<&'a Value> {
-        self.step().before.as_ref()
-    }
-
-    /// The rendered inputs of its latest attempt.
-    pub fn input(&self) -> Option<&'a Value> {
-        self.step().input.as_ref()
+    /// What its first attempt saw before any change; `None` when it saw nothing.
+    pub fn before(&self) -> Option<Value> {
+        self.step().before.get()
     }
 
     /// What people were asked.

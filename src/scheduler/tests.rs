@@ -167,7 +167,7 @@ fn a_failed_attempt_is_tried_again_after_its_pause_but_never_blindly() {
     assert_eq!(story.state.next_wake(), Some(story.now + SignedDuration::from_millis(100)));
     assert_eq!(story.pass(100).commands(), ["start a"]);
     story.fail("a", Effect::Unknown).ends(Outcome::Failed);
-    assert_eq!(story.state.step(&"a".into()).expect("exists").before(), Some(&json!(1)), "the first one's");
+    assert_eq!(story.state.step(&"a".into()).expect("exists").before(), Some(json!(1)), "the first one's");
 
     let mut story = Story::new(vec![StepRule { retry, ..StepRule::new("a") }]);
     story.fail("a", Effect::Unknown).ends(Outcome::Failed);
@@ -190,7 +190,7 @@ fn an_attempt_that_failed_before_it_could_look_leaves_no_before_image() {
         retryable: true,
     });
     story.pass(100).start("a");
-    assert_eq!(story.state.step(&"a".into()).expect("exists").before(), Some(&json!(2)), "the first that looked");
+    assert_eq!(story.state.step(&"a".into()).expect("exists").before(), Some(json!(2)), "the first that looked");
 }
 
 #[test]
@@ -448,4 +448,26 @@ fn an_undo_settled_by_hand_does_not_turn_a_run_forward_at_a_point_of_no_return()
     assert!(story.state.note().is_some_and(|note| note.contains("point of no return")));
     story.resume();
     assert_eq!(story.commands(), ["start b"], "only now it goes forward");
+}
+
+/// A fan of 20,000 steps that all need the first: whatever happens, the driver is told of no more than may run at once,
+/// and every event touches its own step only.
+#[test]
+fn work_for_an_event_does_not_grow_with_the_run() {
+    let most = 8;
+    let mut steps = vec![StepRule::new("first")];
+    steps.extend((0..20_000).map(|number| step(&format!("s{number}"), &["first"])));
+    let mut story = Story::with(steps, RunRule { parallel_max: most, ..RunRule::default() });
+    let mut told = 0;
+    story.succeed("first");
+    loop {
+        let commands = story.state.poll(story.now);
+        told += commands.len();
+        assert!(commands.len() <= most as usize, "{} commands at once", commands.len());
+        let Some(Command::Start { step, attempt, .. }) = commands.first() else { break };
+        assert!(story.state.asks_to_start(step, *attempt, story.now));
+        story.succeed(step.as_str());
+    }
+    assert_eq!(story.state.completed().count(), 20_001);
+    assert!(told <= 20_001 * most as usize, "{told}");
 }

@@ -269,7 +269,7 @@ pub struct LoadedSite {
     /// Its text.
     pub source: Arc<Source>,
     /// The data of the whole file; null when there is none.
-    pub tree: Json,
+    pub tree: Arc<Json>,
     /// Folder that relative paths start from.
     pub base: PathBuf,
 }
@@ -278,7 +278,7 @@ impl LoadedSite {
     /// The site that provides nothing.
     pub fn empty() -> Self {
         let source = Arc::new(Source { name: "(no site)".into(), text: String::new() });
-        Self { site: Arc::new(Site::empty()), source, tree: Json::Null, base: PathBuf::from(".") }
+        Self { site: Arc::new(Site::empty()), source, tree: Arc::new(Json::Null), base: PathBuf::from(".") }
     }
 }
 
@@ -296,7 +296,12 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
         check_names(site, &mut d);
     }
     let site = d.finish(site)?;
-    Ok(LoadedSite { site: Arc::new(site), source: Arc::clone(source), tree: node.to_json(), base: base.to_path_buf() })
+    Ok(LoadedSite {
+        site: Arc::new(site),
+        source: Arc::clone(source),
+        tree: Arc::new(node.to_json()),
+        base: base.to_path_buf(),
+    })
 }
 
 /// Names that one part of a site uses of another.

@@ -18,6 +18,7 @@ mod support;
 mod sweep;
 mod transfer_copy;
 mod transfer_statement;
+mod turns;
 mod wfm_crash;
 mod wfm_gate;
 mod wfm_procedures;

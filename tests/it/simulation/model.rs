@@ -127,7 +127,7 @@ impl Model {
         if let Event::AttemptSucceeded { step, .. } | Event::AttemptFailed { step, .. } = event {
             let kept = view(state, step).before();
             let account = &self.accounts[step];
-            ensure(kept == account.before.as_ref() || (kept.is_some() && kept == account.afresh.as_ref()), || {
+            ensure(kept == account.before || (kept.is_some() && kept == account.afresh), || {
                 format!("`{step}` lost the before-image of its first attempt: {kept:?}")
             })?;
         }

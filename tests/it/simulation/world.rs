@@ -163,6 +163,7 @@ impl World {
         if commands != self.state.poll(self.now) {
             return Err("asking twice gives two answers".into());
         }
+        self.asks_for_what_it_starts(&commands)?;
         if !self.busy.is_empty() && (commands.is_empty() || chance(&mut self.rng, 40)) {
             return self.something_ends();
         }
@@ -177,6 +178,22 @@ impl World {
         }
         let command = commands[self.rng.usize(0..commands.len())].clone();
         self.perform(command)
+    }
+
+    /// `asks_to_start` and `poll` agree on every step.
+    fn asks_for_what_it_starts(&self, commands: &[Command]) -> Turn {
+        let starts = commands.iter().filter_map(|command| match command {
+            Command::Start { step, attempt, .. } => Some((step, *attempt)),
+            _ => None,
+        });
+        let starts: std::collections::BTreeMap<_, _> = starts.collect();
+        for view in self.state.steps() {
+            let (step, next) = (&view.rule().id, view.attempts() + 1);
+            if self.state.asks_to_start(step, next, self.now) != (starts.get(step) == Some(&next)) {
+                return Err(format!("`{step}` is asked to start by one and not by the other"));
+            }
+        }
+        Ok(())
     }
 
     fn later(&mut self, ms: i64) -> Timestamp {
