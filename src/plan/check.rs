@@ -1,6 +1,6 @@
 //! Rules between the parts of a runbook: ids, needs, circles, retries, undos, windows, what the site provides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use globset::Glob;
 
@@ -27,7 +27,7 @@ pub fn check(
     is_partial: bool,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let seen: BTreeSet<String> = steps_seen.iter().map(|step| step.id.clone()).collect();
+    let seen: BTreeSet<&str> = steps_seen.iter().map(|step| step.id.as_str()).collect();
     let steps = || runbook.steps.iter().chain(&runbook.finally);
     for (id, first, again) in repeated(steps().map(|step| (step.id().as_str(), step.fields.id.span))) {
         let problem = Problem::new("plan::duplicate_id", format!("step id `{id}` is used twice"), again);
@@ -54,15 +54,15 @@ pub fn check(
 }
 
 /// The graph of all steps, also of those that cannot be read: what comes before what is known all the same.
-fn graph_of(steps: &[SeenStep]) -> Graph {
+fn graph_of(steps: &[SeenStep]) -> Graph<'_> {
     let known = || steps.iter().filter(|step| !step.id.is_empty());
     let edges = known().flat_map(|step| step.needs.iter().map(|need| (need.as_str(), step.id.as_str())));
     Graph::new(known().map(|step| step.id.as_str()), edges)
 }
 
-fn check_needs(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Problem>) {
-    let by_id: BTreeMap<&str, &Step> = runbook.steps.iter().map(|step| (step.id().as_str(), step)).collect();
-    let last: BTreeSet<&str> = runbook.finally.iter().map(|step| step.id().as_str()).collect();
+fn check_needs(runbook: &Runbook, seen: &BTreeSet<&str>, problems: &mut Vec<Problem>) {
+    let by_id: HashMap<&str, &Step> = runbook.steps.iter().map(|step| (step.id().as_str(), step)).collect();
+    let last: HashSet<&str> = runbook.finally.iter().map(|step| step.id().as_str()).collect();
     for (step, in_finally) in runbook.steps.iter().map(|s| (s, false)).chain(runbook.finally.iter().map(|s| (s, true)))
     {
         for need in &step.fields.needs {
@@ -72,7 +72,7 @@ fn check_needs(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Pr
             if !exists {
                 let message = format!("unknown step `{name}` in `needs` of `{}`", step.id());
                 let problem = Problem::new("plan::unknown_need", message, span).label("no step has this id");
-                problems.push(problem.help_if(did_you_mean(name, seen.iter().map(String::as_str))));
+                problems.push(problem.help_if(did_you_mean(name, seen.iter().copied())));
             } else if in_finally != last.contains(name) {
                 let message = format!("step `{}` and step `{name}` are not in the same part", step.id());
                 let problem = Problem::new("plan::need_across_finally", message, span).label("other part");
@@ -235,13 +235,13 @@ fn check_sub_actions(step: &Step, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_windows(runbook: &Runbook, seen: &BTreeSet<String>, problems: &mut Vec<Problem>) {
+fn check_windows(runbook: &Runbook, seen: &BTreeSet<&str>, problems: &mut Vec<Problem>) {
     for window in &runbook.windows {
         for end in [&window.opens, &window.closes] {
-            if !seen.contains(&end.value) {
+            if !seen.contains(end.value.as_str()) {
                 let message = format!("window `{}` names unknown step `{}`", window.name, end.value);
                 let problem = Problem::new("plan::unknown_window_step", message, end.span).label("no step has this id");
-                problems.push(problem.help_if(did_you_mean(&end.value, seen.iter().map(String::as_str))));
+                problems.push(problem.help_if(did_you_mean(&end.value, seen.iter().copied())));
             }
         }
     }

@@ -1,49 +1,90 @@
 //! The canonical form of data and its digest.
 
+use std::io::{self, BufWriter, Write};
+
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use crate::spec::yaml::{Node, Value};
+
 /// The data as text: keys sorted, no white space. Equal data has equal text.
 pub fn canonical(value: &Json) -> String {
-    let mut text = String::new();
-    write(value, &mut text);
-    text
+    text_of(|text| write(value, text))
 }
 
-fn write(value: &Json, text: &mut String) {
+/// The canonical form of what a file holds, the same as that of its JSON.
+pub fn canonical_node(node: &Node) -> String {
+    text_of(|text| write_node(node, text))
+}
+
+fn text_of(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut text = Vec::new();
+    write(&mut text).expect("memory takes any bytes");
+    String::from_utf8(text).expect("canonical data is text")
+}
+
+fn write(value: &Json, out: &mut impl Write) -> io::Result<()> {
     match value {
         Json::Object(map) => {
             let mut pairs: Vec<_> = map.iter().collect();
-            pairs.sort_by_key(|(key, _)| key.as_str());
-            text.push('{');
-            for (position, (key, value)) in pairs.into_iter().enumerate() {
-                if position > 0 {
-                    text.push(',');
-                }
-                text.push_str(&Json::from(key.as_str()).to_string());
-                text.push(':');
-                write(value, text);
-            }
-            text.push('}');
+            pairs.sort_unstable_by_key(|(key, _)| key.as_str());
+            fields(pairs.into_iter().map(|(key, value)| (key.as_str(), value)), out, write)
         }
-        Json::Array(items) => {
-            text.push('[');
-            for (position, item) in items.iter().enumerate() {
-                if position > 0 {
-                    text.push(',');
-                }
-                write(item, text);
-            }
-            text.push(']');
-        }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => text.push_str(&value.to_string()),
+        Json::Array(items) => list(items, out, write),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(serde_json::to_writer(out, value)?),
     }
+}
+
+fn write_node(node: &Node, out: &mut impl Write) -> io::Result<()> {
+    match &node.value {
+        Value::Map(pairs) => {
+            let mut pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.text.as_str(), value)).collect();
+            pairs.sort_unstable_by_key(|(key, _)| *key);
+            fields(pairs.into_iter(), out, write_node)
+        }
+        Value::List(items) => list(items, out, write_node),
+        Value::Text(text) => Ok(serde_json::to_writer(out, text)?),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) => {
+            Ok(serde_json::to_writer(out, &node.to_json())?)
+        }
+    }
+}
+
+fn fields<'a, T: 'a, W: Write>(
+    pairs: impl Iterator<Item = (&'a str, &'a T)>,
+    out: &mut W,
+    one: impl Fn(&T, &mut W) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut before = "{";
+    for (key, value) in pairs {
+        out.write_all(before.as_bytes())?;
+        serde_json::to_writer(&mut *out, key)?;
+        out.write_all(b":")?;
+        one(value, out)?;
+        before = ",";
+    }
+    out.write_all(if before == "{" { b"{}" } else { b"}" })
+}
+
+fn list<T, W: Write>(items: &[T], out: &mut W, one: impl Fn(&T, &mut W) -> io::Result<()>) -> io::Result<()> {
+    out.write_all(b"[")?;
+    for (position, item) in items.iter().enumerate() {
+        if position > 0 {
+            out.write_all(b",")?;
+        }
+        one(item, out)?;
+    }
+    out.write_all(b"]")
 }
 
 /// SHA-256 in hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string does not fail");
         text
     })
@@ -51,17 +92,51 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 /// SHA-256 of the canonical form, in hex.
 pub fn digest(value: &Json) -> String {
-    sha256_hex(canonical(value).as_bytes())
+    digest_of(|out| write(value, out))
+}
+
+/// SHA-256, in hex, of the canonical form of a mapping whose values are in canonical form; `parts` sorted by key.
+pub fn digest_of_parts(parts: &[(&str, &str)]) -> String {
+    debug_assert!(parts.is_sorted(), "canonical keys are sorted");
+    digest_of(|out| {
+        fields(parts.iter().map(|(key, text)| (*key, text)), out, |text, out| out.write_all(text.as_bytes()))
+    })
+}
+
+/// The digest of what `write` writes.
+fn digest_of(write: impl FnOnce(&mut BufWriter<Sha256>) -> io::Result<()>) -> String {
+    let mut out = BufWriter::new(Sha256::new());
+    let hash = write(&mut out).and_then(|()| Ok(out.into_inner()?));
+    hex(&hash.expect("a digest takes any bytes").finalize())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::problem::Span;
     use serde_json::json;
 
     #[test]
     fn equal_data_has_an_equal_digest() {
         assert_eq!(canonical(&json!({ "b": [1, "x"], "a": null })), r#"{"a":null,"b":[1,"x"]}"#);
         assert_eq!(digest(&json!({ "b": 1, "a": 2 })), digest(&json!({ "a": 2, "b": 1 })));
+        assert_eq!(digest(&json!({ "a": [] })), sha256_hex(br#"{"a":[]}"#));
+    }
+
+    #[test]
+    fn a_node_has_the_form_of_its_json() {
+        let data =
+            json!({ "z": [1, -2, 0.5, 1e30, null, true, {}, []], "a": { "\"q\"": "line\nend \u{7}é", "b": {} } });
+        assert_eq!(canonical_node(&Node::from_json(&data, Span::default())), canonical(&data));
+        let nan = Node { value: Value::Float(f64::NAN, ".nan".into()), span: Span::default() };
+        assert_eq!(canonical_node(&nan), canonical(&nan.to_json()));
+    }
+
+    #[test]
+    fn a_mapping_of_parts_has_the_digest_of_the_mapping() {
+        let (a, b) = (json!({ "y": 1, "x": "t" }), json!([null]));
+        let parts = [("a", canonical(&a)), ("b", canonical(&b))];
+        let parts: Vec<_> = parts.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        assert_eq!(digest_of_parts(&parts), digest(&json!({ "b": b, "a": a })));
     }
 }

@@ -1,6 +1,6 @@
 //! Steps with their defaults filled in and their lists expanded: one plan step for every item of a `foreach`.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
@@ -11,23 +11,36 @@ use crate::spec::problem::Problem;
 use crate::spec::reference::{Expression, Malformed, render};
 use crate::spec::runbook::{OnFailure, Runbook, Step};
 
-/// All steps of the runbook, expanded.
-pub fn steps(runbook: &Runbook, scope: &Json) -> Result<Vec<PlanStep>, Problem> {
-    let mut items: BTreeMap<&str, Vec<(StepId, Option<Json>)>> = BTreeMap::new();
-    for step in runbook.steps.iter().chain(&runbook.finally) {
-        items.insert(step.id().as_str(), instances(step, scope)?);
+/// The steps that one step of the runbook becomes, by id, with their items.
+type Items = Vec<(StepId, Option<Json>)>;
+
+/// All steps of the runbook, expanded; they are taken out of it.
+pub fn steps(runbook: &mut Runbook, scope: &Json) -> Result<Vec<PlanStep>, Problem> {
+    let (steps, last) = (std::mem::take(&mut runbook.steps), std::mem::take(&mut runbook.finally));
+    let mut items: HashMap<String, Items> = HashMap::with_capacity(steps.len() + last.len());
+    for step in steps.iter().chain(&last) {
+        items.insert(step.id().to_string(), instances(step, scope)?);
     }
-    let mut all = Vec::new();
-    let parts = runbook.steps.iter().map(|step| (step, false)).chain(runbook.finally.iter().map(|step| (step, true)));
+    let mut inner = scope.clone();
+    let mut all = Vec::with_capacity(steps.len() + last.len());
+    let parts = steps.into_iter().map(|step| (step, false)).chain(last.into_iter().map(|step| (step, true)));
     for (step, is_finally) in parts {
-        for (id, item) in &items[step.id().as_str()] {
+        let own = &items[step.id().as_str()];
+        for (step, (id, item)) in std::iter::repeat_n(step, own.len()).zip(own) {
+            let scope = match item {
+                Some(item) => {
+                    inner["item"] = item.clone();
+                    &inner
+                }
+                None => scope,
+            };
             all.push(plan_step(runbook, step, id.clone(), item.clone(), is_finally, &items, scope)?);
         }
     }
     Ok(all)
 }
 
-fn instances(step: &Step, scope: &Json) -> Result<Vec<(StepId, Option<Json>)>, Problem> {
+fn instances(step: &Step, scope: &Json) -> Result<Items, Problem> {
     let Some(foreach) = &step.fields.foreach else { return Ok(vec![(step.id().clone(), None)]) };
     let wrong = |error: Malformed| value_problem(foreach.span, error);
     let list = match &foreach.value.items.value {
@@ -40,9 +53,13 @@ fn instances(step: &Step, scope: &Json) -> Result<Vec<(StepId, Option<Json>)>, P
     let key = foreach.value.key.as_ref().map(|key| Expression::parse(&key.value)).transpose().map_err(wrong)?;
     let mut seen = std::collections::BTreeSet::new();
     let mut found = Vec::with_capacity(list.len());
+    let mut inner = if key.is_some() { scope.clone() } else { Json::Null };
     for item in list {
         let name = match &key {
-            Some(key) => key.evaluate(&with_item(scope, &item)).map_err(wrong)?,
+            Some(key) => {
+                inner["item"] = item.clone();
+                key.evaluate(&inner).map_err(wrong)?
+            }
             None => item.clone(),
         };
         let name = match name {
@@ -60,22 +77,17 @@ fn instances(step: &Step, scope: &Json) -> Result<Vec<(StepId, Option<Json>)>, P
     Ok(found)
 }
 
-fn with_item(scope: &Json, item: &Json) -> Json {
-    let mut scope = scope.clone();
-    scope["item"] = item.clone();
-    scope
-}
-
 fn plan_step(
     runbook: &Runbook,
-    step: &Step,
+    step: Step,
     id: StepId,
     item: Option<Json>,
     is_finally: bool,
-    items: &BTreeMap<&str, Vec<(StepId, Option<Json>)>>,
+    items: &HashMap<String, Items>,
     scope: &Json,
 ) -> Result<PlanStep, Problem> {
-    let fields = &step.fields;
+    let idempotent = idempotency(&step);
+    let Step { fields, action, .. } = step;
     let needs = fields.needs.iter().flat_map(|need| {
         let targets = items.get(need.step.value.as_str()).map(Vec::as_slice).unwrap_or_default();
         targets.iter().map(|(id, _)| (id.clone(), need.outcome))
@@ -84,30 +96,29 @@ fn plan_step(
     let outputs = fields.outputs.iter().map(|(name, rule)| {
         Expression::parse(&rule.value).map(|rule| (name.clone(), rule)).map_err(|e| value_problem(fields.id.span, e))
     });
-    let item_scope = item.as_ref().map(|item| with_item(scope, item));
-    let locks = fields.locks.iter().map(|lock| {
-        let text = render(&lock.value, item_scope.as_ref().unwrap_or(scope));
-        text.map(LockName::new).map_err(|e| value_problem(lock.span, e))
-    });
+    let locks = fields
+        .locks
+        .iter()
+        .map(|lock| render(&lock.value, scope).map(LockName::new).map_err(|e| value_problem(lock.span, e)));
     let fallback = if is_finally { OnFailure::Continue } else { runbook.on_failure };
     Ok(PlanStep {
-        declared: step.id().to_string(),
-        name: fields.name.clone(),
-        action: step.action.clone(),
-        verify: fields.verify.as_ref().map(|verify| verify.0.clone()),
-        undo: fields.undo.clone(),
         when: when.transpose()?,
         needs: needs.collect(),
-        timeout: fields.timeout.or(runbook.defaults.timeout),
-        retry: fields.retry.as_ref().map(|retry| retry.value.clone()).or_else(|| runbook.defaults.retry.clone()),
-        idempotent: idempotency(step),
-        on_failure: fields.on_failure.unwrap_or(fallback),
-        optional: fields.optional.clone(),
-        point_of_no_return: fields.point_of_no_return.clone(),
+        outputs: outputs.collect::<Result<_, _>>()?,
         locks: locks.collect::<Result<_, _>>()?,
+        declared: fields.id.value.to_string(),
+        name: fields.name,
+        action,
+        verify: fields.verify.map(|verify| verify.0),
+        undo: fields.undo,
+        timeout: fields.timeout.or(runbook.defaults.timeout),
+        retry: fields.retry.map(|retry| retry.value).or_else(|| runbook.defaults.retry.clone()),
+        idempotent,
+        on_failure: fields.on_failure.unwrap_or(fallback),
+        optional: fields.optional,
+        point_of_no_return: fields.point_of_no_return,
         phase: fields.phase,
         is_finally,
-        outputs: outputs.collect::<Result<_, _>>()?,
         id,
         item,
     })

@@ -1,36 +1,45 @@
 //! The graph of steps; the only file that knows the graph library.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use petgraph::Direction;
 use petgraph::algo::{kosaraju_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
+use super::upstream::Upstream;
+
 /// A graph over step ids, edges from a needed step to the step that needs it.
 #[derive(Debug)]
-pub struct Graph {
-    nodes: DiGraph<String, ()>,
-    index: HashMap<String, NodeIndex>,
-    order: Option<HashMap<NodeIndex, usize>>,
+pub struct Graph<'a> {
+    ids: Vec<&'a str>,
+    index: HashMap<&'a str, NodeIndex>,
+    nodes: DiGraph<(), ()>,
+    order: Option<Vec<NodeIndex>>,
 }
 
-impl Graph {
+impl<'a> Graph<'a> {
     /// Builds the graph; edges with unknown ends are left out.
-    pub fn new<'a>(ids: impl Iterator<Item = &'a str>, edges: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut graph = DiGraph::new();
-        let mut index = HashMap::new();
-        for id in ids {
-            index.entry(id.to_owned()).or_insert_with(|| graph.add_node(id.to_owned()));
+    pub fn new(ids: impl Iterator<Item = &'a str>, edges: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut ids: Vec<&str> = ids.collect();
+        let mut nodes = DiGraph::with_capacity(ids.len(), ids.len());
+        let mut index = HashMap::with_capacity(ids.len());
+        ids.retain(|id| {
+            let before = nodes.node_count();
+            index.entry(*id).or_insert_with(|| nodes.add_node(()));
+            nodes.node_count() > before
+        });
+        let known = edges.filter_map(|(needed, needing)| Some((*index.get(needing)?, *index.get(needed)?)));
+        let mut edges: Vec<(NodeIndex, NodeIndex)> = known.collect();
+        // Looking for an edge in the graph would walk all edges of its end: quadratic for a step that all others need.
+        edges.sort_unstable();
+        edges.dedup();
+        for (needing, needed) in edges {
+            nodes.add_edge(needed, needing, ());
         }
-        for (needed, needing) in edges {
-            if let (Some(&from), Some(&to)) = (index.get(needed), index.get(needing)) {
-                graph.update_edge(from, to, ());
-            }
-        }
-        let order =
-            toposort(&graph, None).ok().map(|order| order.into_iter().enumerate().map(|(i, n)| (n, i)).collect());
-        Self { nodes: graph, index, order }
+        let order = toposort(&nodes, None).ok();
+        Self { ids, index, nodes, order }
     }
 
     /// Every circle, each as the ids in the order in which they need each other.
@@ -69,43 +78,49 @@ impl Graph {
                 }
             }
         }
-        path.into_iter().map(|node| self.nodes[node].clone()).collect()
+        path.into_iter().map(|node| self.ids[node.index()].to_owned()).collect()
     }
 
-    /// Whether `ancestor` always comes before `id`.
-    pub fn is_upstream(&self, ancestor: &str, id: &str) -> bool {
-        let (Some(&target), Some(&start), Some(order)) = (self.index.get(ancestor), self.index.get(id), &self.order)
-        else {
-            return true;
-        };
-        let mut stack = vec![start];
-        let mut seen = HashSet::new();
-        while let Some(node) = stack.pop() {
-            if self.nodes.find_edge(target, node).is_some() {
-                return true;
-            }
-            let incoming = self.nodes.edges_directed(node, Direction::Incoming).map(|edge| edge.source());
-            stack.extend(incoming.filter(|n| order[n] > order[&target] && seen.insert(*n)));
+    /// For each pair of ids whether the first always comes before the second. Where nobody can say, because an id is
+    /// unknown or the steps need each other in a circle, it does.
+    pub fn come_before(&self, pairs: &[(&str, &str)]) -> Vec<bool> {
+        let mut answers = vec![true; pairs.len()];
+        let Some(order) = &self.order else { return answers };
+        let order: Vec<usize> = order.iter().map(|node| node.index()).collect();
+        let edges = self.nodes.raw_edges().iter().map(|edge| (edge.target().index(), edge.source().index()));
+        let upstream = Upstream::new(&order, edges);
+        let place = |id: &str| self.index.get(id).map(|node| node.index());
+        let (asked, known): (Vec<usize>, Vec<(usize, usize)>) = pairs
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (before, after))| Some((at, (place(before)?, place(after)?))))
+            .unzip();
+        let (found, _) = upstream.answer(&known);
+        for (at, answer) in asked.into_iter().zip(found) {
+            answers[at] = answer;
         }
-        false
+        answers
     }
 
     /// All ids, each behind everything it needs, else in the order of the file; empty when there is a circle.
-    pub fn sorted(&self) -> Vec<&str> {
+    pub fn sorted(&self) -> Vec<&'a str> {
         if self.order.is_none() {
             return Vec::new();
         }
-        let mut unmet: Vec<usize> =
-            self.nodes.node_indices().map(|n| self.nodes.edges_directed(n, Direction::Incoming).count()).collect();
-        let mut free: BTreeSet<NodeIndex> = self.nodes.node_indices().filter(|n| unmet[n.index()] == 0).collect();
+        let mut unmet = vec![0_usize; self.ids.len()];
+        for edge in self.nodes.raw_edges() {
+            unmet[edge.target().index()] += 1;
+        }
+        let nodes = self.nodes.node_indices();
+        let mut free: BinaryHeap<_> = nodes.filter(|node| unmet[node.index()] == 0).map(Reverse).collect();
         let mut sorted = Vec::with_capacity(unmet.len());
-        while let Some(node) = free.pop_first() {
-            sorted.push(self.nodes[node].as_str());
-            for edge in self.nodes.edges(node) {
-                let count = &mut unmet[edge.target().index()];
+        while let Some(Reverse(node)) = free.pop() {
+            sorted.push(self.ids[node.index()]);
+            for next in self.nodes.neighbors(node) {
+                let count = &mut unmet[next.index()];
                 *count -= 1;
                 if *count == 0 {
-                    free.insert(edge.target());
+                    free.push(Reverse(next));
                 }
             }
         }
@@ -125,10 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn upstream_is_transitive() {
-        let graph = Graph::new(["a", "b", "c", "d"].into_iter(), [("a", "b"), ("b", "c")].into_iter());
-        assert!(graph.is_upstream("a", "c"));
-        assert!(!graph.is_upstream("c", "a"));
-        assert!(!graph.is_upstream("d", "c"));
+    fn what_comes_before_is_transitive() {
+        let graph = Graph::new(["a", "b", "c", "d"].into_iter(), [("a", "b"), ("b", "c"), ("a", "b")].into_iter());
+        let pairs = [("a", "c"), ("c", "a"), ("d", "c"), ("a", "a"), ("a", "nobody")];
+        assert_eq!(graph.come_before(&pairs), [true, false, false, false, true]);
+        assert_eq!(graph.sorted(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn in_a_circle_nobody_can_say_what_comes_first() {
+        let graph = Graph::new(["a", "b"].into_iter(), [("a", "b"), ("b", "a")].into_iter());
+        assert_eq!(graph.come_before(&[("a", "b"), ("b", "a")]), [true, true]);
+        assert!(graph.sorted().is_empty());
     }
 }

@@ -9,6 +9,7 @@ mod graph;
 mod names;
 mod params;
 mod render;
+mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ use crate::spec::actions::ActionSpec;
 use crate::spec::problem::{Problem, Problems, Source};
 use crate::spec::reference::{Expression, Malformed, render};
 use crate::spec::runbook::{
-    self, Idempotent, Limits, NeedOutcome, OnFailure, Optional, ParamType, Phase, Retry, Runbook, Undo, Window,
+    self, Idempotent, Limits, Loaded, NeedOutcome, OnFailure, Optional, ParamType, Phase, Retry, Runbook, SeenStep,
+    Undo, Window,
 };
 use crate::spec::values::Millis;
 
@@ -145,15 +147,18 @@ pub struct Plan {
 #[derive(Debug, Clone, Default)]
 struct StepIndex {
     by_id: HashMap<StepId, usize>,
+    /// Where the declared id is not the id itself.
     by_declared: HashMap<String, Vec<usize>>,
 }
 
 impl StepIndex {
     fn new(steps: &[PlanStep]) -> Self {
-        let mut index = Self::default();
+        let mut index = Self { by_id: HashMap::with_capacity(steps.len()), by_declared: HashMap::new() };
         for (place, step) in steps.iter().enumerate() {
             index.by_id.insert(step.id.clone(), place);
-            index.by_declared.entry(step.declared.clone()).or_default().push(place);
+            if step.declared != step.id.as_str() {
+                index.by_declared.entry(step.declared.clone()).or_default().push(place);
+            }
         }
         index
     }
@@ -213,8 +218,6 @@ pub struct Checked {
     pub runbook: Runbook,
     /// Texts of the files that it names.
     pub files: Files,
-    /// The data of the whole file.
-    pub tree: Json,
 }
 
 /// Everything that is wrong with a runbook, against a site if there is one.
@@ -222,17 +225,26 @@ pub struct Checked {
 /// # Errors
 /// All problems of the file at once.
 pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>) -> Result<Checked, Problems> {
-    let loaded = runbook::read(source)?;
-    let mut problems = loaded.problems;
-    let Some(runbook) = loaded.runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
+    let Loaded { runbook, problems, seen, tree, .. } = runbook::read(source)?;
+    // What follows needs the runbook only; the tree of a large file is large.
+    drop(tree);
+    examine(source, base, site, Found { runbook, problems, seen })
+}
+
+/// What was read of a runbook, without its tree.
+struct Found {
+    runbook: Option<Runbook>,
+    problems: Vec<Problem>,
+    seen: Vec<SeenStep>,
+}
+
+fn examine(source: &Arc<Source>, base: &Path, site: Option<&Site>, found: Found) -> Result<Checked, Problems> {
+    let Found { runbook, mut problems, seen } = found;
+    let Some(runbook) = runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
     let is_partial = !problems.is_empty();
-    problems.extend(check::check(&runbook, source, site, &loaded.seen, is_partial));
+    problems.extend(check::check(&runbook, source, site, &seen, is_partial));
     let files = files::read(base, actions_of(&runbook), &mut problems);
-    if problems.is_empty() {
-        Ok(Checked { runbook, files, tree: loaded.tree })
-    } else {
-        Err(Problems::new(Arc::clone(source), problems))
-    }
+    if problems.is_empty() { Ok(Checked { runbook, files }) } else { Err(Problems::new(Arc::clone(source), problems)) }
 }
 
 fn actions_of(runbook: &Runbook) -> impl Iterator<Item = &ActionSpec> {
@@ -278,21 +290,21 @@ impl Plan {
         given: &Given,
         kept: Option<Files>,
     ) -> Result<Self, PlanError> {
-        let Checked { runbook, files, tree } = match kept {
-            None => check(source, base, Some(&site.site)).map_err(PlanError::Problems)?,
-            Some(files) => {
-                let loaded = runbook::read(source).map_err(PlanError::Problems)?;
-                let refused = Problems::new(Arc::clone(source), loaded.problems);
-                // What could be read of a wrong file is good for messages only, never for a plan.
-                match loaded.runbook {
-                    Some(runbook) if refused.list.is_empty() => Checked { runbook, files, tree: loaded.tree },
-                    _ => return Err(PlanError::Problems(refused)),
-                }
-            }
+        let Loaded { runbook, problems, seen, tree, .. } = runbook::read(source).map_err(PlanError::Problems)?;
+        let data = digest::canonical_node(&tree);
+        drop(tree);
+        let Checked { mut runbook, files } = match kept {
+            None => examine(source, base, Some(&site.site), Found { runbook, problems, seen })
+                .map_err(PlanError::Problems)?,
+            // What could be read of a wrong file is good for messages only, never for a plan.
+            Some(files) => match runbook {
+                Some(runbook) if problems.is_empty() => Checked { runbook, files },
+                _ => return Err(PlanError::Problems(Problems::new(Arc::clone(source), problems))),
+            },
         };
         let params = params::resolve(&runbook, given).map_err(PlanError::Params)?;
         let scope = json!({ "params": params, "site": site.site.scope() });
-        let steps = expand::steps(&runbook, &scope)
+        let steps = expand::steps(&mut runbook, &scope)
             .map_err(|problem| PlanError::Problems(Problems::new(Arc::clone(source), vec![problem])))?;
         let value = |error: Malformed| PlanError::Value(error.0);
         let locks = runbook
@@ -324,16 +336,21 @@ impl Plan {
             on_failure: runbook.on_failure,
             param_types: runbook.params.0.iter().map(|(key, param)| (key.text.clone(), param.r#type)).collect(),
         };
-        plan.digest = plan.compute_digest(&tree);
+        plan.digest = plan.compute_digest(&data);
         Ok(plan)
     }
 
-    /// Digest over the meaning of runbook and site, the parameters and every file that a step uses.
-    fn compute_digest(&self, tree: &Json) -> String {
+    /// Digest over the meaning of runbook and site, the parameters and every file that a step uses; `data` is the
+    /// canonical form of the runbook.
+    fn compute_digest(&self, data: &str) -> String {
         let files: BTreeMap<_, _> = self.files.iter().map(|(path, text)| (path, sha256_hex(text.as_bytes()))).collect();
-        digest(&json!({
-            "piton": "plan-v1", "runbook": tree, "site": *self.site.tree, "params": self.params, "files": files,
-        }))
+        digest::digest_of_parts(&[
+            ("files", &canonical(&json!(files))),
+            ("params", &canonical(&json!(self.params))),
+            ("piton", "\"plan-v1\""),
+            ("runbook", data),
+            ("site", &canonical(&self.site.tree)),
+        ])
     }
 
     /// What the journal keeps, so that the same plan can be made again.
@@ -356,15 +373,23 @@ impl Plan {
 
     /// The plan steps that a step of the runbook became: one, or one for every item of its `foreach`.
     pub fn instances(&self, declared: &str) -> Vec<&PlanStep> {
-        let places = self.index.by_declared.get(declared).map(Vec::as_slice).unwrap_or_default();
-        places.iter().map(|&place| &self.steps[place]).collect()
+        match (self.index.by_declared.get(declared), self.index.by_id.get(declared)) {
+            (Some(places), _) => places.iter().map(|&place| &self.steps[place]).collect(),
+            (None, Some(&place)) if self.steps[place].declared == declared => vec![&self.steps[place]],
+            (None, _) => Vec::new(),
+        }
     }
 
     /// The ids in an order in which they could run one by one.
     pub fn sorted(&self) -> Vec<StepId> {
+        self.in_order().into_iter().map(|step| step.id.clone()).collect()
+    }
+
+    /// The steps in an order in which they could run one by one.
+    pub fn in_order(&self) -> Vec<&PlanStep> {
         let edges = self.steps.iter().flat_map(|s| s.needs.iter().map(|(need, _)| (need.as_str(), s.id.as_str())));
         let graph = graph::Graph::new(self.steps.iter().map(|step| step.id.as_str()), edges);
-        graph.sorted().into_iter().map(StepId::from).collect()
+        graph.sorted().into_iter().filter_map(|id| self.index.by_id.get(id)).map(|&place| &self.steps[place]).collect()
     }
 }
 

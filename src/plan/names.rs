@@ -1,6 +1,6 @@
 //! Every name in templates and expressions: it must exist, be upstream, and be allowed where it stands.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use super::graph::Graph;
 use super::render::may_hold_secret;
@@ -34,15 +34,23 @@ struct Place<'a> {
     span: Span,
 }
 
+/// A step that uses an output of another, which must come before it.
+struct Use<'a> {
+    target: &'a Step,
+    step: &'a Step,
+    at: Span,
+}
+
 /// Checks names and remembers which parameters are used.
 pub struct Names<'a> {
     runbook: &'a Runbook,
     source: &'a Source,
     site: Option<&'a Site>,
-    graph: &'a Graph,
-    ids_seen: &'a BTreeSet<String>,
+    graph: &'a Graph<'a>,
+    ids_seen: &'a BTreeSet<&'a str>,
     steps: HashMap<&'a str, (&'a Step, bool)>,
     used: BTreeSet<String>,
+    uses: Vec<Use<'a>>,
     is_partial: bool,
     problems: &'a mut Vec<Problem>,
 }
@@ -53,15 +61,26 @@ impl<'a> Names<'a> {
         runbook: &'a Runbook,
         source: &'a Source,
         site: Option<&'a Site>,
-        graph: &'a Graph,
-        ids_seen: &'a BTreeSet<String>,
+        graph: &'a Graph<'a>,
+        ids_seen: &'a BTreeSet<&'a str>,
         is_partial: bool,
         problems: &'a mut Vec<Problem>,
     ) -> Self {
         let main = runbook.steps.iter().map(|step| (step.id().as_str(), (step, false)));
         let last = runbook.finally.iter().map(|step| (step.id().as_str(), (step, true)));
         let steps = main.chain(last).collect();
-        Self { runbook, source, site, graph, ids_seen, steps, used: BTreeSet::new(), is_partial, problems }
+        Self {
+            runbook,
+            source,
+            site,
+            graph,
+            ids_seen,
+            steps,
+            used: BTreeSet::new(),
+            uses: Vec::new(),
+            is_partial,
+            problems,
+        }
     }
 
     /// Checks the whole runbook.
@@ -79,6 +98,7 @@ impl<'a> Names<'a> {
         for step in &self.runbook.finally {
             self.step(step, true);
         }
+        self.uses_come_later();
         self.unused_params();
     }
 
@@ -184,8 +204,7 @@ impl<'a> Names<'a> {
     }
 
     fn expression(&mut self, text: &str, place: &Place<'a>) {
-        let dashed = self.steps.keys().copied().find(|id| id.contains('-') && text.contains(&format!("steps.{id}")));
-        if let Some(id) = dashed {
+        if let Some(id) = self.dashed_step(text) {
             let message = format!("an expression takes the dash in `steps.{id}` for a minus");
             let at = self.find(&format!("steps.{id}"), place.span).unwrap_or(place.span);
             let problem = Problem::new("plan::dash_in_expression", message, at).label("here");
@@ -203,6 +222,19 @@ impl<'a> Names<'a> {
                 self.problems.push(problem.help("for example `params.count > 3 && steps[\"check-it\"].outputs.ok`"));
             }
         }
+    }
+
+    /// The first step with a dash in its id that `text` names as `steps.ID`.
+    fn dashed_step<'t>(&self, text: &'t str) -> Option<&'t str> {
+        text.split("steps.").skip(1).find_map(|rest| {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').unwrap_or(rest.len());
+            // What stands behind a later dash may well be meant as a number to subtract.
+            let mut id = &rest[..end];
+            while id.contains('-') && !self.steps.contains_key(id) {
+                id = &id[..id.rfind('-').unwrap_or(0)];
+            }
+            id.contains('-').then_some(id)
+        })
     }
 
     fn reference(&mut self, reference: &Reference, place: &Place<'a>) {
@@ -308,18 +340,15 @@ impl<'a> Names<'a> {
             if !self.ids_seen.contains(id) {
                 let problem =
                     Problem::new("plan::unknown_step", format!("unknown step `{id}`"), at).label("no step has this id");
-                self.problems.push(problem.help_if(did_you_mean(id, self.ids_seen.iter().map(String::as_str))));
+                self.problems.push(problem.help_if(did_you_mean(id, self.ids_seen.iter().copied())));
             }
             return;
         };
         if let Some((step, last)) = place.step
             && (!last || target_last)
             && !(place.own_outputs && step.id() == target.id())
-            && !self.graph.is_upstream(id, step.id().as_str())
         {
-            let message = format!("step `{}` uses an output of `{id}`, which does not come before it", step.id());
-            let problem = Problem::new("plan::not_upstream", message, at).label("has no value yet");
-            self.problems.push(problem.help(format!("add `{id}` to the `needs` of `{}`", step.id())));
+            self.uses.push(Use { target, step, at });
         }
         match rest.get(1).copied() {
             Some("outputs") => self.output_name(target, rest.get(2).copied(), at),
@@ -330,6 +359,18 @@ impl<'a> Names<'a> {
                     Problem::new("plan::unknown_name", format!("a step has no `{name}`"), at).label("no such name");
                 self.problems.push(problem.help(format!("write `steps.{id}.outputs.NAME` or `steps.{id}.state`")));
             }
+        }
+    }
+
+    /// Every step that uses an output must come behind the step that has it.
+    fn uses_come_later(&mut self) {
+        let pairs: Vec<_> = self.uses.iter().map(|u| (u.target.id().as_str(), u.step.id().as_str())).collect();
+        let answers = self.graph.come_before(&pairs);
+        for (Use { target, step, at }, _) in self.uses.iter().zip(answers).filter(|(_, is_before)| !is_before) {
+            let (id, user) = (target.id(), step.id());
+            let message = format!("step `{user}` uses an output of `{id}`, which does not come before it");
+            let problem = Problem::new("plan::not_upstream", message, *at).label("has no value yet");
+            self.problems.push(problem.help(format!("add `{id}` to the `needs` of `{user}`")));
         }
     }
 
@@ -401,7 +442,7 @@ fn block_end(text: &str, span: Span) -> usize {
 
 /// Groups of equal ids with the places where they stand.
 pub fn repeated<'a>(ids: impl Iterator<Item = (&'a str, Span)>) -> Vec<(&'a str, Span, Span)> {
-    let mut seen: BTreeMap<&str, Span> = BTreeMap::new();
+    let mut seen: HashMap<&str, Span> = HashMap::new();
     let mut found = Vec::new();
     for (id, span) in ids {
         if let Some(first) = seen.get(id) {

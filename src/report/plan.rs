@@ -9,32 +9,53 @@ use crate::action::Preview;
 use crate::ids::StepId;
 use crate::plan::{Plan, PlanStep};
 use crate::spec::runbook::{Idempotent, OnFailure, Phase, Undo};
+use crate::spec::yaml::{Key, Node, Value};
 
 /// What the previews of a plan's steps found, by step.
 pub type Previews = BTreeMap<StepId, Preview>;
 
 /// An action and its arguments in one line; templates stay as the author wrote them.
 pub fn action_words(step: &PlanStep, chars_max: usize) -> String {
-    let args = match step.action.args.to_json() {
-        Json::Object(map) => {
-            map.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect::<Vec<_>>().join(", ")
+    let mut words = format!("{} ", step.action.kind.key());
+    match &step.action.args.value {
+        Value::Map(pairs) => put_fields(pairs, &mut words),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) | Value::List(_) => {
+            put_flow(&step.action.args, &mut words);
         }
-        other => flow(&other),
-    };
-    words::cut(&format!("{} {}", step.action.kind.key(), args.replace('\n', " ")), chars_max)
+    }
+    words::cut(&words.replace('\n', " "), chars_max)
+}
+
+fn put_fields(pairs: &[(Key, Node)], words: &mut String) {
+    for (place, (key, value)) in pairs.iter().enumerate() {
+        words.push_str(if place > 0 { ", " } else { "" });
+        words.push_str(&key.text);
+        words.push_str(": ");
+        put_flow(value, words);
+    }
 }
 
 /// A value as an author would write it in one line.
-fn flow(value: &Json) -> String {
-    match value {
-        Json::String(text) if text.is_empty() => "\"\"".to_owned(),
-        Json::String(text) => text.clone(),
-        Json::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
-        Json::Object(map) => {
-            let fields: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", flow(value))).collect();
-            format!("{{ {} }}", fields.join(", "))
+fn put_flow(node: &Node, words: &mut String) {
+    match &node.value {
+        Value::Text(text) if text.is_empty() => words.push_str("\"\""),
+        Value::Text(text) => words.push_str(text),
+        Value::List(items) => {
+            words.push('[');
+            for (place, item) in items.iter().enumerate() {
+                words.push_str(if place > 0 { ", " } else { "" });
+                put_flow(item, words);
+            }
+            words.push(']');
         }
-        Json::Null | Json::Bool(_) | Json::Number(_) => value.to_string(),
+        Value::Map(pairs) => {
+            words.push_str("{ ");
+            put_fields(pairs, words);
+            words.push_str(" }");
+        }
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) => {
+            words.push_str(&node.to_json().to_string());
+        }
     }
 }
 
@@ -97,7 +118,7 @@ fn stage(step: &PlanStep) -> &'static str {
 
 /// The steps in an order in which they could run one by one, by stage.
 pub fn in_order(plan: &Plan) -> Vec<&PlanStep> {
-    let mut steps: Vec<&PlanStep> = plan.sorted().iter().filter_map(|id| plan.step(id)).collect();
+    let mut steps: Vec<&PlanStep> = plan.in_order();
     steps.sort_by_key(|step| (step.is_finally, step.phase == Phase::Main));
     steps
 }

@@ -465,7 +465,7 @@ pub struct Loaded {
     /// The text.
     pub source: Arc<Source>,
     /// The data of the whole file.
-    pub tree: Json,
+    pub tree: Node,
     /// What is wrong so far.
     pub problems: Vec<Problem>,
     /// All steps that could be seen, also those that could not be read.
@@ -504,7 +504,7 @@ pub fn read(source: &Arc<Source>) -> Result<Loaded, Problems> {
     }
     let runbook = whole.or_else(|| mend::runbook(&node, source));
     let seen = ["steps", "finally"].into_iter().filter_map(|key| node.get(key)).flat_map(seen_steps).collect();
-    Ok(Loaded { runbook, source: Arc::clone(source), tree: node.to_json(), problems: d.problems, seen })
+    Ok(Loaded { runbook, source: Arc::clone(source), tree: node, problems: d.problems, seen })
 }
 
 /// Stops at a file of the other kind: every key of it would be wrong.

@@ -75,7 +75,7 @@ const STRUCTURE: [&str; 9] = [
 fn form_of(text: &str) -> Option<(Json, Vec<&'static str>)> {
     let source = Arc::new(Source { name: "t.yaml".into(), text: text.to_owned() });
     let loaded = piton::spec::runbook::read(&source).ok()?;
-    Some((loaded.tree, loaded.problems.iter().map(|problem| problem.code).collect()))
+    Some((loaded.tree.to_json(), loaded.problems.iter().map(|problem| problem.code).collect()))
 }
 
 /// Why schema and reader disagree about a runbook, if they do.

@@ -1,5 +1,6 @@
 //! Where boxes and lines of a graph go. Layers and positions come from `rust-sugiyama`; lines that pass layers get
-//! vertices of their own there, so that they never run through a box.
+//! vertices of their own there, so that they never run through a box. Graphs too large to be looked at as a whole are laid
+//! out in linear time instead: every box below the middle of what it needs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,6 +12,10 @@ const LAYER_GAP: f64 = 44.0;
 const BOX_GAP: f64 = 28.0;
 /// Room that a passing line takes.
 const LINE_WIDTH: f64 = 14.0;
+/// Most boxes and passing lines that are put in the order with the fewest crossings, which takes more than linear time.
+const ARRANGED_MAX: usize = 1_000;
+/// Most places where lines pass a layer; with more, long lines run straight, behind the boxes.
+const PASSING_MAX: usize = 100_000;
 
 /// A laid-out graph. Coordinates grow to the right and down.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,9 +38,10 @@ pub fn lay_out(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
     let mut layer_of = layers.clone();
     let mut parts: Vec<(u32, u32)> = Vec::new();
     let mut ways: Vec<Vec<usize>> = Vec::new();
+    let passing: usize = edges.iter().map(|&(from, to)| layers[to].saturating_sub(layers[from] + 1)).sum();
     for &(from, to) in edges {
         let mut way = vec![from];
-        for layer in layers[from] + 1..layers[to] {
+        for layer in (layers[from] + 1..layers[to]).filter(|_| passing <= PASSING_MAX) {
             widths.push(LINE_WIDTH);
             layer_of.push(layer);
             way.push(widths.len() - 1);
@@ -44,7 +50,11 @@ pub fn lay_out(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
         parts.extend(way.windows(2).map(|pair| (number(pair[0]), number(pair[1]))));
         ways.push(way);
     }
-    let across = columns(&widths, &layer_of, &parts);
+    let across = if widths.len() <= ARRANGED_MAX {
+        columns(&widths, &layer_of, &parts)
+    } else {
+        rows_below_each_other(&widths, &layer_of, &parts)
+    };
     let down = |vertex: usize| f64::from(number(layer_of[vertex])) * (box_height + LAYER_GAP) + box_height / 2.0;
     let left = (0..widths.len()).map(|v| across[v] - widths[v] / 2.0).fold(f64::INFINITY, f64::min);
     let left = if left.is_finite() { left } else { 0.0 };
@@ -82,21 +92,58 @@ fn points(way: &[usize], across: &[f64], down: &impl Fn(usize) -> f64, left: f64
 
 /// The layer of every box: one below the lowest of those that it needs.
 fn layers_of(count: usize, edges: &[(usize, usize)]) -> Vec<usize> {
+    let mut below: Vec<Vec<usize>> = vec![Vec::new(); count];
+    let mut unmet = vec![0_usize; count];
+    for &(from, to) in edges {
+        below[from].push(to);
+        unmet[to] += 1;
+    }
     let mut layers = vec![0; count];
-    // Each round settles at least one layer of an acyclic graph.
-    for _ in 0..count {
-        let mut moved = false;
-        for &(from, to) in edges {
-            if layers[to] <= layers[from] {
-                layers[to] = layers[from] + 1;
-                moved = true;
+    let mut free: Vec<usize> = (0..count).filter(|&place| unmet[place] == 0).collect();
+    while let Some(from) = free.pop() {
+        for &to in &below[from] {
+            layers[to] = layers[to].max(layers[from] + 1);
+            unmet[to] -= 1;
+            if unmet[to] == 0 {
+                free.push(to);
             }
-        }
-        if !moved {
-            break;
         }
     }
     layers
+}
+
+/// Horizontal centres in linear time: layer by layer, each box as near as there is room to the middle of those above it.
+fn rows_below_each_other(widths: &[f64], layer_of: &[usize], parts: &[(u32, u32)]) -> Vec<f64> {
+    let mut above: Vec<Vec<usize>> = vec![Vec::new(); widths.len()];
+    for &(from, to) in parts {
+        above[to as usize].push(from as usize);
+    }
+    let mut rows: Vec<Vec<usize>> = vec![Vec::new(); layer_of.iter().max().map_or(0, |layer| layer + 1)];
+    for (vertex, &layer) in layer_of.iter().enumerate() {
+        rows[layer].push(vertex);
+    }
+    let mut across = vec![0.0; widths.len()];
+    for row in &mut rows {
+        let middle = |vertex: usize| {
+            let count = above[vertex].len().max(1);
+            above[vertex].iter().map(|&from| across[from]).sum::<f64>() / f64::from(number(count))
+        };
+        let mut wanted: Vec<(f64, usize)> = row.iter().map(|&vertex| (middle(vertex), vertex)).collect();
+        wanted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut edge = f64::NEG_INFINITY;
+        let mut off = 0.0;
+        for &(middle, vertex) in &wanted {
+            across[vertex] = middle.max(edge + widths[vertex] / 2.0);
+            edge = across[vertex] + widths[vertex] / 2.0 + BOX_GAP;
+            off += across[vertex] - middle;
+        }
+        // Boxes only gave way to the right: the row as a whole goes back below the one above.
+        let off = off / f64::from(number(wanted.len().max(1)));
+        for &vertex in row.iter() {
+            across[vertex] -= off;
+        }
+    }
+    across
 }
 
 /// Horizontal centres: the order in each layer from `rust-sugiyama`, its positions where they leave room, and the
@@ -176,6 +223,23 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_graph_of_ten_thousand_boxes_is_laid_out_without_overlap() {
+        const COUNT: usize = 10_000;
+        let sizes = vec![(100.0, 56.0); COUNT];
+        let layers: Vec<_> = (100..COUNT).flat_map(|to| [(to - 100, to), (to - to % 100 - 1, to)]).collect();
+        // A chain whose every step also needs the first one: fifty million places where a line passes a layer.
+        let chain: Vec<_> = (1..COUNT).flat_map(|to| [(to - 1, to), (0, to)]).skip(1).collect();
+        let fan: Vec<_> = (1..COUNT).map(|to| (0, to)).collect();
+        for (edges, layers) in [(layers, 100), (chain, COUNT), (fan, 2)] {
+            let layout = lay_out(&sizes, &edges);
+            assert!((layout.height - (f64::from(number(layers)) * 100.0 - LAYER_GAP)).abs() < 1.0, "{}", layout.height);
+            let mut centres = layout.centres;
+            centres.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.total_cmp(&b.0)));
+            assert!(centres.windows(2).all(|pair| pair[0].1 < pair[1].1 || pair[1].0 - pair[0].0 >= 100.0));
         }
     }
 

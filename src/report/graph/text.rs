@@ -1,8 +1,11 @@
 //! A plan as Mermaid or DOT.
 
-use super::{States, colours};
-use crate::plan::PlanStep;
+use std::collections::HashMap;
 use std::fmt::Write as _;
+
+use super::{States, colours};
+use crate::ids::StepId;
+use crate::plan::PlanStep;
 
 /// What stands in a node.
 fn label(step: &PlanStep, line_break: &str) -> String {
@@ -14,9 +17,9 @@ fn label(step: &PlanStep, line_break: &str) -> String {
 
 /// Edges by the places of their steps.
 fn edges(steps: &[PlanStep]) -> Vec<(usize, usize)> {
-    let place = |id| steps.iter().position(|step| step.id == id);
+    let places: HashMap<&StepId, usize> = steps.iter().enumerate().map(|(place, step)| (&step.id, place)).collect();
     let of_step = |(to, step): (usize, &PlanStep)| -> Vec<(usize, usize)> {
-        step.needs.iter().filter_map(|(need, _)| place(need.clone()).map(|from| (from, to))).collect()
+        step.needs.iter().filter_map(|(need, _)| places.get(need).map(|&from| (from, to))).collect()
     };
     steps.iter().enumerate().flat_map(of_step).collect()
 }
