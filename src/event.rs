@@ -161,12 +161,15 @@ pub enum Event {
         /// The run and step that started this one, for the `runbook` action.
         parent: Option<(RunId, StepId)>,
     },
-    /// A driver took the run up again; attempts without a result are in doubt from here on.
+    /// A driver took the run up again; attempts without a result are in doubt from here on, but for those it holds.
     RunResumed {
         /// Who.
         by: Actor,
         /// Where: host and process.
         driver: String,
+        /// Steps whose attempts go on under this driver: what they started is still held, or was never started.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held: Vec<StepId>,
     },
     /// A step was passed over.
     StepSkipped {

@@ -7,6 +7,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::held::{Attached, HeldError};
 use super::process::{self, CommandLine, Finished, KEPT, Leftovers};
 use super::{Action, Context, Failure, Preview};
 use crate::event::Outputs;
@@ -19,21 +20,30 @@ impl Action for Exec {
         if line.argv.is_empty() {
             return Err(Failure::permanent("`argv` is empty: there is nothing to run"));
         }
-        let finished = process::run(&line, &cx.cancel, &cx.masker).await.map_err(|error| {
-            if error.may_pass() { Failure::harmless(error.to_string()) } else { Failure::permanent(error.to_string()) }
-        })?;
-        let what = format!("`{}`", cx.masker.text(line.program()));
-        let expected = finished.status.code().is_some_and(|code| self.expect.codes.contains(&code));
-        if !expected || finished.cancelled {
-            return Err(Failure::unknown(format!("{what}: {}", finished.describe())));
+        let finished = match &cx.held {
+            Some(held) => held.commands.run(&line, cx, held).await.map_err(|error| failed(&line, cx, &error))?,
+            None => process::run(&line, &cx.cancel, &cx.masker).await.map_err(|error| {
+                let text = error.to_string();
+                if error.may_pass() { Failure::harmless(text) } else { Failure::permanent(text) }
+            })?,
+        };
+        self.conclude(&line, cx, &finished)
+    }
+
+    async fn take_up(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
+        let Some(held) = &cx.held else { return Err(Failure::unknown("nothing holds the command")) };
+        let line = self.line(&cx.base);
+        loop {
+            match held.commands.attach(cx, held).await.map_err(|error| failed(&line, cx, &error))? {
+                Attached::Ended(finished) => return self.conclude(&line, cx, &finished),
+                Attached::NeverStarted => match held.commands.run(&line, cx, held).await {
+                    Ok(finished) => return self.conclude(&line, cx, &finished),
+                    // The holder of the dead driver was faster.
+                    Err(HeldError::Taken) => {}
+                    Err(error) => return Err(failed(&line, cx, &error)),
+                },
+            }
         }
-        let mut outputs = Outputs::new();
-        for (name, rule) in &self.outputs {
-            let value = take(rule, &finished)
-                .map_err(|why| Failure::unknown(format!("{what} did its work, but output `{name}`: {why}")))?;
-            outputs.insert(name.clone(), cx.masker.json(value));
-        }
-        Ok(outputs)
     }
 
     async fn preview(&self, _cx: &Context) -> Preview {
@@ -41,7 +51,36 @@ impl Action for Exec {
     }
 }
 
+/// What is known of the world when a held command gave no result.
+fn failed(line: &CommandLine, cx: &Context, error: &HeldError) -> Failure {
+    let text = format!("cannot start `{}`: {}", cx.masker.text(line.program()), cx.masker.text(&error.to_string()));
+    match error {
+        HeldError::NotStarted { may_pass: false, .. } => Failure::permanent(text),
+        HeldError::NotStarted { .. } | HeldError::NoHolder(_) => Failure::harmless(text),
+        HeldError::Taken | HeldError::Lost(_) => {
+            let program = cx.masker.text(line.program());
+            Failure::unknown(format!("`{program}`: {}", cx.masker.text(&error.to_string())))
+        }
+    }
+}
+
 impl Exec {
+    /// What a command that ended means for the step.
+    fn conclude(&self, line: &CommandLine, cx: &Context, finished: &Finished) -> Result<Outputs, Failure> {
+        let what = format!("`{}`", cx.masker.text(line.program()));
+        let expected = finished.status.code().is_some_and(|code| self.expect.codes.contains(&code));
+        if !expected || finished.cancelled {
+            return Err(Failure::unknown(format!("{what}: {}", finished.describe())));
+        }
+        let mut outputs = Outputs::new();
+        for (name, rule) in &self.outputs {
+            let value = take(rule, finished)
+                .map_err(|why| Failure::unknown(format!("{what} did its work, but output `{name}`: {why}")))?;
+            outputs.insert(name.clone(), cx.masker.json(value));
+        }
+        Ok(outputs)
+    }
+
     fn line(&self, base: &Path) -> CommandLine {
         let argv = match &self.shell {
             Some(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],

@@ -10,6 +10,7 @@ mod db_copy;
 mod db_series;
 pub mod exec;
 mod file_write;
+pub mod held;
 mod http;
 pub mod mask;
 mod notify;
@@ -48,6 +49,11 @@ pub trait Action: Send + Sync {
 
     /// Does the work.
     async fn run(&self, cx: &Context, before: &Value) -> Result<Outputs, Failure>;
+
+    /// Goes on with an attempt that an earlier driver had started and that [`held::standing`] has not given up.
+    async fn take_up(&self, _cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
+        Err(Failure::unknown("nothing holds what this action had started"))
+    }
 
     /// Says what became of an attempt whose result is unknown.
     async fn probe(&self, _cx: &Context, _before: &Value) -> Finding {
@@ -157,6 +163,8 @@ pub struct Context {
     pub masker: mask::Masker,
     /// What takes the place of actions, if anything does.
     pub swap: Option<Arc<dyn build::Swap>>,
+    /// Has the command of this attempt outlive its driver; nothing where a command ends with whoever started it.
+    pub held: Option<held::Held>,
 }
 
 /// Runs other runbooks; the driver's side of the `runbook` action.

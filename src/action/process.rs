@@ -13,11 +13,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::mask::{MaskStream, Masker};
+use super::mask::Masker;
 
 /// Variables that a command inherits; all others must be said.
 pub const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"];
@@ -32,7 +33,8 @@ const PIPE_PATIENCE: Duration = Duration::from_secs(2);
 pub const KEPT: usize = 64 * 1024;
 
 /// What becomes of processes that a command leaves behind in its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Leftovers {
     /// They are killed.
     Kill,
@@ -41,7 +43,7 @@ pub(crate) enum Leftovers {
 }
 
 /// A command to run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CommandLine {
     /// Program and arguments.
     pub(crate) argv: Vec<String>,
@@ -84,9 +86,14 @@ pub(crate) struct NotStarted {
 impl NotStarted {
     /// Whether it may start another time.
     pub(crate) fn may_pass(&self) -> bool {
-        use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
-        !matches!(self.source.kind(), NotFound | PermissionDenied | InvalidInput)
+        may_pass(&self.source)
     }
+}
+
+/// Whether what kept a program from starting may pass by itself.
+pub(crate) fn may_pass(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+    !matches!(error.kind(), NotFound | PermissionDenied | InvalidInput)
 }
 
 /// How a command ended.
@@ -122,50 +129,52 @@ impl Finished {
     }
 }
 
-/// The beginning and the end of a stream; the middle is only counted.
+/// The beginning and the end of a stream; the middle is only counted. Secrets are hidden when it is shown.
 #[derive(Debug)]
 pub(crate) struct Captured {
-    mask: Option<MaskStream>,
+    masker: Masker,
     head: Vec<u8>,
     tail: VecDeque<u8>,
-    raw: Vec<u8>,
     total: u64,
 }
 
 impl Captured {
     fn new(masker: &Masker) -> Self {
-        Self { mask: Some(masker.stream()), head: Vec::new(), tail: VecDeque::new(), raw: Vec::new(), total: 0 }
+        Self { masker: masker.clone(), head: Vec::new(), tail: VecDeque::new(), total: 0 }
+    }
+
+    /// A stream of which another process kept this much.
+    pub(crate) fn of_parts(masker: &Masker, head: Vec<u8>, tail: Vec<u8>, total: u64) -> Self {
+        Self { masker: masker.clone(), head, tail: tail.into(), total }
+    }
+
+    /// Head, tail and the count of all bytes, with secrets.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u8>, u64) {
+        (self.head, self.tail.into(), self.total)
     }
 
     fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
-        if self.raw.len() <= 2 * KEPT {
-            self.raw.extend_from_slice(&bytes[..bytes.len().min(2 * KEPT + 1 - self.raw.len())]);
-        }
-        if let Some(mask) = &mut self.mask {
-            let shown = mask.push(bytes);
-            self.keep(&shown);
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(mask) = self.mask.take() {
-            let rest = mask.finish();
-            self.keep(&rest);
-        }
-    }
-
-    fn keep(&mut self, shown: &[u8]) {
-        let room = (KEPT - self.head.len()).min(shown.len());
-        self.head.extend_from_slice(&shown[..room]);
-        self.tail.extend(&shown[room..]);
+        let room = (KEPT - self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(&bytes[..room]);
+        self.tail.extend(&bytes[room..]);
         let over = self.tail.len().saturating_sub(KEPT);
         self.tail.drain(..over);
     }
 
+    fn missing(&self) -> u64 {
+        self.total.saturating_sub((self.head.len() + self.tail.len()) as u64)
+    }
+
+    fn whole(&self) -> String {
+        let mut bytes = self.head.clone();
+        bytes.extend(&self.tail);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Everything that was printed, with its secrets; nothing when it was more than is kept.
     pub(crate) fn raw(&self) -> Option<String> {
-        (self.raw.len() <= 2 * KEPT).then(|| String::from_utf8_lossy(&self.raw).into_owned())
+        (self.missing() == 0).then(|| self.whole())
     }
 
     /// Bytes printed in all.
@@ -175,14 +184,15 @@ impl Captured {
 
     /// What is kept, without secrets; a gap says how much is missing.
     pub(crate) fn text(&self) -> String {
-        let mut bytes = self.head.clone();
-        let missing = self.total.saturating_sub((self.head.len() + self.tail.len()) as u64);
-        if missing > 0 && self.tail.len() == KEPT {
-            bytes.extend_from_slice(format!("\n[... {missing} bytes left out ...]\n").as_bytes());
+        let missing = self.missing();
+        if missing == 0 {
+            return self.masker.text(&self.whole());
         }
-        let (front, back) = self.tail.as_slices();
-        bytes.extend_from_slice(front);
-        bytes.extend_from_slice(back);
+        // A secret that the gap cuts in two is shown on neither side.
+        let mut bytes = self.masker.stream().push(&self.head);
+        bytes.extend_from_slice(format!("\n[... {missing} bytes left out ...]\n").as_bytes());
+        let tail: Vec<u8> = self.tail.iter().copied().collect();
+        bytes.extend(self.masker.tail(&tail));
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -244,59 +254,80 @@ pub(crate) async fn run(
     masker: &Masker,
 ) -> Result<Finished, NotStarted> {
     let fail = |source| NotStarted { program: masker.text(line.program()), source };
+    start(line).map_err(fail)?.finish(cancel, masker).await.map_err(fail)
+}
+
+/// A command that runs. Dropped, it is killed.
+pub(crate) struct Started {
+    child: Box<dyn ChildWrapper>,
+    guard: GroupGuard,
+    /// The process group that it leads.
+    pub(crate) group: Pid,
+    stdin: String,
+    leftovers: Leftovers,
+}
+
+/// Starts a command.
+pub(crate) fn start(line: &CommandLine) -> std::io::Result<Started> {
     let mut command = prepared(line);
     command.command_mut().stdin(if line.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.command_mut().stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.wrap(ProcessSession).spawn().map_err(fail)?;
-    let group = group_of(child.as_ref()).map_err(fail)?;
-    let mut guard = GroupGuard(Some(group));
+    let child = command.wrap(ProcessSession).spawn()?;
+    let group = group_of(child.as_ref())?;
+    let stdin = line.stdin.clone().unwrap_or_default();
+    Ok(Started { child, guard: GroupGuard(Some(group)), group, stdin, leftovers: line.leftovers })
+}
 
-    let (mut stdout, mut stderr) = (Captured::new(masker), Captured::new(masker));
-    let (out, err, input) = (child.stdout().take(), child.stderr().take(), child.stdin().take());
-    let text = line.stdin.clone().unwrap_or_default();
-    let mut cancelled = false;
-    let status = {
-        let feed = async move {
-            if let Some(mut input) = input {
-                // A command need not read its input; a closed pipe is its choice.
-                let _ = input.write_all(text.as_bytes()).await;
-            }
-        };
-        let pipes = async { tokio::join!(drain(out, &mut stdout), drain(err, &mut stderr), feed) };
-        tokio::pin!(pipes);
-        let mut piping = true;
-        let mut kill_at: Option<Instant> = None;
-        // The leader alone is waited for here: what it leaves behind is ended below.
-        let status = loop {
-            let deadline = kill_at.unwrap_or_else(Instant::now);
-            tokio::select! {
-                status = child.inner_mut().wait() => break status,
-                _ = &mut pipes, if piping => piping = false,
-                () = cancel.cancelled(), if !cancelled => {
-                    cancelled = true;
-                    signal_group(group, Signal::SIGTERM);
-                    kill_at = Some(Instant::now() + GRACE);
+impl Started {
+    /// Waits for its end; after a cancel it gets [`GRACE`] to end by itself.
+    pub(crate) async fn finish(mut self, cancel: &CancellationToken, masker: &Masker) -> std::io::Result<Finished> {
+        let group = self.group;
+        let child = &mut self.child;
+        let (mut stdout, mut stderr) = (Captured::new(masker), Captured::new(masker));
+        let (out, err, input) = (child.stdout().take(), child.stderr().take(), child.stdin().take());
+        let text = std::mem::take(&mut self.stdin);
+        let mut cancelled = false;
+        let status = {
+            let feed = async move {
+                if let Some(mut input) = input {
+                    // A command need not read its input; a closed pipe is its choice.
+                    let _ = input.write_all(text.as_bytes()).await;
                 }
-                () = tokio::time::sleep_until(deadline), if kill_at.is_some() => {
-                    signal_group(group, Signal::SIGKILL);
-                    kill_at = None;
+            };
+            let pipes = async { tokio::join!(drain(out, &mut stdout), drain(err, &mut stderr), feed) };
+            tokio::pin!(pipes);
+            let mut piping = true;
+            let mut kill_at: Option<Instant> = None;
+            // The leader alone is waited for here: what it leaves behind is ended below.
+            let status = loop {
+                let deadline = kill_at.unwrap_or_else(Instant::now);
+                tokio::select! {
+                    status = child.inner_mut().wait() => break status,
+                    _ = &mut pipes, if piping => piping = false,
+                    () = cancel.cancelled(), if !cancelled => {
+                        cancelled = true;
+                        signal_group(group, Signal::SIGTERM);
+                        kill_at = Some(Instant::now() + GRACE);
+                    }
+                    () = tokio::time::sleep_until(deadline), if kill_at.is_some() => {
+                        signal_group(group, Signal::SIGKILL);
+                        kill_at = None;
+                    }
                 }
+            };
+            if self.leftovers == Leftovers::Kill || cancelled {
+                signal_group(group, Signal::SIGKILL);
             }
+            self.guard.0 = None;
+            if piping {
+                let keeps = self.leftovers == Leftovers::Keep;
+                let patience = if keeps { Duration::from_millis(200) } else { PIPE_PATIENCE };
+                let _ = tokio::time::timeout(patience, &mut pipes).await;
+            }
+            status
         };
-        if line.leftovers == Leftovers::Kill || cancelled {
-            signal_group(group, Signal::SIGKILL);
-        }
-        guard.0 = None;
-        if piping {
-            let patience = if line.leftovers == Leftovers::Keep { Duration::from_millis(200) } else { PIPE_PATIENCE };
-            let _ = tokio::time::timeout(patience, &mut pipes).await;
-        }
-        status
-    };
-    stdout.finish();
-    stderr.finish();
-    let status = status.map_err(fail)?;
-    Ok(Finished { status, stdout, stderr, cancelled })
+        Ok(Finished { status: status?, stdout, stderr, cancelled })
+    }
 }
 
 /// The group that a fresh child leads.

@@ -67,6 +67,7 @@ impl Place {
             children: Arc::new(NoChildren),
             masker: Masker::default(),
             swap: None,
+            held: None,
         };
         Self { folder, cx }
     }

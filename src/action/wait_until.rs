@@ -58,6 +58,8 @@ impl WaitUntil {
             return Err(Failure::permanent(reasons.join("; ")));
         };
         let action = build::action(args);
+        // Each look is new, so a command of an earlier one is nothing to go on with.
+        let cx = &Context { held: None, ..cx.clone() };
         let before = action.before(cx).await?;
         // What a check finds wrong is what is being waited for to go away, whatever it says about effects.
         action.run(cx, &before).await

@@ -126,6 +126,9 @@ enum Command {
     Milestones,
     /// Show the flagship migration in a lab of real processes and databases, with the evidence
     Demo(demo::DemoArgs),
+    /// Start commands for a driver and keep their results; for Piton itself
+    #[command(hide = true)]
+    HoldCommands,
     /// Run one part of the lab that `piton demo` is made of
     #[command(subcommand, hide = true)]
     Lab(crate::lab::LabCommand),
@@ -147,6 +150,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::USAGE.into() } else { Exit::SUCCEEDED.into() };
         }
     };
+    if matches!(cli.command, Command::HoldCommands) {
+        return hold_commands();
+    }
     log_to_stderr(cli.global.verbose);
     let out = Out::new(cli.global.json, cli.global.color);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -174,6 +180,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A small process that only waits, so one thread is enough.
+fn hold_commands() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(crate::action::held::serve())) {
+        Ok(()) => Exit::SUCCEEDED.into(),
+        Err(_) => Exit::USAGE.into(),
+    }
+}
+
 async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
     let global = cli.global;
     match cli.command {
@@ -195,6 +210,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Locks => lists::locks(&global, out).await,
         Command::Milestones => lists::milestones(&global, out).await,
         Command::Demo(args) => demo::run(&args, out).await,
+        Command::HoldCommands => Ok(Exit::BUG),
         Command::Lab(command) => Ok(crate::lab::run(command).await.map(|()| Exit::SUCCEEDED)?),
         Command::Schema(args) => schema::run(&args, out),
         Command::New(args) => new::run(&args, out),

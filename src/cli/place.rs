@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::Global;
 use super::error::CliError;
+use crate::action::held::Commands;
 use crate::driver::Told;
 use crate::ids::RunId;
 use crate::journal::{Journal, RunFilter};
@@ -120,6 +121,12 @@ fn is_child(run: &RunId, all: &[RunId]) -> bool {
 }
 
 impl Place {
+    /// Has commands outlive the driver, where there is a journal to come back to.
+    pub fn commands(&self) -> Option<Commands> {
+        // The program as it runs now, even if the file has been replaced since.
+        (self.store != "memory:").then(|| Commands::new(PathBuf::from("/proc/self/exe")))
+    }
+
     /// The run that a person means: an id, the unique beginning of one, or `last` (the latest that no other run started).
     pub async fn find(&self, run: &str) -> Result<RunId, CliError> {
         if run == "last" {

@@ -36,6 +36,7 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
     let (run, told) = place.told(&args.run).await?;
     let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
     options.wait = args.wait;
+    options.commands = place.commands();
     let (hooks, fault) = fault::of_environment()?;
     options.hooks = hooks;
     announce(out, &run, fault.as_deref());

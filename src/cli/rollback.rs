@@ -47,6 +47,7 @@ pub(super) async fn run(global: &Global, args: Rollback, out: Out) -> Result<Exi
         return Err(CliError::Usage(format!("run `{run}` is rolled back already")));
     }
     let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
+    options.commands = place.commands();
     let way = driver::may_turn_back(&told, &options)?.way_back();
     let later = driver::later_runs(&place.journal, &run, &told).await?;
     let revoked = if told.state.is_established() { told.plan.achieves.as_slice() } else { &[] };

@@ -57,6 +57,7 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
     let place = global.make_store(&args.runbook).await?;
     let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
     options.wait = args.wait;
+    options.commands = place.commands();
     let (hooks, fault) = fault::of_environment()?;
     options.hooks = hooks;
     announce(out, &run, fault.as_deref());

@@ -90,13 +90,44 @@ pub async fn run(plan: Arc<Plan>, step: PlanStep, cx: Context, prepared: Prepare
     let limit = step.timeout.map(crate::spec::values::Millis::duration);
     let work = async {
         let outputs = prepared.action.run(&cx, &prepared.before).await?;
-        let outputs = scope::named_outputs(&step, &prepared.scope.full, outputs)?;
-        if let Some(verify) = &step.verify {
-            self::verify(&plan, verify, &cx, &prepared.scope, &outputs).await?;
-        }
-        Ok(outputs)
+        complete(&plan, &step, &cx, &prepared.scope, outputs).await
     };
-    within(limit, &cx, work).await
+    within(limit, Duration::ZERO, &cx, work).await
+}
+
+/// Goes on with an attempt that an earlier driver started; its time counts from `since`.
+pub async fn take_up(
+    plan: Arc<Plan>,
+    step: PlanStep,
+    cx: Context,
+    scope: Scope,
+    before: Json,
+    since: Option<jiff::Timestamp>,
+) -> Result<Outputs, Failure> {
+    let spent = since.map_or(0, |since| crate::config::now().as_millisecond() - since.as_millisecond());
+    let spent = Duration::from_millis(u64::try_from(spent).unwrap_or(0));
+    let limit = step.timeout.map(crate::spec::values::Millis::duration);
+    let work = async {
+        let (action, _) = make(&plan, &step.action, &scope, &cx, Part::Action)?;
+        let outputs = action.take_up(&cx, &before).await?;
+        complete(&plan, &step, &cx, &scope, outputs).await
+    };
+    within(limit, spent, &cx, work).await
+}
+
+/// The step's own outputs, once its postcondition holds.
+async fn complete(
+    plan: &Plan,
+    step: &PlanStep,
+    cx: &Context,
+    scope: &Scope,
+    outputs: Outputs,
+) -> Result<Outputs, Failure> {
+    let outputs = scope::named_outputs(step, &scope.full, outputs)?;
+    if let Some(verify) = &step.verify {
+        self::verify(plan, verify, cx, scope, &outputs).await?;
+    }
+    Ok(outputs)
 }
 
 async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, outputs: &Outputs) -> Result<(), Failure> {
@@ -108,20 +139,23 @@ async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, out
     let scope = Scope { full: with_outputs(&scope.full), masked: with_outputs(&scope.masked) };
     let wrong = |failure: Failure| Failure::unknown(format!("verify `{}`: {}", spec.kind.key(), failure.error));
     let (action, _) = make(plan, spec, &scope, cx, Part::Verify).map_err(wrong)?;
+    let cx = &Context { held: None, ..cx.clone() };
     let before = action.before(cx).await.map_err(wrong)?;
     action.run(cx, &before).await.map(|_| ()).map_err(wrong)
 }
 
-/// Runs `work`; tells it to stop when its time is over or the run is cancelled, and gives it a moment to do so.
+/// Runs `work`; tells it to stop when its time (of which some is spent) is over or the run is cancelled, and gives it a
+/// moment to do so.
 async fn within<T>(
     limit: Option<Duration>,
+    spent: Duration,
     cx: &Context,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     tokio::pin!(work);
     let timer = async {
         match limit {
-            Some(limit) => tokio::time::sleep(limit).await,
+            Some(limit) => tokio::time::sleep(limit.saturating_sub(spent)).await,
             None => std::future::pending().await,
         }
     };
@@ -172,5 +206,5 @@ pub async fn undo(plan: Arc<Plan>, step: PlanStep, cx: Context, scope: Scope, be
             None => Ok(()),
         }
     };
-    within(limit, &cx, work).await
+    within(limit, Duration::ZERO, &cx, work).await
 }

@@ -88,6 +88,6 @@ pub fn may_turn_back(told: &Told, options: &Options) -> Result<State, DriverErro
     if told.state.outcome().is_some() {
         return Ok(told.state.clone());
     }
-    let resumed = Event::RunResumed { by: options.by.clone(), driver: String::new() };
+    let resumed = Event::RunResumed { by: options.by.clone(), driver: String::new(), held: Vec::new() };
     told.state.after(&resumed, options.clock.now()).map_err(|error| DriverError::Refused(error.to_string()))
 }

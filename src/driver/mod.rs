@@ -7,6 +7,7 @@
 mod attempt;
 mod back;
 mod child;
+mod held;
 mod launch;
 mod outside;
 mod preview;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::action::Progress;
+use crate::action::held::Commands;
 use crate::config::Clock;
 use crate::event::{Event, Outcome, Record};
 use crate::fault::Hooks;
@@ -126,6 +128,8 @@ pub struct Options {
     pub stop_now: CancellationToken,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
+    /// Holds commands so that they outlive this driver; without it they end with whoever started them.
+    pub commands: Option<Commands>,
     /// The run and step that started this one.
     pub parent: Option<(RunId, StepId)>,
     /// Where the time comes from.
@@ -146,6 +150,7 @@ impl Options {
             stop: CancellationToken::new(),
             stop_now: CancellationToken::new(),
             observer: Arc::new(Blind),
+            commands: None,
             parent: None,
             clock: Clock::System,
             hooks: Hooks::default(),
@@ -238,8 +243,9 @@ enum Opening {
 }
 
 impl Opening {
-    fn events(self, state: &State, by: &Actor, driver: &str) -> Vec<Event> {
-        let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned() };
+    /// `held`: steps whose attempts go on under this driver.
+    fn events(self, state: &State, by: &Actor, driver: &str, held: Vec<StepId>) -> Vec<Event> {
+        let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned(), held };
         match self {
             Self::Start => Vec::new(),
             Self::Resume => vec![resumed()],
@@ -270,8 +276,13 @@ async fn drive(
     let driver = owner.to_string();
     let mut session =
         session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost.clone()).await?;
-    let first = opening.events(&session.state, &session.options.by, &driver);
-    let result = session.drive(first).await;
+    let result = match session.open_slots(&opening).await {
+        Ok(held) => {
+            let first = opening.events(&session.state, &session.options.by, &driver, held);
+            session.drive(first).await
+        }
+        Err(error) => Err(error),
+    };
     session.close().await;
     if result.is_err()
         && lost.is_cancelled()

@@ -76,6 +76,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         databases: databases.clone(),
         masker: Masker::default(),
         swap: None,
+        held: None,
         children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone())),
     }
 }

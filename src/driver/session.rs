@@ -50,6 +50,8 @@ pub(super) enum Done {
 pub(super) enum Deferred {
     /// Run a prepared attempt.
     Act(StepId, u32, Box<Prepared>),
+    /// Go on with an attempt that an earlier driver started.
+    TakeUp(StepId, u32),
     /// Undo a step.
     Undo(StepId, u32),
 }
@@ -81,6 +83,8 @@ pub(super) struct Session {
     lost: CancellationToken,
     /// Rings when others may have recorded something.
     outside: Watch,
+    /// Cancelled when another driver may have the run: what is held is left to it.
+    pub(super) detached: CancellationToken,
     stops_seen: u8,
 }
 
@@ -127,6 +131,7 @@ impl Session {
             facts,
             secrets: Arc::default(),
             lost,
+            detached: CancellationToken::new(),
             stops_seen: 0,
         })
     }
@@ -134,6 +139,9 @@ impl Session {
     /// Drives until the run ends or rests; `opening` is what this driver records first.
     pub(super) async fn drive(&mut self, opening: Vec<Event>) -> Result<Ended, DriverError> {
         for event in opening {
+            if let Event::RunResumed { held, .. } = &event {
+                self.take_up_held(held);
+            }
             self.adopt(event)?;
         }
         loop {
@@ -172,6 +180,7 @@ impl Session {
                 self.adopt_if_legal(event);
             }
             () = self.lost.cancelled() => {
+                self.detached.cancel();
                 self.cancel_tasks();
                 return Err(crate::journal::AppendError::Fenced { generation: 0 }.into());
             }
@@ -281,6 +290,7 @@ impl Session {
             databases: self.databases.clone(),
             masker: self.masker(),
             swap: self.swap.clone(),
+            held: None,
             children: Arc::new(super::child::Children::new(
                 self.journal.clone(),
                 self.options.clone(),
@@ -300,6 +310,7 @@ impl Session {
     pub(super) async fn close(&mut self) {
         self.cancel_tasks();
         while self.tasks.join_next().await.is_some() {}
+        self.close_slots().await;
         self.databases.close().await;
     }
 

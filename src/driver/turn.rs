@@ -73,11 +73,11 @@ impl Session {
         }
     }
 
-    fn planned(&self, step: &StepId) -> PlanStep {
+    pub(super) fn planned(&self, step: &StepId) -> PlanStep {
         self.plan.step(step).cloned().expect("the scheduler names steps of the plan only")
     }
 
-    fn occupy(&mut self, step: &StepId, work: Work) -> CancellationToken {
+    pub(super) fn occupy(&mut self, step: &StepId, work: Work) -> CancellationToken {
         let cancel = CancellationToken::new();
         self.busy.insert(step.clone(), (work, cancel.clone()));
         cancel
@@ -207,9 +207,13 @@ impl Session {
                         self.seq = record.seq;
                         self.options.observer.record(record, &self.state);
                     }
+                    self.settle_slots(&records);
                 }
                 Err(AppendError::Conflict { .. }) => self.rebase(events).await?,
                 Err(error) => {
+                    if matches!(error, AppendError::Fenced { .. }) {
+                        self.detached.cancel();
+                    }
                     self.cancel_tasks();
                     return Err(error.into());
                 }
@@ -234,7 +238,7 @@ impl Session {
         }
         let state = &self.state;
         self.deferred.retain(|deferred| {
-            let (Deferred::Act(step, ..) | Deferred::Undo(step, _)) = deferred;
+            let (Deferred::Act(step, ..) | Deferred::TakeUp(step, _) | Deferred::Undo(step, _)) = deferred;
             state.step(step).is_some_and(|view| matches!(view.state(), StepState::Running | StepState::Undoing))
         });
         Ok(())
@@ -263,13 +267,14 @@ impl Session {
             Deferred::Act(id, attempt, prepared) => {
                 let step = self.planned(&id);
                 let cancel = self.occupy(&id, Work::Act);
-                let cx = self.context(&step, attempt, cancel);
+                let cx = self.holding_context(&step, attempt, cancel);
                 let plan = self.plan.clone();
                 self.launch_and_go_on(async move {
                     let result = attempt::run(plan, step, cx, *prepared).await;
                     Done::Acted(id, attempt, result)
                 });
             }
+            Deferred::TakeUp(id, attempt) => self.take_up(id, attempt),
             Deferred::Undo(id, attempt) => {
                 let step = self.planned(&id);
                 let cancel = self.occupy(&id, Work::Undo);

@@ -70,13 +70,19 @@ impl Action for Acting {
     async fn run(&self, cx: &Context, before: &Value) -> Result<Outputs, Failure> {
         let twice = self.before_act(cx, self.part).await?;
         let mut outputs = self.inner.run(cx, before).await?;
+        // A command is held once for an attempt, so a second one is the driver's own.
+        let again = &Context { held: None, ..cx.clone() };
         if twice {
-            outputs = self.inner.run(cx, before).await?;
+            outputs = self.inner.run(again, before).await?;
         }
         if self.after_act(cx, self.part).await? {
-            outputs = self.inner.run(cx, before).await?;
+            outputs = self.inner.run(again, before).await?;
         }
         Ok(outputs)
+    }
+
+    async fn take_up(&self, cx: &Context, before: &Value) -> Result<Outputs, Failure> {
+        self.inner.take_up(cx, before).await
     }
 
     async fn probe(&self, cx: &Context, before: &Value) -> Finding {

@@ -89,7 +89,7 @@ fn run_line(who: String, event: &Event) -> Line {
         Event::RunStarted { runbook, version, site, by, .. } => {
             Line::new(who, None, format!("started: {runbook} {version} on {site}, by {by}")).begins()
         }
-        Event::RunResumed { by, .. } => Line::new(who, None, format!("resumed by {by}")),
+        Event::RunResumed { by, held, .. } => Line::new(who, None, format!("resumed by {by}{}", goes_on(held))),
         Event::CancelRequested { by, reason } => {
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             Line::new(who, Some(StepState::Waiting), format!("{by} asked to cancel{reason}"))
@@ -180,6 +180,16 @@ pub fn skipped(reason: &SkipReason) -> String {
         SkipReason::Need(need) => format!("skipped: `{need}` did not end as needed"),
         SkipReason::Person { by, reason, deviation: false } => format!("skipped by {by}: {reason}"),
         SkipReason::Person { by, reason, deviation: true } => format!("DEVIATION: skipped by {by}: {reason}"),
+    }
+}
+
+/// Steps whose attempts go on although their driver is gone, in words.
+pub fn goes_on(held: &[StepId]) -> String {
+    let names: Vec<String> = held.iter().take(5).map(|step| format!("`{step}`")).collect();
+    match held.len() {
+        0 => String::new(),
+        count if count > names.len() => format!("; {count} steps go on, {} among them", names.join(", ")),
+        _ => format!("; {} went on meanwhile", names.join(", ")),
     }
 }
 

@@ -30,7 +30,7 @@ impl State {
                 self.started_at = Some(at);
                 self.opened_at = Some(at);
             }
-            Event::RunResumed { .. } => self.on_resumed(at),
+            Event::RunResumed { held, .. } => self.on_resumed(held, at)?,
             Event::StepSkipped { step, reason } => self.on_skipped(step, reason, at)?,
             Event::AttemptStarted { step, attempt, before, input: _ } => {
                 self.on_attempt_started(step, *attempt, before, at)?;

@@ -3,18 +3,30 @@
 //! After a crash only attempts without a result change: they are in doubt. After a rest what failed may be tried
 //! again, under the rules of `docs/design/scheduler.md`.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
+use super::apply::refuse;
 use super::kept::Kept;
-use super::state::{Stage, State, Status, Verdict};
+use super::state::{IllegalEvent, Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Outcome, SkipReason};
+use crate::ids::StepId;
 
 impl State {
-    pub(super) fn on_resumed(&mut self, at: Timestamp) {
+    pub(super) fn on_resumed(&mut self, held: &[StepId], at: Timestamp) -> Result<(), IllegalEvent> {
+        let mut kept = BTreeSet::new();
+        for step in held {
+            let number = self.numbered(step)?;
+            if self.steps[number].status != Status::Running {
+                return Err(refuse(step, "is not running; there is nothing to hold"));
+            }
+            kept.insert(number);
+        }
         let rested = self.finished.take();
         self.note = None;
-        self.doubt_running();
+        self.doubt_running(&kept);
         if let Some((outcome, _)) = rested {
             self.opened_at = Some(at);
             self.cancels = 0;
@@ -23,11 +35,15 @@ impl State {
                 self.open_again();
             }
         }
+        Ok(())
     }
 
-    /// Attempts without a result are in doubt from here on; a crash uses up no retry.
-    fn doubt_running(&mut self) {
-        for number in std::mem::take(&mut self.running) {
+    /// Attempts without a result are in doubt from here on, but for those that are held; a crash uses up no retry.
+    fn doubt_running(&mut self, held: &BTreeSet<usize>) {
+        let running = std::mem::take(&mut self.running);
+        let (goes_on, in_doubt) = running.into_iter().partition(|number| held.contains(number));
+        self.running = goes_on;
+        for number in in_doubt {
             self.free_locks(number);
             self.steps[number].order = self.events + 1;
             if self.steps[number].status == Status::Undoing {

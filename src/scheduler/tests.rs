@@ -62,7 +62,7 @@ impl Story {
     }
 
     fn resume(&mut self) -> &mut Self {
-        self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into() })
+        self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] })
     }
 
     fn answer(&mut self, step: &str, by: &str, answer: Answer) -> &mut Self {
@@ -225,7 +225,9 @@ fn doubts_are_resolved_by_probe_then_idempotency_then_people() {
     assert_eq!(story.state.step(&"probing".into()).expect("exists").outputs()["rows"], json!(7));
     story.succeed("repeatable").ends(Outcome::Stuck);
     story.answer("once", "bob", Answer::Ran { reason: "saw it".into() }).resume().ends(Outcome::Succeeded);
-    assert!(story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into() }).contains("Succeeded"));
+    assert!(
+        story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] }).contains("Succeeded")
+    );
 }
 
 #[test]
@@ -368,7 +370,9 @@ fn a_run_that_succeeded_can_be_turned_back_and_then_takes_its_milestones_back() 
     let run = RunRule { milestones: vec!["north/moved".into()], ..RunRule::default() };
     let mut story = Story::with(vec![look, undoable("a", &[]), undoable("b", &["a"]), step("c", &[]), tell], run);
     story.succeed("look").succeed("a").succeed("b").succeed("c").succeed("tell").ends(Outcome::Succeeded);
-    assert!(story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into() }).contains("Succeeded"));
+    assert!(
+        story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] }).contains("Succeeded")
+    );
     let way = story.state.way_back();
     assert_eq!(way.undo, ["b", "a"].map(StepId::from));
     assert_eq!(way.without_undo, [StepId::from("c")], "a step that only looks needs no undo");

@@ -20,14 +20,20 @@ fn tell(child: &Child, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the process is there");
 }
 
+/// Kills a driver and what holds its commands, so that nobody knows how they end.
+fn kill_with_holder(desk: &Desk, child: &mut Child) {
+    tell(child, Signal::SIGKILL);
+    child.wait().expect("it ends");
+    kill(super::held::holder(desk, "slow"), Signal::SIGKILL).expect("the holder is there");
+}
+
 #[test]
 fn after_a_kill_a_person_says_whether_the_step_ran() {
     let desk = Desk::new();
     desk.runbook("slow", SLOW);
     let mut child = start(&desk, &["run", "slow.yaml"]);
     desk.wait_for("began");
-    tell(&child, Signal::SIGKILL);
-    child.wait().expect("it ends");
+    kill_with_holder(&desk, &mut child);
     assert_eq!(desk.show()["outcome"], serde_json::Value::Null);
     let stuck = desk.piton(&["resume", "last"]).exits(5);
     assert!(stuck.out.contains("piton decide"), "{}", stuck.out);
@@ -48,8 +54,7 @@ fn a_decision_that_it_ran_is_taken_as_a_success() {
     desk.runbook("slow", SLOW);
     let mut child = start(&desk, &["run", "slow.yaml"]);
     desk.wait_for("began");
-    tell(&child, Signal::SIGKILL);
-    child.wait().expect("it ends");
+    kill_with_holder(&desk, &mut child);
     desk.piton(&["resume", "last"]).exits(5);
     desk.piton(&["decide", "last", "slow", "--ran", "--reason", "its log says so"]).exits(0);
     desk.piton(&["resume", "last"]).exits(0);

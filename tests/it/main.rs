@@ -6,6 +6,7 @@ mod cli_rollback;
 mod cli_stops;
 mod diagnostics;
 mod faults;
+mod held;
 mod interrupted;
 mod journal_drivers;
 mod journal_faults;

@@ -98,7 +98,7 @@ impl Model {
                 Finding::Unknown => {}
             },
             Event::StepAnswered { step, by, answer } => self.answered(state, step, by, answer)?,
-            Event::RunResumed { .. } => self.resumes(state),
+            Event::RunResumed { held, .. } => self.resumes(state, held)?,
             Event::CancelRequested { .. } => self.cancelled = true,
             Event::RunTimedOut => self.timed_out = true,
             Event::RollbackStarted { .. } => self.turns_back()?,
@@ -261,9 +261,13 @@ impl Model {
         }
     }
 
-    fn resumes(&mut self, state: &State) {
+    fn resumes(&mut self, state: &State, held: &[StepId]) -> Check {
         let place = self.place;
-        for account in self.accounts.values_mut() {
+        for (step, account) in &mut self.accounts {
+            if held.contains(step) {
+                ensure(account.running, || format!("`{step}` is held and does not run"))?;
+                continue;
+            }
             if account.running || account.undoing {
                 account.last = place;
             }
@@ -271,7 +275,7 @@ impl Model {
             account.undoing = false;
         }
         if state.outcome().is_none_or(|outcome| outcome == Outcome::Waiting) {
-            return;
+            return Ok(());
         }
         self.cancelled = false;
         self.timed_out = false;
@@ -287,6 +291,7 @@ impl Model {
                 account.before = None;
             }
         }
+        Ok(())
     }
 
     fn turns_back(&mut self) -> Check {

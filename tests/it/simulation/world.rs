@@ -284,12 +284,20 @@ impl World {
     /// The driver dies: what ran may or may not have done its work. Another one reads the journal.
     fn crash(&mut self) -> Turn {
         self.crashes += 1;
-        for (step, _) in std::mem::take(&mut self.busy) {
-            self.did.insert(step, self.rng.bool());
+        let mut held = Vec::new();
+        for (step, busy) in std::mem::take(&mut self.busy) {
+            if !busy.undo && chance(&mut self.rng, 30) {
+                // Its command outlived the driver.
+                held.push(step.clone());
+                self.busy.insert(step, busy);
+            } else {
+                self.did.insert(step, self.rng.bool());
+            }
         }
         self.replays()?;
-        self.record(resumed())?;
-        if chance(&mut self.rng, 5) {
+        let nothing_runs = held.is_empty();
+        self.record(resumed(held))?;
+        if nothing_runs && chance(&mut self.rng, 5) {
             self.turn_back()?;
         }
         Ok(())
@@ -377,6 +385,7 @@ impl World {
             5 => Event::RunTimedOut,
             7 => Event::RollbackRequested { by: person(0), reason: String::new(), driver: String::new() },
             6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new() },
+            8 if !self.busy.contains_key(&step) => resumed(vec![step]),
             _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], revoked: vec![], note: None },
         };
         match self.state.after(&event, self.now) {
@@ -403,7 +412,7 @@ impl World {
         if self.state.outcome().is_some() && chance(&mut self.rng, 10) && self.turn_back()? {
             return Ok(());
         }
-        self.record(resumed())
+        self.record(resumed(Vec::new()))
     }
 }
 
@@ -426,6 +435,6 @@ fn started() -> Event {
     }
 }
 
-fn resumed() -> Event {
-    Event::RunResumed { by: person(1), driver: String::new() }
+fn resumed(held: Vec<StepId>) -> Event {
+    Event::RunResumed { by: person(1), driver: String::new(), held }
 }

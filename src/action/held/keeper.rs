@@ -1,0 +1,161 @@
+//! The holder: a process of its own that starts commands for a driver and keeps their results until they are on record.
+//!
+//! When the driver dies it waits for what runs, writes each result beside its slot and ends. It starts nothing that
+//! does not have its slot. Called by the hidden subcommand of the program.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Answer, End, Reply, Request, Slot, Spawned, write_line};
+use crate::action::mask::Masker;
+use crate::action::process::{self, CommandLine};
+use crate::action::service::proc::{self, Identity};
+
+/// How long a result may wait for its driver before it is written down.
+const UNREAD: Duration = Duration::from_secs(1);
+/// Pause before a result that could not be written is written again.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// How often that is tried.
+const WRITES_MAX: u32 = 600;
+
+/// A holder at work.
+struct Keeper {
+    boot: String,
+    me: Identity,
+    replies: tokio::sync::Mutex<OwnedWriteHalf>,
+    /// What runs: how to stop it.
+    running: Mutex<HashMap<u64, CancellationToken>>,
+    /// What ended and is not on record yet.
+    unread: Mutex<HashMap<u64, (Slot, End)>>,
+    /// Cancelled once the driver is gone.
+    alone: CancellationToken,
+}
+
+/// Holds commands for the driver at the other end of standard input; returns when it is gone and nothing runs.
+///
+/// # Errors
+/// When standard input is not the socket of a driver.
+pub async fn serve() -> io::Result<()> {
+    let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    stream.set_nonblocking(true)?;
+    let (requests, replies) = UnixStream::from_std(stream)?.into_split();
+    let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+    let keeper = Arc::new(Keeper {
+        boot: proc::boot_id(),
+        me: Identity::of(pid).ok_or_else(|| io::Error::other("this process is not visible in /proc"))?,
+        replies: tokio::sync::Mutex::new(replies),
+        running: Mutex::default(),
+        unread: Mutex::default(),
+        alone: CancellationToken::new(),
+    });
+    let tasks = TaskTracker::new();
+    let mut lines = BufReader::new(requests).lines();
+    // An error while reading is the end of the driver as well.
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(Request::Start { id, slot, line }) => {
+                let stop = CancellationToken::new();
+                lock(&keeper.running).insert(id, stop.clone());
+                tasks.spawn(Arc::clone(&keeper).hold(id, slot, line, stop));
+            }
+            Ok(Request::Stop { id }) => {
+                if let Some(stop) = lock(&keeper.running).get(&id) {
+                    stop.cancel();
+                }
+            }
+            Ok(Request::Forget { ids }) => keeper.forget(&ids),
+            // Half a line: the driver died while it wrote.
+            Err(_) => break,
+        }
+    }
+    keeper.alone.cancel();
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Keeper {
+    async fn hold(self: Arc<Self>, id: u64, slot: Slot, line: CommandLine, stop: CancellationToken) {
+        let end = match self.run(&slot, &line, &stop).await {
+            Ok(end) => end,
+            Err(answer) => {
+                lock(&self.running).remove(&id);
+                return self.reply(id, answer).await;
+            }
+        };
+        lock(&self.running).remove(&id);
+        lock(&self.unread).insert(id, (slot, end.clone()));
+        self.reply(id, Answer::Ended(end)).await;
+        tokio::select! {
+            () = self.alone.cancelled() => {}
+            () = tokio::time::sleep(UNREAD) => {}
+        }
+        self.write_down(id).await;
+    }
+
+    /// Runs the command in its slot.
+    async fn run(&self, slot: &Slot, line: &CommandLine, stop: &CancellationToken) -> Result<End, Answer> {
+        let mut trace = slot.take(&self.boot, self.me).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Answer::Taken,
+            _ => Answer::NoSlot(error.to_string()),
+        })?;
+        let not_started =
+            |error: &io::Error| End::NotStarted { error: error.to_string(), may_pass: process::may_pass(error) };
+        let started = match process::start(line) {
+            Ok(started) => started,
+            Err(error) => return Ok(not_started(&error)),
+        };
+        if let Some(process) = Identity::of(started.group.as_raw())
+            && let Err(error) = write_line(&mut trace, &Spawned { process })
+        {
+            tracing::warn!(%error, "the process of a command is not written down");
+        }
+        drop(trace);
+        match started.finish(stop, &Masker::default()).await {
+            Ok(finished) => Ok(End::of(finished)),
+            Err(error) => Ok(not_started(&error)),
+        }
+    }
+
+    async fn reply(&self, id: u64, answer: Answer) {
+        let Ok(mut line) = serde_json::to_vec(&Reply { id, answer }) else { return };
+        line.push(b'\n');
+        // A driver that is gone reads its results from the slots.
+        let _ = self.replies.lock().await.write_all(&line).await;
+    }
+
+    fn forget(&self, ids: &[u64]) {
+        for id in ids {
+            if let Some((slot, _)) = lock(&self.unread).remove(id) {
+                slot.remove();
+            }
+        }
+    }
+
+    /// Writes a result beside its slot unless it is on record by now.
+    async fn write_down(&self, id: u64) {
+        for _ in 0..WRITES_MAX {
+            let Some((slot, end)) = lock(&self.unread).get(&id).cloned() else { return };
+            match slot.keep(&self.boot, end) {
+                Ok(()) => return,
+                // The run is over and its folder is gone: nobody will ask.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+                Err(error) => tracing::warn!(%error, "a result is not written down"),
+            }
+            tokio::time::sleep(WRITE_AGAIN).await;
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Commands that outlive their driver: a holder process starts them, and a later driver takes their results.
+//!
+//! Before a command starts, its *slot* is taken by making a file that nobody can make twice; so no attempt's command is
+//! ever started twice, whoever dies when. A slot that cannot be judged counts as lost: a person must decide. Called by
+//! `exec` and the driver. `docs/design/commands.md` goes through every point at which something can die.
+
+mod keeper;
+mod link;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::durable;
+use super::mask::Masker;
+use super::process::{Captured, CommandLine, Finished};
+use super::service::proc::{self, Identity};
+use crate::ids::{RunId, StepId};
+
+pub use keeper::serve;
+pub use link::Commands;
+pub(crate) use link::{Attached, HeldError};
+
+/// Longest name of a step in a file name; longer ones are told apart by their hash.
+const NAME_MAX: usize = 120;
+
+/// What an action needs to have its command held.
+#[derive(Clone)]
+pub struct Held {
+    /// The holder, as seen by this driver.
+    pub commands: Commands,
+    /// Where the attempt's command leaves its trace.
+    pub slot: Slot,
+    /// Cancelled when this driver lost the run: its commands go on for the next one.
+    pub detached: CancellationToken,
+}
+
+/// The trace of one attempt's command in the state folder.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Slot(PathBuf);
+
+/// First line of a slot: who took it. The command starts behind it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Opening {
+    boot: String,
+    holder: Identity,
+    at_ms: i64,
+}
+
+/// Second line: the process.
+#[derive(Debug, Serialize, Deserialize)]
+struct Spawned {
+    process: Identity,
+}
+
+/// How a held command ended, as it lies in the state folder.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ending {
+    boot: String,
+    end: End,
+}
+
+/// How a held command ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum End {
+    /// It ran.
+    Exited { wait_status: i32, cancelled: bool, stdout: Kept, stderr: Kept },
+    /// It could not be started; nothing happened.
+    NotStarted { error: String, may_pass: bool },
+}
+
+/// What is kept of a stream, with secrets; in base64.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    head: String,
+    tail: String,
+    total: u64,
+}
+
+impl Kept {
+    fn of(captured: Captured) -> Self {
+        let (head, tail, total) = captured.into_parts();
+        Self { head: STANDARD.encode(head), tail: STANDARD.encode(tail), total }
+    }
+
+    fn captured(&self, masker: &Masker) -> io::Result<Captured> {
+        let bytes = |text: &str| STANDARD.decode(text).map_err(io::Error::other);
+        Ok(Captured::of_parts(masker, bytes(&self.head)?, bytes(&self.tail)?, self.total))
+    }
+}
+
+impl End {
+    fn of(finished: Finished) -> Self {
+        let Finished { status, stdout, stderr, cancelled } = finished;
+        let (stdout, stderr) = (Kept::of(stdout), Kept::of(stderr));
+        Self::Exited { wait_status: status.into_raw(), cancelled, stdout, stderr }
+    }
+
+    fn finished(self, masker: &Masker) -> Result<Finished, HeldError> {
+        match self {
+            Self::NotStarted { error, may_pass } => Err(HeldError::NotStarted { error, may_pass }),
+            Self::Exited { wait_status, cancelled, stdout, stderr } => Ok(Finished {
+                status: ExitStatus::from_raw(wait_status),
+                stdout: stdout.captured(masker).map_err(|error| HeldError::Lost(error.to_string()))?,
+                stderr: stderr.captured(masker).map_err(|error| HeldError::Lost(error.to_string()))?,
+                cancelled,
+            }),
+        }
+    }
+}
+
+/// What a driver asks of its holder; one JSON line each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Request {
+    /// Take the slot, start the command, answer when it ended.
+    Start { id: u64, slot: Slot, line: CommandLine },
+    /// End it: politely, then by force.
+    Stop { id: u64 },
+    /// Its result is on record; nothing of it need be kept.
+    Forget { ids: Vec<u64> },
+}
+
+/// What a holder answers to a start.
+#[derive(Debug, Serialize, Deserialize)]
+struct Reply {
+    id: u64,
+    answer: Answer,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// It ended.
+    Ended(End),
+    /// Somebody else has taken the slot.
+    Taken,
+    /// The slot could not be written; nothing was started.
+    NoSlot(String),
+}
+
+/// What can be told of an attempt that a dead driver left without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its result lies there.
+    Ended,
+    /// It is held: it runs, or its result is about to be written.
+    Held,
+    /// It was never started, for certain.
+    NeverStarted,
+    /// It cannot be told.
+    Lost,
+}
+
+/// Folder of the slots of a run.
+fn folder(state_dir: &Path, run: &RunId) -> PathBuf {
+    state_dir.join("commands").join(durable::file_name(run.as_str()))
+}
+
+fn generation_file(state_dir: &Path, run: &RunId, generation: u64) -> PathBuf {
+    folder(state_dir, run).join(format!("driver-{generation}"))
+}
+
+/// Makes the folder of a run and notes that the driver of this generation keeps its slots there. From here on, a slot
+/// that is not there was never taken. A new run finds nothing of an older one of the same name.
+pub fn open(state_dir: &Path, run: &RunId, generation: u64, is_new: bool) -> io::Result<()> {
+    let folder = folder(state_dir, run);
+    if is_new {
+        close(state_dir, run);
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    write_new(&generation_file(state_dir, run, generation), proc::boot_id().as_bytes())
+}
+
+/// Removes all slots of a run in which nothing is held any more.
+pub fn close(state_dir: &Path, run: &RunId) {
+    if let Err(error) = fs::remove_dir_all(folder(state_dir, run))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%run, %error, "the folder of its commands is not removed");
+    }
+}
+
+/// A new file that only its owner reads.
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    private(path)?.write_all(content)
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+impl Slot {
+    /// The slot of an attempt.
+    pub fn of(state_dir: &Path, run: &RunId, step: &StepId, attempt: u32) -> Self {
+        let mut name = durable::file_name(step.as_str());
+        if name.len() > NAME_MAX {
+            let hash = crate::plan::sha256_hex(name.as_bytes());
+            name = format!("{}-{hash}", &name[..40]);
+        }
+        let folder = std::path::absolute(folder(state_dir, run)).unwrap_or_else(|_| folder(state_dir, run));
+        Self(folder.join(format!("{name}.{attempt}")))
+    }
+
+    fn opened(&self) -> PathBuf {
+        self.with_ending("started")
+    }
+
+    fn ended(&self) -> PathBuf {
+        self.with_ending("ended")
+    }
+
+    fn with_ending(&self, ending: &str) -> PathBuf {
+        let mut path = self.0.clone().into_os_string();
+        path.push(".");
+        path.push(ending);
+        path.into()
+    }
+
+    /// When the slot was taken.
+    pub fn taken_at(&self) -> Option<jiff::Timestamp> {
+        let (opening, _) = self.trace().ok()??;
+        opening.and_then(|opening| jiff::Timestamp::from_millisecond(opening.at_ms).ok())
+    }
+
+    /// Takes the slot; nobody can take it twice.
+    fn take(&self, boot: &str, holder: Identity) -> io::Result<File> {
+        let mut file = private(&self.opened())?;
+        let opening = Opening { boot: boot.to_owned(), holder, at_ms: crate::config::now().as_millisecond() };
+        write_line(&mut file, &opening)?;
+        Ok(file)
+    }
+
+    fn remove(&self) {
+        for path in [self.ended(), self.opened()] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "not removed");
+            }
+        }
+    }
+
+    /// Puts the result beside the slot, whole or not at all.
+    fn keep(&self, boot: &str, end: End) -> io::Result<()> {
+        let path = self.with_ending("ending");
+        let content = serde_json::to_vec(&Ending { boot: boot.to_owned(), end }).map_err(io::Error::other)?;
+        durable::remove(&path)?;
+        write_new(&path, &content)?;
+        fs::rename(&path, self.ended())
+    }
+
+    /// The result, if one of this boot lies there. After a crash of the machine a file may hold anything.
+    fn result(&self) -> Option<End> {
+        let content = durable::read(&self.ended()).ok()??;
+        let ending: Ending = serde_json::from_slice(&content).ok()?;
+        (ending.boot == proc::boot_id()).then_some(ending.end)
+    }
+
+    /// Who took the slot and what runs there.
+    fn trace(&self) -> io::Result<Option<(Option<Opening>, Option<Identity>)>> {
+        let Some(content) = durable::read(&self.opened())? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&content);
+        let mut lines = text.lines();
+        let opening = lines.next().and_then(|line| serde_json::from_str(line).ok());
+        let spawned = lines.next().and_then(|line| serde_json::from_str::<Spawned>(line).ok());
+        Ok(Some((opening, spawned.map(|spawned| spawned.process))))
+    }
+
+    /// Whether the process that took the slot can still write a result.
+    fn is_held(opening: Option<&Opening>) -> bool {
+        opening.is_some_and(|opening| opening.holder.is_alive() && opening.boot == proc::boot_id())
+    }
+}
+
+/// What became of the command of an attempt that the driver of `generation` recorded as started.
+pub fn standing(state_dir: &Path, run: &RunId, step: &StepId, attempt: u32, generation: u64) -> Standing {
+    let slot = Slot::of(state_dir, run, step, attempt);
+    match slot.trace() {
+        Ok(Some((opening, _))) => {
+            // The holder writes the result before it goes, so it is looked for after the holder.
+            let held = Slot::is_held(opening.as_ref());
+            if slot.result().is_some() {
+                Standing::Ended
+            } else if held {
+                Standing::Held
+            } else {
+                Standing::Lost
+            }
+        }
+        Ok(None) => {
+            let boot = durable::read(&generation_file(state_dir, run, generation)).ok().flatten();
+            let here = boot.is_some_and(|boot| boot == proc::boot_id().as_bytes());
+            if here { Standing::NeverStarted } else { Standing::Lost }
+        }
+        Err(_) => Standing::Lost,
+    }
+}
+
+fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
