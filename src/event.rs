@@ -90,6 +90,9 @@ pub enum Answer {
     Ran {
         /// How that person knows.
         reason: String,
+        /// What it came to, as far as later steps use it.
+        #[serde(default, skip_serializing_if = "Outputs::is_empty")]
+        outputs: Outputs,
     },
     /// An attempt in doubt changed nothing; it may run again.
     NotRan {

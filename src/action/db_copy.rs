@@ -81,9 +81,9 @@ impl Action for DbCopy {
         let sum = |of: fn(&transfer::TableReport) -> u64| report.tables.iter().map(of).sum::<u64>();
         Ok(Outputs::from([
             ("rows".to_owned(), (sum(|table| table.read) + sum(|table| table.skipped)).into()),
-            ("inserted".to_owned(), sum(|table| table.inserted).into()),
-            ("updated".to_owned(), sum(|table| table.updated).into()),
-            ("unchanged".to_owned(), sum(|table| table.unchanged + table.kept).into()),
+            ("inserted".to_owned(), sum(|table| table.all.inserted).into()),
+            ("updated".to_owned(), sum(|table| table.all.updated).into()),
+            ("unchanged".to_owned(), sum(|table| table.all.unchanged + table.all.kept).into()),
             ("skipped".to_owned(), sum(|table| table.skipped).into()),
             ("tables".to_owned(), report.tables.len().into()),
             ("seconds".to_owned(), json!(started.elapsed().as_secs_f64())),

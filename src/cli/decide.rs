@@ -1,13 +1,17 @@
 //! `piton decide`: a person's word on an attempt whose result is unknown, or on an undo that failed.
 
 use clap::Args;
+use serde_json::Value as Json;
 
 use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use super::word;
-use crate::event::{Answer, Event};
+use crate::event::{Answer, Event, Outputs};
+use crate::ids::StepId;
+use crate::plan::Plan;
+use crate::spec::problem::did_you_mean;
 
 /// Arguments of `piton decide`.
 #[derive(Debug, Args)]
@@ -34,6 +38,9 @@ pub struct Decide {
     /// It stays as it is; the rollback goes on without it
     #[arg(long, group = "word")]
     leave: bool,
+    /// An output that the attempt gave, JSON or else text; may be given many times
+    #[arg(long, value_name = "NAME=VALUE", requires = "ran")]
+    output: Vec<String>,
     /// How you know; kept for the audit
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -46,15 +53,41 @@ pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit,
     let place = global.store().await?;
     let (run, told) = place.told(&args.run).await?;
     let reason = reason_of(&args.reason)?;
+    let step = word::step_of(&told, &args.step)?;
     let answer = match (args.ran, args.undone, args.leave) {
-        (true, ..) => Answer::Ran { reason },
+        (true, ..) => Answer::Ran { reason, outputs: outputs_of(&told.plan, &step, &args.output)? },
         (_, true, _) => Answer::Undone { reason },
         (_, _, true) => Answer::Left { reason },
         _ => Answer::NotRan { reason },
     };
-    let step = word::step_of(&told, &args.step)?;
     let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
     word::say(&place, &run, &told, event, out).await
+}
+
+/// What a person says that the attempt gave; all mistakes at once. What other steps use may not be left out.
+fn outputs_of(plan: &Plan, step: &StepId, given: &[String]) -> Result<Outputs, CliError> {
+    let planned = plan.step(step).expect("the step was looked up in this plan");
+    let known = crate::plan::output_names(planned.outputs.keys(), &planned.action);
+    let (mut outputs, mut wrong) = (Outputs::new(), Vec::new());
+    for text in given {
+        let Some((name, value)) = text.split_once('=') else {
+            wrong.push(format!("`--output {text}` has no value; write `--output name=value`"));
+            continue;
+        };
+        if known.iter().any(|known| known == name) {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Json::String(value.to_owned()));
+            outputs.insert(name.to_owned(), value);
+        } else {
+            let help = did_you_mean(name, known.iter().map(String::as_str));
+            let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+            wrong.push(format!("step `{step}` has no output `{name}`{help}"));
+        }
+    }
+    let used = crate::driver::used_outputs(plan, step);
+    for name in used.iter().filter(|name| known.contains(name) && !outputs.contains_key(*name)) {
+        wrong.push(format!("other steps use output `{name}` of `{step}`; add `--output {name}=VALUE`"));
+    }
+    if wrong.is_empty() { Ok(outputs) } else { Err(CliError::Usage(wrong.join("\n"))) }
 }
 
 /// A reason with something in it.

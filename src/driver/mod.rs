@@ -36,6 +36,7 @@ use crate::scheduler::State;
 pub use back::{LaterRun, later_runs, may_turn_back, rollback};
 pub use outside::{Told, read, say, say_by};
 pub use preview::preview;
+pub use scope::used_outputs;
 
 /// Length of a driver's lease on a run unless options say otherwise; renewed at a third of it.
 const LEASE: Duration = Duration::from_secs(30);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::action::Failure;
 use crate::action::mask::Masker;
 use crate::event::Outputs;
+use crate::ids::StepId;
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::{State, StepState, StepView};
 use crate::site::SecretSource;
@@ -33,6 +34,22 @@ pub struct Scope {
     pub full: Json,
     /// For the journal.
     pub masked: Json,
+}
+
+/// Outputs of `id` that other steps name.
+pub fn used_outputs(plan: &Plan, id: &StepId) -> BTreeSet<String> {
+    let (declared, key) = match id.as_str().split_once('[') {
+        Some((declared, key)) => (declared, key.strip_suffix(']')),
+        None => (id.as_str(), None),
+    };
+    let named = |reference: Reference| {
+        let mut path = reference.path.into_iter();
+        let of_step = path.next()? == "steps" && path.next()? == declared && path.next()? == "outputs";
+        let of_item = key.is_none_or(|key| path.next().is_some_and(|part| part == key));
+        if of_step && of_item { path.next() } else { None }
+    };
+    let others = plan.steps.iter().filter(|step| step.id != *id);
+    others.flat_map(|step| references(step).into_iter().filter_map(named).collect::<Vec<_>>()).collect()
 }
 
 /// Every name that the step uses anywhere.

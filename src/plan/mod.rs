@@ -32,6 +32,7 @@ use crate::spec::values::Millis;
 pub use check::{has_inverse, has_probe, only_looks};
 pub use digest::{canonical, digest, sha256_hex};
 pub use files::Files;
+pub use names::output_names;
 pub use params::{Given, ParamError};
 pub use render::{Rendered, render_action, render_node};
 

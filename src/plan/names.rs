@@ -379,16 +379,7 @@ impl<'a> Names<'a> {
         if target.fields.foreach.is_some() {
             return;
         }
-        let mut known: Vec<String> = target.fields.outputs.keys().cloned().collect();
-        if let Some(names) = target.action.kind.outputs() {
-            known.extend(names.iter().map(|&name| name.to_owned()));
-        } else {
-            for list in ["outputs", "form"].into_iter().filter_map(|key| target.action.args.get(key)) {
-                if let Value::Map(pairs) = &list.value {
-                    known.extend(pairs.iter().map(|(key, _)| key.text.clone()));
-                }
-            }
-        }
+        let known = output_names(target.fields.outputs.keys(), &target.action);
         if !known.iter().any(|known| known == name) {
             let message = format!("step `{}` has no output `{name}`", target.id());
             let problem = Problem::new("plan::unknown_output", message, at).label("no such output");
@@ -452,4 +443,19 @@ pub fn repeated<'a>(ids: impl Iterator<Item = (&'a str, Span)>) -> Vec<(&'a str,
         }
     }
     found
+}
+
+/// The outputs that a step can have: those of its action, and its `own`.
+pub fn output_names<'a>(own: impl Iterator<Item = &'a String>, action: &ActionSpec) -> Vec<String> {
+    let mut known: Vec<String> = own.cloned().collect();
+    if let Some(names) = action.kind.outputs() {
+        known.extend(names.iter().map(|&name| name.to_owned()));
+        return known;
+    }
+    for list in ["outputs", "form"].into_iter().filter_map(|key| action.args.get(key)) {
+        if let Value::Map(pairs) = &list.value {
+            known.extend(pairs.iter().map(|(key, _)| key.text.clone()));
+        }
+    }
+    known
 }

@@ -216,7 +216,9 @@ pub fn answered(answer: &Answer) -> (StepState, String) {
                 if evidence.is_empty() { String::new() } else { format!(", {} evidence file(s)", evidence.len()) };
             (StepState::Succeeded, format!("reported done{}{files}", results(form)))
         }
-        Answer::Ran { reason } => (StepState::Succeeded, format!("declared done (\"{reason}\")")),
+        Answer::Ran { reason, outputs } => {
+            (StepState::Succeeded, format!("declared done (\"{reason}\"){}", results(outputs)))
+        }
         Answer::NotRan { reason } => (StepState::Ready, format!("declared not run (\"{reason}\")")),
         Answer::Undone { reason } => (StepState::Undone, format!("declared undone by hand (\"{reason}\")")),
         Answer::Left { reason } => (StepState::Failed, format!("DEVIATION: left as it is (\"{reason}\")")),

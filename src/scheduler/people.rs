@@ -91,9 +91,9 @@ impl State {
                 self.stops_waiting(number);
                 self.succeeds(number, form, at);
             }
-            Answer::Ran { .. } => {
+            Answer::Ran { outputs, .. } => {
                 self.leaves_doubt(number);
-                self.succeeds(number, &Outputs::new(), at);
+                self.succeeds(number, outputs, at);
             }
             Answer::NotRan { .. } => {
                 self.leaves_doubt(number);

@@ -224,7 +224,10 @@ fn doubts_are_resolved_by_probe_then_idempotency_then_people() {
     story.say(&Event::AttemptProbed { step: "probing".into(), attempt: 1, finding });
     assert_eq!(story.state.step(&"probing".into()).expect("exists").outputs()["rows"], json!(7));
     story.succeed("repeatable").ends(Outcome::Stuck);
-    story.answer("once", "bob", Answer::Ran { reason: "saw it".into() }).resume().ends(Outcome::Succeeded);
+    story
+        .answer("once", "bob", Answer::Ran { reason: "saw it".into(), outputs: Outputs::new() })
+        .resume()
+        .ends(Outcome::Succeeded);
     assert!(
         story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] }).contains("Succeeded")
     );

@@ -13,6 +13,9 @@ use super::value::Value;
 
 /// The table's name.
 pub(super) const TABLE: &str = "piton_checkpoint";
+/// Columns that older versions did not have.
+const ADDED: &str = "inserted BIGINT NOT NULL DEFAULT 0, updated BIGINT NOT NULL DEFAULT 0, \
+                     unchanged BIGINT NOT NULL DEFAULT 0, kept BIGINT NOT NULL DEFAULT 0, asked TEXT NOT NULL DEFAULT ''";
 
 /// How far one table of one copy has come.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +28,27 @@ pub struct TableCheckpoint {
     pub rows: u64,
     /// Chunks that are done.
     pub chunk_no: u64,
+    /// What became of the rows that are done.
+    pub counts: Counts,
+    /// What was asked for when the copy began; empty in rows of older versions.
+    pub(super) asked: String,
     /// Whether the table is done.
     pub done: bool,
     /// When the row was last moved, RFC 3339.
     pub updated_at: String,
+}
+
+/// What became of source rows, over all calls of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows overwritten or added to.
+    pub updated: u64,
+    /// Rows that were equal already.
+    pub unchanged: u64,
+    /// Rows that differ and stay as the target had them.
+    pub kept: u64,
 }
 
 /// What the target knows about a copy.
@@ -84,7 +104,7 @@ async fn exists(session: &mut Session) -> Result<bool, TransferError> {
 /// Creates the table where it is missing.
 pub(super) async fn prepare(session: &mut Session) -> Result<(), TransferError> {
     if exists(session).await? {
-        return Ok(());
+        return add_columns(session).await;
     }
     session.begin(Begin::Write).await?;
     if session.engine() == Engine::Postgres {
@@ -93,17 +113,45 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), TransferError> 
     }
     let sql = format!(
         "CREATE TABLE IF NOT EXISTS {} (token TEXT NOT NULL, table_name TEXT NOT NULL, last_key TEXT, rows BIGINT NOT NULL, \
-         chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, updated_at TEXT NOT NULL, PRIMARY KEY (token, table_name))",
+         chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, updated_at TEXT NOT NULL, {ADDED}, \
+         PRIMARY KEY (token, table_name))",
         quote(TABLE)
     );
     session.run(&sql, Vec::new()).await?;
     session.commit().await
 }
 
+/// Brings a table of an older version to this one.
+async fn add_columns(session: &mut Session) -> Result<(), TransferError> {
+    let missing = |engine| match engine {
+        Engine::Sqlite => format!("SELECT count(*) = 0 FROM pragma_table_info('{TABLE}') WHERE name = 'asked'"),
+        Engine::Postgres => format!(
+            "SELECT (count(*) = 0)::int::text FROM pg_attribute \
+             WHERE attrelid = to_regclass('{TABLE}') AND attname = 'asked' AND NOT attisdropped"
+        ),
+    };
+    let sql = missing(session.engine());
+    if session.number(&sql, Vec::new()).await? != Some(1) {
+        return Ok(());
+    }
+    session.begin(Begin::Write).await?;
+    if session.engine() == Engine::Postgres {
+        session.run("SELECT pg_advisory_xact_lock(hashtext('piton_checkpoint'))", Vec::new()).await?;
+    }
+    // Another copy may have been faster.
+    if session.number(&sql, Vec::new()).await? == Some(1) {
+        for column in ADDED.split(", ") {
+            session.run(&format!("ALTER TABLE {} ADD COLUMN {column}", quote(TABLE)), Vec::new()).await?;
+        }
+    }
+    session.commit().await
+}
+
 /// Every table of a token.
 pub(super) async fn load(session: &mut Session, token: &str) -> Result<Vec<TableCheckpoint>, TransferError> {
     let sql = format!(
-        "SELECT table_name, last_key, CAST(rows AS TEXT), CAST(chunk_no AS TEXT), CAST(done AS TEXT), updated_at \
+        "SELECT table_name, last_key, CAST(rows AS TEXT), CAST(chunk_no AS TEXT), CAST(done AS TEXT), updated_at, \
+         CAST(inserted AS TEXT), CAST(updated AS TEXT), CAST(unchanged AS TEXT), CAST(kept AS TEXT), asked \
          FROM {} WHERE token = $1 ORDER BY table_name",
         quote(TABLE)
     );
@@ -117,7 +165,10 @@ pub(super) async fn load(session: &mut Session, token: &str) -> Result<Vec<Table
 }
 
 fn decode(row: &[Value]) -> Option<TableCheckpoint> {
-    let [table, last_key, rows, chunk_no, done, updated_at] = row else { return None };
+    let [table, last_key, rows, chunk_no, done, updated_at, inserted, updated, unchanged, kept, asked] = row else {
+        return None;
+    };
+    let count = |value: &Value| value.as_integer().and_then(|count| u64::try_from(count).ok());
     let last_key = match last_key.to_text() {
         None => None,
         Some(stored) => {
@@ -128,8 +179,15 @@ fn decode(row: &[Value]) -> Option<TableCheckpoint> {
     Some(TableCheckpoint {
         table: table.to_text()?,
         last_key,
-        rows: u64::try_from(rows.as_integer()?).ok()?,
-        chunk_no: u64::try_from(chunk_no.as_integer()?).ok()?,
+        rows: count(rows)?,
+        chunk_no: count(chunk_no)?,
+        counts: Counts {
+            inserted: count(inserted)?,
+            updated: count(updated)?,
+            unchanged: count(unchanged)?,
+            kept: count(kept)?,
+        },
+        asked: asked.to_text().unwrap_or_default(),
         done: done.as_integer()? == 1,
         updated_at: updated_at.to_text()?,
     })
@@ -145,10 +203,12 @@ pub(super) async fn advance(session: &mut Session, token: &str, state: &TableChe
         Engine::Postgres => "::int8",
     };
     let sql = format!(
-        "INSERT INTO {0} (token, table_name, last_key, rows, chunk_no, done, updated_at) \
-         VALUES ($1, $2, $3, $4{integer}, $5{integer}, $6{integer}, $7) ON CONFLICT (token, table_name) DO UPDATE SET \
+        "INSERT INTO {0} (token, table_name, last_key, rows, chunk_no, done, updated_at, inserted, updated, unchanged, \
+         kept, asked) VALUES ($1, $2, $3, $4{integer}, $5{integer}, $6{integer}, $7, $8{integer}, $9{integer}, \
+         $10{integer}, $11{integer}, $12) ON CONFLICT (token, table_name) DO UPDATE SET \
          last_key = excluded.last_key, rows = excluded.rows, chunk_no = excluded.chunk_no, done = excluded.done, \
-         updated_at = excluded.updated_at WHERE {0}.chunk_no = excluded.chunk_no - 1",
+         updated_at = excluded.updated_at, inserted = excluded.inserted, updated = excluded.updated, \
+         unchanged = excluded.unchanged, kept = excluded.kept, asked = excluded.asked WHERE {0}.chunk_no = excluded.chunk_no - 1",
         quote(TABLE)
     );
     let number = |n: u64| Arg::One(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)));
@@ -160,6 +220,11 @@ pub(super) async fn advance(session: &mut Session, token: &str, state: &TableChe
         number(state.chunk_no),
         number(u64::from(state.done)),
         text(&crate::config::now().to_string()),
+        number(state.counts.inserted),
+        number(state.counts.updated),
+        number(state.counts.unchanged),
+        number(state.counts.kept),
+        text(&state.asked),
     ];
     if session.run(&sql, args).await? == 1 {
         return Ok(());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::checkpoint::{self, TableCheckpoint};
+use super::checkpoint::{self, Counts, TableCheckpoint};
 use super::database::{Database, Engine};
 use super::error::TransferError;
 use super::mapping::Mapping;
@@ -98,6 +98,8 @@ pub struct TableReport {
     pub kept: u64,
     /// Rows that an earlier call under this token had committed.
     pub skipped: u64,
+    /// What became of all rows, earlier calls included.
+    pub all: Counts,
     /// Time of this call.
     pub elapsed: Duration,
 }
@@ -147,9 +149,22 @@ pub async fn copy(
     }
     checkpoint::prepare(&mut target).await?;
     let known = checkpoint::load(&mut target, &request.token).await?;
+    let asked = asked(request);
     let state_of = |plan: &TablePlan| {
-        known.iter().find(|state| state.table == plan.source.name).cloned().unwrap_or_else(|| fresh(plan))
+        let known = known.iter().find(|state| state.table == plan.source.name);
+        known.map_or_else(
+            || fresh(plan, asked.clone()),
+            // A row of an older version does not say what was asked for; from here on it does.
+            |state| TableCheckpoint { asked: asked.clone(), ..state.clone() },
+        )
     };
+    if let Some(other) = known.iter().find(|state| !state.asked.is_empty() && state.asked != asked) {
+        return Err(TransferError::request(format!(
+            "the copy `{}` began with {} and is now asked for {asked}: what it copied cannot be told apart; undo it first, \
+             or give the new copy a step of its own",
+            request.token, other.asked
+        )));
+    }
     let mut work = Vec::new();
     for plan in plans {
         let state = state_of(&plan);
@@ -166,7 +181,12 @@ pub async fn copy(
             request,
             plan: &plan,
             lookups: &lookups,
-            report: TableReport { table: plan.source.name.clone(), skipped: state.rows, ..TableReport::default() },
+            report: TableReport {
+                table: plan.source.name.clone(),
+                skipped: state.rows,
+                all: state.counts,
+                ..TableReport::default()
+            },
             state,
             started: Instant::now(),
             total: 0,
@@ -177,12 +197,26 @@ pub async fn copy(
     Ok(report)
 }
 
-fn fresh(plan: &TablePlan) -> TableCheckpoint {
+/// What a copy under one token may not change between two calls, in words.
+fn asked(request: &CopyRequest) -> String {
+    let bound = |bound: Option<i64>| bound.map_or_else(|| "open".to_owned(), |bound| bound.to_string());
+    let policy = match request.policy {
+        Policy::SplitAt { at } => format!("split_at {at}"),
+        Policy::SourceWins { replace_row: false } => "source_wins of its own columns".to_owned(),
+        other => other.name().to_owned(),
+    };
+    let (from, to) = (bound(request.range.from), bound(request.range.to));
+    format!("set `{}`, range {from} to {to}, policy {policy}", request.set)
+}
+
+fn fresh(plan: &TablePlan, asked: String) -> TableCheckpoint {
     TableCheckpoint {
         table: plan.source.name.clone(),
         last_key: None,
         rows: 0,
         chunk_no: 0,
+        counts: Counts::default(),
+        asked,
         done: false,
         updated_at: String::new(),
     }
@@ -321,6 +355,14 @@ impl TableCopy<'_> {
                 target.rollback().await?;
                 continue;
             };
+            let count = |rows: &Vec<Vec<Value>>| u64::try_from(rows.len()).unwrap_or(u64::MAX);
+            let (inserted, updated) = (count(&sorted.insert), count(&sorted.overwrite) + count(&sorted.add));
+            next.counts = Counts {
+                inserted: self.state.counts.inserted + inserted,
+                updated: self.state.counts.updated + updated,
+                unchanged: self.state.counts.unchanged + sorted.unchanged,
+                kept: self.state.counts.kept + sorted.kept,
+            };
             if let Err(error) = checkpoint::advance(target, &self.request.token, &next).await {
                 target.rollback().await?;
                 return Err(error);
@@ -329,11 +371,11 @@ impl TableCopy<'_> {
                 advance_sequences(target, self.plan).await?;
             }
             target.commit().await?;
-            let count = |rows: &Vec<Vec<Value>>| u64::try_from(rows.len()).unwrap_or(u64::MAX);
-            self.report.inserted += count(&sorted.insert);
-            self.report.updated += count(&sorted.overwrite) + count(&sorted.add);
+            self.report.inserted += inserted;
+            self.report.updated += updated;
             self.report.unchanged += sorted.unchanged;
             self.report.kept += sorted.kept;
+            self.report.all = next.counts;
             self.state = next;
             return Ok(());
         }

@@ -25,7 +25,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{Copied, TableCheckpoint, copied, forget};
+pub use checkpoint::{Copied, Counts, TableCheckpoint, copied, forget};
 pub use compare::{CompareMode, CompareReport, CompareRequest, Difference, TableComparison, compare};
 pub use copy::{CHUNK_ROWS_DEFAULT, CopyProgress, CopyReport, CopyRequest, TableReport, copy};
 pub use database::{ConnectOptions, Database, Engine, SQLITE_BUSY_TIMEOUT};

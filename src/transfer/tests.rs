@@ -113,8 +113,38 @@ async fn a_cancelled_copy_goes_on_after_its_last_chunk() {
     assert_eq!(copied(&pair.to, "t").await.expect("probe").rows(), 8);
     let rest = pair.copy(&request(Policy::MergeAdditive, "t")).await.expect("goes on");
     assert_eq!((rest.tables[0].skipped, rest.tables[0].inserted), (8, 22));
+    assert_eq!(rest.tables[0].all, Counts { inserted: 30, ..Counts::default() });
+    let again = pair.copy(&request(Policy::MergeAdditive, "t")).await.expect("nothing to do");
+    assert_eq!((again.tables[0].inserted, again.tables[0].all.inserted), (0, 30));
     assert!(pair.compare(Range::default()).await.is_equal());
     assert!(copied(&pair.to, "t").await.expect("probe").is_done(&["perf".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_copy_goes_on_only_with_what_it_began_with() {
+    let pair = Pair::new().await;
+    pair.copy(&request(Policy::Fail, "t")).await.expect("copies");
+    let mut other = request(Policy::Fail, "t");
+    other.range = Range { from: None, to: Some(2_700) };
+    for changed in [other.clone(), request(Policy::Fill, "t"), request(Policy::SplitAt { at: 900 }, "t")] {
+        let error = pair.copy(&changed).await.expect_err("another copy").to_string();
+        assert!(error.contains("range open to open, policy fail") && error.contains("undo it first"), "{error}");
+    }
+    forget(&pair.to, "t").await.expect("forgotten");
+    run(&pair.to, "DELETE FROM perf").await;
+    assert_eq!(pair.copy(&other).await.expect("anew").changed(), 9);
+}
+
+#[tokio::test]
+async fn a_table_of_checkpoints_from_an_older_version_is_brought_up_to_date() {
+    let pair = Pair::new().await;
+    let old = "CREATE TABLE piton_checkpoint (token TEXT NOT NULL, table_name TEXT NOT NULL, last_key TEXT, rows BIGINT NOT NULL, \
+               chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, updated_at TEXT NOT NULL, PRIMARY KEY (token, table_name))";
+    run(&pair.to, old).await;
+    run(&pair.to, "INSERT INTO piton_checkpoint VALUES ('t', 'perf', NULL, 0, 1, 0, 'then')").await;
+    let report = pair.copy(&request(Policy::Fail, "t")).await.expect("goes on");
+    assert_eq!(report.tables[0].all.inserted, 30);
+    assert_eq!(copied(&pair.to, "t").await.expect("probe").rows(), 30);
 }
 
 #[tokio::test]

@@ -62,6 +62,43 @@ fn a_decision_that_it_ran_is_taken_as_a_success() {
 }
 
 #[test]
+fn a_decision_that_it_ran_gives_what_other_steps_use() {
+    let desk = Desk::new();
+    desk.runbook(
+        "slow",
+        "steps:
+  - { id: slow, exec: { shell: 'touch began; sleep 30', outputs: { rows: { json: /rows }, name: { stdout: true } } } }
+  - id: after
+    needs: [slow]
+    exec: { argv: [echo, 'moved {{ steps.slow.outputs.rows }}'], outputs: { said: { stdout: true } } }
+",
+    );
+    let mut child = start(&desk, &["run", "slow.yaml"]);
+    desk.wait_for("began");
+    kill_with_holder(&desk, &mut child);
+    desk.piton(&["resume", "last"]).exits(5);
+    let decide = |more: &[&str]| {
+        desk.piton(&[&["decide", "last", "slow", "--reason", "its log says so", "--as", "ann"], more].concat())
+    };
+    for (more, part) in [
+        (&["--ran"][..], "other steps use output `rows` of `slow`"),
+        (&["--ran", "--output", "rwos=7"], "did you mean `rows`?"),
+        (&["--ran", "--output", "rows"], "write `--output name=value`"),
+        (&["--not-ran", "--output", "rows=7"], "--ran"),
+    ] {
+        let said = decide(more).exits(2);
+        assert!(said.err.contains(part), "{part} in {}", said.err);
+    }
+    let word = decide(&["--ran", "--output", "rows=7", "--json"]).exits(0).json();
+    assert_eq!(word["recorded"]["answer"]["ran"]["outputs"]["rows"], 7, "{word}");
+    decide(&["--ran", "--output", "rows=8"]).exits(2);
+    desk.piton(&["resume", "last"]).exits(0);
+    assert_eq!(desk.show()["steps"][1]["outputs"]["said"], "moved 7");
+    let audit = desk.piton(&["audit", "last"]).exits(0).out;
+    assert!(audit.contains("ann") && audit.contains("its log says so") && audit.contains("rows 7"), "{audit}");
+}
+
+#[test]
 fn the_first_interrupt_finishes_what_runs() {
     let desk = Desk::new();
     desk.runbook(

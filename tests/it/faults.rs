@@ -133,7 +133,7 @@ impl Trial {
         for step in doubtful {
             let reason = "counted".to_owned();
             let ran = self.count(step.as_str(), Part::Action) > 0;
-            let answer = if ran { Answer::Ran { reason } } else { Answer::NotRan { reason } };
+            let answer = if ran { Answer::Ran { reason, outputs: BTreeMap::new() } } else { Answer::NotRan { reason } };
             let event = Event::StepAnswered { step, by: "ann".into(), answer };
             driver::say_by(&self.clock, &self.journal, &self.run, &event).await.expect("it is asked for");
         }

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use process_wrap::tokio::ProcessSession;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::super::process::{self, CommandLine};
 use super::super::{Context, Failure, durable};
@@ -89,14 +90,15 @@ impl Control for Supervised<'_> {
             }
             if record.boot == proc::boot_id() {
                 // What a crashed predecessor left running would get in the way of the new start.
-                self.end(&record, None).await?;
+                self.end(&record, None, &self.cx.cancel).await?;
             }
         }
         let (record, started) = self.spawn()?;
         match self.wait_ready(&record, started).await {
             Ok(()) => Ok(true),
             Err(failure) => {
-                self.end(&record, Some(started)).await?;
+                // It is cleared away also when the start was cut short by a cancel.
+                self.end(&record, Some(started), &CancellationToken::new()).await?;
                 Err(failure)
             }
         }
@@ -109,7 +111,7 @@ impl Control for Supervised<'_> {
             return Ok(false);
         }
         let leader = self.find(&record).await;
-        let ran = self.end(&record, leader).await?;
+        let ran = self.end(&record, leader, &self.cx.cancel).await?;
         if ran {
             record.stopped_at_ms = Some(crate::config::now().as_millisecond());
             self.write(&record).map_err(|error| Failure::unknown(self.say(&error)))?;
@@ -128,9 +130,13 @@ impl Supervised<'_> {
     }
 
     async fn lock(&self) -> Result<durable::Lock, Failure> {
-        durable::Lock::take(&self.path("lock"), LOCK_PATIENCE)
-            .await
-            .map_err(|error| Failure::harmless(self.say(&error)))
+        let path = self.path("lock");
+        tokio::select! {
+            lock = durable::Lock::take(&path, LOCK_PATIENCE) => {
+                lock.map_err(|error| Failure::harmless(self.say(&error)))
+            }
+            () = self.cx.cancel.cancelled() => Err(Failure::harmless(self.say(&"cancelled while another Piton works on it"))),
+        }
     }
 
     fn read(&self) -> Result<Option<Record>, Failure> {
@@ -272,8 +278,14 @@ impl Supervised<'_> {
         matches!(tokio::time::timeout(PROBE_TIMEOUT, run).await, Ok(Ok(finished)) if finished.status.success())
     }
 
-    /// Ends every process of the service: politely, then not; true when there was one.
-    async fn end(&self, record: &Record, leader: Option<Identity>) -> Result<bool, Failure> {
+    /// Ends every process of the service: politely, then not; true when there was one. A cancel ends the wait, not the
+    /// process: it was told to stop and may still be at it.
+    async fn end(
+        &self,
+        record: &Record,
+        leader: Option<Identity>,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Failure> {
         // Once the leader is gone its session cannot be told by number, so members are remembered.
         let mut known = proc::members(&record.token, leader);
         if known.is_empty() {
@@ -305,7 +317,12 @@ impl Supervised<'_> {
                 let text = format!("these processes cannot be killed: {}", pids.join(", "));
                 return Err(Failure::unknown(self.say(&text)));
             }
-            sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                () = cancel.cancelled() => {
+                    return Err(Failure::unknown(self.say(&"cancelled; it was told to stop and has not ended yet")));
+                }
+            }
         }
     }
 

@@ -258,6 +258,24 @@ async fn needs_start_first_and_stop_last() {
 }
 
 #[tokio::test]
+async fn a_cancel_cuts_the_wait_for_a_stop_short() {
+    let place = one("trap 'touch told' TERM; touch up; while :; do sleep 0.05; done", "stop_timeout: 10m");
+    run(&action(ServiceVerb::Start, "a"), &place.cx).await.expect("starts");
+    let stop = action(ServiceVerb::Stop, "a");
+    let stopping = run(&stop, &place.cx);
+    let cancel = async {
+        until("it was told to stop", || place.path("told").exists()).await;
+        place.cx.cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(stopping, cancel);
+    let failure = result.expect_err("cut short");
+    assert_eq!(failure.effect, Effect::Unknown);
+    assert!(failure.error.contains("told to stop"), "{failure}");
+    let pid = pid(&place.cx).await.expect("it goes on");
+    super::super::process::signal_group(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+}
+
+#[tokio::test]
 async fn any_control_command_will_do() {
     let place = Place::at(|_| {
         "services:\n  a: { provider: { command: { start: [touch, up], stop: [rm, up], status: [sh, -c, '[ -e broken ] && exit 1; [ -e up ] || exit 3'] } } }\n".into()

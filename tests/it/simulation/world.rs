@@ -368,7 +368,7 @@ impl World {
             Some(_) if no => Answer::Rejected { comment: None },
             Some(WaitKind::Approval) => Answer::Approved { comment: None },
             Some(WaitKind::Manual) => Answer::Completed { form: Outputs::new(), evidence: BTreeMap::new() },
-            None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into() },
+            None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into(), outputs: Outputs::new() },
             None => Answer::NotRan { reason: "seen".into() },
         }
     }
