@@ -238,7 +238,7 @@ mod tests {
             for part in ["cret", "ret", "89", "top", "012"] {
                 prop_assert!(!shown.contains(part), "{part} in {shown}");
             }
-            prop_assert!(cut > 40 || shown.ends_with(" d *** e"), "{shown}");
+            prop_assert!(cut > 28 || shown.ends_with(" d *** e"), "{shown}");
         }
 
         #[test]
