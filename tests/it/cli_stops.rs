@@ -24,7 +24,7 @@ fn tell(child: &Child, signal: Signal) {
 fn kill_with_holder(desk: &Desk, child: &mut Child) {
     tell(child, Signal::SIGKILL);
     child.wait().expect("it ends");
-    kill(super::held::holder(desk, "slow"), Signal::SIGKILL).expect("the holder is there");
+    super::held::end(super::held::holder(desk, "slow"));
 }
 
 #[test]
