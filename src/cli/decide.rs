@@ -39,7 +39,7 @@ pub struct Decide {
     #[arg(long, group = "word")]
     leave: bool,
     /// An output that the attempt gave, JSON or else text; may be given many times
-    #[arg(long, value_name = "NAME=VALUE", requires = "ran")]
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["not_ran", "undone", "leave"])]
     output: Vec<String>,
     /// How you know; kept for the audit
     #[arg(long, value_name = "TEXT")]

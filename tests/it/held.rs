@@ -67,6 +67,12 @@ fn is_alive(process: Pid) -> bool {
     stat.is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
+/// Kills a process and waits until it is gone.
+pub fn end(process: Pid) {
+    kill(process, Signal::SIGKILL).expect("it lives");
+    until("a killed process is gone", || !is_alive(process));
+}
+
 fn events(desk: &Desk, kind: &str) -> Vec<Json> {
     desk.piton(&["audit", "last", "--json"]).exits(0).json_lines().into_iter().filter(|e| e["kind"] == kind).collect()
 }
@@ -135,13 +141,13 @@ steps:
 #[test]
 fn a_timeout_counts_from_the_start_of_the_command() {
     let desk = Desk::new();
-    desk.runbook("long", "steps: [{ id: a, timeout: 1s, exec: { shell: 'touch a.there; sleep 600' } }]\n");
+    desk.runbook("long", "steps: [{ id: a, timeout: 4s, exec: { shell: 'touch a.there; sleep 600' } }]\n");
     killed(&desk, "a.there");
-    std::thread::sleep(Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(4100));
     desk.piton(&["resume", "last"]).exits(4);
     let failed = events(&desk, "attempt_failed");
     let error = failed[0]["error"].as_str().expect("a text");
-    assert!(error.contains("its timeout of 1s") && error.contains("killed by SIGTERM"), "{error}");
+    assert!(error.contains("its timeout of 4s") && error.contains("killed by SIGTERM"), "{error}");
 }
 
 #[test]
@@ -149,6 +155,7 @@ fn a_cancel_ends_a_command_that_was_found_again() {
     let desk = Desk::new();
     desk.runbook("long", "steps: [{ id: a, exec: { shell: 'touch a.there; sleep 600' } }]\n");
     killed(&desk, "a.there");
+    until("its process is known", || slot(&desk, "a").len() == 2);
     let command = pid(&slot(&desk, "a")[1]["process"]);
     let mut next =
         desk.command(&["resume", "last"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
@@ -165,7 +172,7 @@ fn a_command_whose_holder_died_too_is_in_doubt() {
     let desk = Desk::new();
     desk.runbook("long", &format!("steps: [{{ id: a, exec: {{ shell: '{}' }} }}]\n", waiting("a")));
     killed(&desk, "a.there");
-    kill(holder(&desk, "a"), Signal::SIGKILL).expect("it lives");
+    end(holder(&desk, "a"));
     desk.piton(&["resume", "last"]).exits(5);
     assert_eq!(state(&desk.show(), "a"), "in_doubt");
     desk.write("a.go", "");
@@ -192,12 +199,13 @@ fn an_attempt_that_was_recorded_and_not_started_starts_under_the_next_driver() {
     desk.runbook("long", &format!("steps: [{{ id: a, exec: {{ shell: '{}; true' }} }}]\n", waiting("a")));
     let mut driver = start(&desk);
     desk.wait_for("a.there");
+    until("its process is known", || slot(&desk, "a").len() == 2);
     let trace = slot(&desk, "a");
     driver.kill().expect("SIGKILL");
     driver.wait().expect("it ends");
     // As if the driver had died between the record and the request: nothing runs, no slot was taken.
-    kill(pid(&trace[0]["holder"]), Signal::SIGKILL).expect("it lives");
-    kill(pid(&trace[1]["process"]), Signal::SIGKILL).expect("it lives");
+    end(pid(&trace[0]["holder"]));
+    end(pid(&trace[1]["process"]));
     let folder = std::fs::read_dir(desk.path(".piton/commands")).expect("slots").flatten().next().expect("of the run");
     std::fs::remove_file(folder.path().join("a.1.started")).expect("it was there");
     desk.write("a.go", "");
