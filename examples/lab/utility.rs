@@ -300,7 +300,7 @@ mod tests {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let (lab, mut db) = small_lab(dir.path()).await;
             // A machine that is slow enough sees a further timestep end while the history is made.
-            let source = db.number("SELECT COUNT(*) FROM wfm65.wfm_perf_timestep", &[]).await.expect("counts");
+            let source = db.number("SELECT COUNT(*) FROM wfm65.wfm_perf_item", &[]).await.expect("counts");
             assert!(source >= 30, "{source}");
             let rows = if takes_all { source } else { 0 };
             let answer = pass(&lab, &mut db, Operation::MigrateDatabase, option).await.expect("the pass runs");
