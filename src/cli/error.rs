@@ -2,7 +2,7 @@
 
 use super::exit::Exit;
 use crate::driver::DriverError;
-use crate::journal::{AppendError, JournalError};
+use crate::journal::{AppendError, JournalError, LeaseError};
 use crate::plan::PlanError;
 use crate::spec::problem::Problems;
 
@@ -112,7 +112,9 @@ impl From<JournalError> for CliError {
 impl From<DriverError> for CliError {
     fn from(error: DriverError) -> Self {
         match error {
-            DriverError::Journal(error) | DriverError::Append(AppendError::Store(error)) => error.into(),
+            DriverError::Journal(error)
+            | DriverError::Append(AppendError::Store(error))
+            | DriverError::Lease(LeaseError::Store(error)) => error.into(),
             DriverError::Plan(error) => error.into(),
             DriverError::Milestone { .. } | DriverError::Digest { .. } => Self::Invalid(error.to_string()),
             DriverError::Append(_) | DriverError::Lease(_) | DriverError::Refused(_) | DriverError::Over { .. } => {

@@ -10,18 +10,49 @@ use crate::journal::RunFilter;
 use crate::report::words;
 
 pub(super) async fn locks(global: &Global, out: Out) -> Result<Exit, CliError> {
-    let locks = global.store().await?.journal.locks().await?;
+    let table = global.store().await?.journal.locks().await?;
     if out.json {
-        let rows = locks.iter().map(|(lock, run, since)| json!({ "lock": lock, "run": run, "since": since }));
+        let rows = table.held.iter().map(|held| {
+            let waiters: Vec<Json> = table
+                .waiting
+                .iter()
+                .filter(|waiter| waiter.name == held.name)
+                .map(|waiter| json!({ "run": waiter.run, "step": waiter.step, "since": waiter.since }))
+                .collect();
+            json!({
+                "lock": held.name, "run": held.run, "step": held.step, "since": held.since, "fence": held.fence,
+                "lease_until": table.driven_until.get(&held.run), "stays": held.stays, "waiters": waiters,
+            })
+        });
         out.json_pretty(&rows.collect::<Json>())?;
         return Ok(Exit::SUCCEEDED);
     }
-    if locks.is_empty() {
+    if table.held.is_empty() {
         out.line("no locks are held")?;
     }
     let zone = jiff::tz::TimeZone::system();
-    for (lock, run, since) in locks {
-        out.line(format!("{lock}  held by run {run} since {}", words::day_and_clock(since, &zone)))?;
+    for held in &table.held {
+        let step = held.step.as_ref().map(|step| format!(", step {step},")).unwrap_or_default();
+        let left = match (table.is_driven(&held.run), held.stays, &held.step) {
+            (true, _, _) => "",
+            (false, true, None) => "; no driver works on the run: resume or cancel it",
+            (false, true, Some(_)) => {
+                "; in doubt, and held until the run goes on or `piton decide` says what became of it"
+            }
+            (false, false, _) => "; its driver is gone, so whoever asks next gets it",
+        };
+        out.line(format!(
+            "{}  held by run {}{step} since {} (fence {}){left}",
+            held.name,
+            held.run,
+            words::day_and_clock(held.since, &zone),
+            held.fence
+        ))?;
+        for waiter in table.waiting.iter().filter(|waiter| waiter.name == held.name) {
+            let gone = if table.is_driven(&waiter.run) { "" } else { " (its driver is gone)" };
+            let since = words::day_and_clock(waiter.since, &zone);
+            out.line(format!("    run {}, step {}, waits since {since}{gone}", waiter.run, waiter.step))?;
+        }
     }
     Ok(Exit::SUCCEEDED)
 }

@@ -67,6 +67,11 @@ impl Session {
         }
     }
 
+    /// Whether what the step starts may go on without this driver.
+    pub(super) fn outlives(&self, step: &StepId) -> bool {
+        self.options.commands.is_some() && self.plan.step(step).is_some_and(is_held)
+    }
+
     /// Has the held attempts go on once it is on record that this driver took the run up.
     pub(super) fn take_up_held(&mut self, held: &[StepId]) {
         for step in held {

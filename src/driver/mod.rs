@@ -9,6 +9,7 @@ mod back;
 mod child;
 mod held;
 mod launch;
+mod locks;
 mod outside;
 mod preview;
 mod scope;

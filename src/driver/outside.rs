@@ -3,10 +3,10 @@
 
 use crate::config::Clock;
 use crate::event::{Event, LockChange, Record};
-use crate::ids::RunId;
+use crate::ids::{RunId, StepId};
 use crate::journal::{Append, AppendError, Journal};
 use crate::plan::{Plan, PlanSource};
-use crate::scheduler::State;
+use crate::scheduler::{State, StepState};
 
 use super::{DriverError, workflow};
 
@@ -71,11 +71,17 @@ pub async fn say_by(clock: &Clock, journal: &Journal, run: &RunId, event: &Event
     loop {
         let told = read(journal, run).await?;
         let now = clock.now();
-        told.state.after(event, now).map_err(|error| DriverError::Refused(error.to_string()))?;
+        let after = told.state.after(event, now).map_err(|error| DriverError::Refused(error.to_string()))?;
+        // A word about a doubt also settles the locks that guarded it.
+        let settled = event
+            .step()
+            .filter(|step| matches!(event, Event::StepAnswered { .. }) && !may_act(&after, step))
+            .filter(|step| told.plan.step(step).is_some_and(|planned| !planned.locks.is_empty()));
+        let locks = LockChange { free: settled.cloned().into_iter().collect(), ..LockChange::default() };
         let expected_seq = told.records.last().map_or(0, |record| record.seq);
         let events = std::slice::from_ref(event);
         let append = Append { run, expected_seq, generation: None, at: now, events };
-        match journal.append(append, &LockChange::default()).await {
+        match journal.append(append, &locks).await {
             Ok(records) => {
                 return records.into_iter().next().ok_or_else(|| DriverError::Broken("nothing was recorded".into()));
             }
@@ -83,4 +89,10 @@ pub async fn say_by(clock: &Clock, journal: &Journal, run: &RunId, event: &Event
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether a step acts, or may have acted.
+fn may_act(state: &State, step: &StepId) -> bool {
+    let acts = |state| matches!(state, StepState::Running | StepState::Undoing | StepState::InDoubt);
+    state.step(step).is_some_and(|view| acts(view.state()))
 }

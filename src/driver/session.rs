@@ -1,6 +1,6 @@
 //! A driver at work on one run: tasks that run, facts that wait to be recorded, and the loop between them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Prepared, Ready};
+use super::locks::{self, Lined};
 use super::scope::{RunFacts, Secrets};
 use super::{DriverError, Ended, Options};
 use crate::action::build::Swap;
@@ -17,7 +18,7 @@ use crate::action::mask::Masker;
 use crate::action::{Context, Failure};
 use crate::event::{Effect, Event, Finding, Outcome, Outputs};
 use crate::ids::{Actor, RunId, StepId};
-use crate::journal::{Journal, Watch};
+use crate::journal::{AppendError, Journal, Watch};
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::State;
 
@@ -32,6 +33,8 @@ pub(super) enum Work {
     Probe,
     /// Going back.
     Undo,
+    /// Waiting for locks.
+    Lock,
 }
 
 /// What a task came to.
@@ -44,6 +47,8 @@ pub(super) enum Done {
     Probed(StepId, u32, Finding),
     /// An undo ended.
     Undone(StepId, u32, Result<(), Failure>),
+    /// A step has its locks, or not.
+    Locked(StepId, Result<Lined, AppendError>),
 }
 
 /// A task that may start once its event is durable.
@@ -76,6 +81,8 @@ pub(super) struct Session {
     pub(super) tasks: JoinSet<Done>,
     /// What came to an end as soon as it began.
     pub(super) over: Vec<Done>,
+    /// Steps that hold locks, and how many.
+    pub(super) locked: BTreeMap<StepId, u64>,
     pub(super) facts: RunFacts,
     pub(super) secrets: Arc<Secrets>,
     databases: Databases,
@@ -111,7 +118,13 @@ impl Session {
         if let Some(first) = records.first() {
             options.observer.record(first, &state);
         }
+        let locked = if plan.steps.iter().all(|step| step.locks.is_empty()) {
+            BTreeMap::new()
+        } else {
+            locks::of_run(&journal.locks().await?.held, &run)
+        };
         Ok(Self {
+            locked,
             databases: Databases::new(plan.site.clone()),
             swap: options.hooks.swap(),
             outside,
@@ -153,6 +166,9 @@ impl Session {
                 let note = self.state.note().map(str::to_owned);
                 return Ok(Ended { run: self.run.clone(), outcome, note });
             }
+            if self.state.outcome().is_some() {
+                self.stop_lining_up();
+            }
             self.wait().await?;
         }
     }
@@ -182,7 +198,7 @@ impl Session {
             () = self.lost.cancelled() => {
                 self.detached.cancel();
                 self.cancel_tasks();
-                return Err(crate::journal::AppendError::Fenced { generation: 0 }.into());
+                return Err(AppendError::Fenced { generation: 0 }.into());
             }
             () = self.outside.news() => self.look_outside().await?,
             Some(done) = self.tasks.join_next() => {
@@ -215,6 +231,10 @@ impl Session {
                 self.busy.remove(&step);
                 self.adopt(Event::AttemptProbed { step, attempt, finding })
             }
+            Done::Locked(step, result) => {
+                self.busy.remove(&step);
+                self.lined(step, result)
+            }
             Done::Undone(step, attempt, result) => {
                 self.busy.remove(&step);
                 self.adopt(match result {
@@ -231,7 +251,7 @@ impl Session {
     }
 
     /// A prepared step: its start (to be made durable before it acts), its skip or its failure.
-    fn started(&mut self, step: StepId, attempt: u32, ready: Ready) -> Result<(), DriverError> {
+    pub(super) fn started(&mut self, step: StepId, attempt: u32, ready: Ready) -> Result<(), DriverError> {
         if !self.still_wanted(&step, attempt) {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{Deferred, Done, Session, Work};
 use super::{DriverError, attempt, scope};
-use crate::event::{Event, LockChange, WaitKind};
+use crate::event::{Event, LockChange, Record, WaitKind};
 use crate::ids::StepId;
 use crate::journal::{Append, AppendError};
 use crate::plan::PlanStep;
@@ -50,6 +50,10 @@ impl Session {
                 if self.busy.contains_key(&step) || !self.still_wanted(&step, attempt) {
                     return Ok(false);
                 }
+                if self.lacks_locks(&step) {
+                    self.wait_for_locks(step);
+                    return Ok(false);
+                }
                 self.prepare(step, attempt, check_when)
             }
             Command::OpenWait { step, check_when, expires_ms } => {
@@ -64,6 +68,10 @@ impl Session {
             }
             Command::Undo { step, attempt } => {
                 if self.busy.contains_key(&step) {
+                    return Ok(false);
+                }
+                if self.lacks_locks(&step) {
+                    self.wait_for_locks(step);
                     return Ok(false);
                 }
                 self.adopt(Event::UndoStarted { step: step.clone(), attempt })?;
@@ -180,7 +188,7 @@ impl Session {
 
     /// Makes every pending fact durable, shows it, and starts what waited for it.
     pub(super) async fn flush(&mut self) -> Result<(), DriverError> {
-        while !self.pending.is_empty() {
+        while !self.pending.is_empty() || !self.done_with_locks().is_empty() {
             let events = std::mem::take(&mut self.pending);
             let rests = events.iter().rev().find_map(|event| match event {
                 Event::RunFinished { outcome, .. } => Some(frees_locks(*outcome)),
@@ -193,7 +201,7 @@ impl Session {
                 }
                 _ => Vec::new(),
             };
-            let locks = LockChange { take, free_all: rests == Some(true) };
+            let locks = LockChange { take, free_all: rests == Some(true), ..self.step_lock_change(&events) };
             let append = Append {
                 run: &self.run,
                 expected_seq: self.seq,
@@ -203,6 +211,7 @@ impl Session {
             };
             match self.options.hooks.append(&events, self.journal.append(append, &locks)).await {
                 Ok(records) => {
+                    self.locked.retain(|step, _| !locks.free.contains(step));
                     for record in &records {
                         self.seq = record.seq;
                         self.options.observer.record(record, &self.state);
@@ -228,6 +237,7 @@ impl Session {
     /// Somebody else recorded a fact first: takes it in and adopts the own facts behind it, as far as they still hold.
     async fn rebase(&mut self, events: Vec<Event>) -> Result<(), DriverError> {
         let records = self.journal.read(&self.run, 1).await?;
+        self.refuse_a_successor(&records)?;
         self.state = super::outside::fold(&self.plan, &records)?;
         for record in records.iter().filter(|record| record.seq > self.seq) {
             self.options.observer.record(record, &self.state);
@@ -244,6 +254,17 @@ impl Session {
         Ok(())
     }
 
+    /// Stops this driver if another one has recorded facts since: it slept through its lease.
+    fn refuse_a_successor(&self, records: &[Record]) -> Result<(), DriverError> {
+        let latest = records.iter().map(|record| record.generation).max().unwrap_or(0);
+        if latest <= self.generation {
+            return Ok(());
+        }
+        self.detached.cancel();
+        self.cancel_tasks();
+        Err(AppendError::Fenced { generation: latest }.into())
+    }
+
     /// Takes in facts that people recorded from outside.
     pub(super) async fn look_outside(&mut self) -> Result<(), DriverError> {
         if !self.pending.is_empty() {
@@ -252,7 +273,9 @@ impl Session {
         if self.journal.head(&self.run).await?.seq <= self.seq {
             return Ok(());
         }
-        for record in self.journal.read(&self.run, self.seq + 1).await? {
+        let records = self.journal.read(&self.run, self.seq + 1).await?;
+        self.refuse_a_successor(&records)?;
+        for record in records {
             self.state
                 .apply(&record.event, record.at)
                 .map_err(|error| DriverError::Broken(format!("record {}: {error}", record.seq)))?;

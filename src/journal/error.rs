@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::ids::{LockName, RunId};
+use crate::ids::{LockName, RunId, StepId};
 
 /// The journal cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +163,12 @@ pub enum AppendError {
         lock: LockName,
         /// The run that holds it.
         by_run: RunId,
+    },
+    /// A step that was about to act has lost a lock.
+    #[error("step `{step}` has lost its lock while its driver slept; nothing was started; resume the run")]
+    LockLost {
+        /// Which.
+        step: StepId,
     },
     /// The journal failed.
     #[error(transparent)]

@@ -7,10 +7,11 @@ use jiff::Timestamp;
 
 use super::chain::{self, FIRST, Row};
 use super::lease::{Lease, LeaseError, Owner};
+use super::locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use super::watch::{Bell, Watch};
 use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary};
 use crate::event::{Event, LockChange, Record};
-use crate::ids::{LockName, RunId};
+use crate::ids::{LockName, RunId, StepId};
 
 /// Journals in memory; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -24,17 +25,61 @@ struct Shared {
     rows: BTreeMap<RunId, Vec<Row>>,
     runs: BTreeMap<RunId, RunSummary>,
     leases: BTreeMap<RunId, Lease>,
-    locks: BTreeMap<LockName, (RunId, Timestamp)>,
+    locks: LockTable,
+    /// Times that each lock was taken.
+    fences: BTreeMap<LockName, u64>,
 }
 
 impl Shared {
-    fn check_locks(&self, run: &RunId, take: &[LockName]) -> Result<(), AppendError> {
-        for lock in take {
-            if let Some((by_run, _)) = self.locks.get(lock).filter(|(by_run, _)| by_run != run) {
-                return Err(AppendError::LockHeld { lock: lock.clone(), by_run: by_run.clone() });
+    /// Looks again at which runs have a driver.
+    fn table(&mut self, now: Timestamp) -> &LockTable {
+        let lasts = |(run, lease): (&RunId, &Lease)| {
+            (lease.owner.is_some() && lease.until > now).then(|| (run.clone(), lease.until))
+        };
+        self.locks.driven_until = self.leases.iter().filter_map(lasts).collect();
+        &self.locks
+    }
+
+    fn check_locks(&mut self, run: &RunId, now: Timestamp, locks: &LockChange) -> Result<(), AppendError> {
+        for guard in &locks.guard {
+            let held = |held: &&HeldLock| held.run == *run && held.step.as_ref() == Some(&guard.step);
+            if (self.locks.held.iter().filter(held).count() as u64) < guard.locks {
+                return Err(AppendError::LockLost { step: guard.step.clone() });
             }
         }
-        Ok(())
+        match self.table(now).held_by_others(run, &locks.take) {
+            Some((lock, by_run)) => Err(AppendError::LockHeld { lock, by_run }),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, lock: &LockName, run: &RunId, step: Option<&StepId>, since: Timestamp) {
+        let fence = self.fences.entry(lock.clone()).or_default();
+        *fence += 1;
+        let (name, run, step, stays) = (lock.clone(), run.clone(), step.cloned(), step.is_none());
+        self.locks.held.retain(|held| held.name != name);
+        self.locks.held.push(HeldLock { name, run, step, since, fence: *fence, stays });
+        self.locks.held.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// Does what was checked.
+    fn change_locks(&mut self, run: &RunId, at: Timestamp, locks: &LockChange) {
+        if locks.free_all {
+            self.locks.held.retain(|held| held.run != *run || held.step.is_some());
+            self.locks.waiting.retain(|waiter| waiter.run != *run);
+        }
+        let freed =
+            |held: &HeldLock| held.run == *run && held.step.as_ref().is_some_and(|step| locks.free.contains(step));
+        self.locks.held.retain(|held| !freed(held));
+        for guard in &locks.guard {
+            let own = |held: &&mut HeldLock| held.run == *run && held.step.as_ref() == Some(&guard.step);
+            self.locks.held.iter_mut().filter(own).for_each(|held| held.stays = guard.stays);
+        }
+        for lock in &locks.take {
+            if !self.locks.is_of_run(lock, run) {
+                self.take(lock, run, None, at);
+            }
+        }
     }
 
     fn generation(&self, run: &RunId) -> u64 {
@@ -59,15 +104,14 @@ impl Memory {
         if shared.rows.contains_key(run) {
             return Err(AppendError::Exists { run: run.clone() });
         }
-        shared.check_locks(run, locks)?;
+        let locks = LockChange { take: locks.to_vec(), ..LockChange::default() };
+        shared.check_locks(run, at, &locks)?;
         let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
         shared.rows.insert(run.clone(), vec![row]);
         if let Some(summary) = RunSummary::first(&record) {
             shared.runs.insert(run.clone(), summary);
         }
-        for lock in locks {
-            shared.locks.insert(lock.clone(), (run.clone(), record.at));
-        }
+        shared.change_locks(run, record.at, &locks);
         Ok(record)
     }
 
@@ -87,8 +131,8 @@ impl Memory {
             let behind: Vec<Row> = rows.iter().filter(|row| row.seq > expected_seq).cloned().collect();
             return chain::same_again(&append, head, &behind);
         }
-        shared.check_locks(run, &locks.take)?;
         let prev_hash = rows.last().map_or(FIRST.to_owned(), |row| row.hash.clone());
+        shared.check_locks(run, at, locks)?;
         let (new, records) = chain::links(&append, &prev_hash)?;
         shared.rows.entry(run.clone()).or_default().extend(new);
         if let Some(summary) = shared.runs.get_mut(run) {
@@ -96,14 +140,9 @@ impl Memory {
                 summary.follow(record);
             }
         }
-        if locks.free_all {
-            shared.locks.retain(|_, (by_run, _)| by_run != run);
-        }
-        for lock in &locks.take {
-            shared.locks.entry(lock.clone()).or_insert((run.clone(), at));
-        }
+        shared.change_locks(run, at, locks);
         drop(shared);
-        if generation.is_none() || locks.free_all {
+        if generation.is_none() || locks.frees() {
             self.bell.ring();
         }
         Ok(records)
@@ -184,8 +223,46 @@ impl Memory {
         Ok(ends)
     }
 
-    pub(super) fn locks(&self) -> Vec<(LockName, RunId, Timestamp)> {
-        let shared = self.lock();
-        shared.locks.iter().map(|(lock, (run, at))| (lock.clone(), run.clone(), *at)).collect()
+    pub(super) fn locks(&self, now: Timestamp) -> LockTable {
+        self.lock().table(now).clone()
+    }
+
+    pub(super) fn ask_locks(&self, ask: LockAsk<'_>) -> Result<LockAnswer, AppendError> {
+        let mut shared = self.lock();
+        if shared.leases.get(ask.run).is_none_or(|lease| lease.generation != ask.generation || lease.owner.is_none()) {
+            return Err(AppendError::Fenced { generation: shared.generation(ask.run) });
+        }
+        let answer = shared.table(ask.at).decide(&ask);
+        let waits = |waiter: &LockWaiter| waiter.run == *ask.run && waiter.step == *ask.step;
+        match answer {
+            LockAnswer::Taken => {
+                shared.locks.waiting.retain(|waiter| !waits(waiter));
+                for lock in ask.locks {
+                    if !shared.locks.is_of_run(lock, ask.run) {
+                        shared.take(lock, ask.run, Some(ask.step), ask.at);
+                    }
+                }
+            }
+            LockAnswer::Waits { .. } if shared.locks.waiting.iter().any(waits) => {}
+            LockAnswer::Waits { .. } => {
+                let ticket = shared.locks.next_ticket();
+                let (run, step, since) = (ask.run, ask.step, ask.at);
+                let line = ask.locks.iter().map(|name| LockWaiter {
+                    name: name.clone(),
+                    run: run.clone(),
+                    step: step.clone(),
+                    since,
+                    ticket,
+                });
+                shared.locks.waiting.extend(line);
+            }
+            LockAnswer::Never { .. } => shared.locks.waiting.retain(|waiter| !waits(waiter)),
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn stop_waiting(&self, run: &RunId, step: &StepId) {
+        self.lock().locks.waiting.retain(|waiter| waiter.run != *run || waiter.step != *step);
+        self.bell.ring();
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod file_tests;
 mod heads;
 mod lease;
+mod locks;
 mod memory;
 mod postgres;
 mod sqlite;
@@ -24,13 +25,14 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use error::{AppendError, JournalError};
 pub use lease::{LeaseError, Owner};
+pub use locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use memory::Memory;
 use postgres::Postgres;
 use sqlite::Sqlite;
 pub use watch::Watch;
 
 use crate::event::{Event, LockChange, Outcome, Record};
-use crate::ids::{Actor, LockName, Milestone, RunId};
+use crate::ids::{Actor, LockName, Milestone, RunId, StepId};
 
 /// One run as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -384,8 +386,22 @@ impl Journal {
         Ok(milestones_after(ends))
     }
 
-    /// Every lock that a run holds: its name, the run, and since when.
-    pub async fn locks(&self) -> Result<Vec<(LockName, RunId, Timestamp)>, JournalError> {
-        each!(self, store => Ok(store.locks()), store.locks())
+    /// Every lock that is held, who waits, and which of those runs have a driver.
+    pub async fn locks(&self) -> Result<LockTable, JournalError> {
+        match self {
+            Self::Memory(store) => Ok(store.locks(crate::config::now())),
+            Self::Sqlite(store) => store.locks(crate::config::now()).await,
+            Self::Postgres(store) => store.locks().await,
+        }
+    }
+
+    /// Takes all locks that a step needs, or puts it in line for them.
+    pub async fn ask_locks(&self, ask: LockAsk<'_>) -> Result<LockAnswer, AppendError> {
+        each!(self, store => store.ask_locks(ask), store.ask_locks(ask))
+    }
+
+    /// Takes a step out of line.
+    pub async fn stop_waiting(&self, run: &RunId, step: &StepId) -> Result<(), JournalError> {
+        each!(self, store => { store.stop_waiting(run, step); Ok(()) }, store.stop_waiting(run, step))
     }
 }

@@ -245,17 +245,75 @@ async fn a_lock_has_one_run_at_a_time() {
         assert!(matches!(&held, AppendError::LockHeld { by_run, .. } if *by_run == a), "{held}");
         assert_eq!(journal.head(&b).await.expect("head").seq, 0, "refused as a whole");
         journal.create(&b, at(2), &started("north"), &[]).await.expect("creates");
-        let take = LockChange { take: lock(), free_all: false };
+        let take = LockChange { take: lock(), ..LockChange::default() };
         let refused = journal.append(say(&b, 1, &[skipped("x")]), &take).await.expect_err("held");
         assert!(matches!(refused, AppendError::LockHeld { .. }));
         assert_eq!(journal.head(&b).await.expect("head").seq, 1, "refused as a whole");
         journal.append(say(&a, 1, &[]), &take).await.expect("has it already");
-        assert_eq!(journal.locks().await.expect("lists"), [("north/db".into(), a.clone(), at(1))]);
-        let free = LockChange { take: vec![], free_all: true };
+        let held = journal.locks().await.expect("lists").held;
+        assert_eq!((held.len(), held[0].name.as_str(), &held[0].run, held[0].since), (1, "north/db", &a, at(1)));
+        assert!(held[0].stays && held[0].step.is_none() && held[0].fence == 1);
+        let free = LockChange { free_all: true, ..LockChange::default() };
         journal.append(say(&a, 1, &[finished(Outcome::Failed)]), &free).await.expect("frees");
-        assert_eq!(journal.locks().await.expect("lists"), []);
+        assert_eq!(journal.locks().await.expect("lists").held, []);
         journal.append(say(&b, 1, &[skipped("x")]), &take).await.expect("free");
-        assert_eq!(journal.locks().await.expect("lists")[0].1, b);
+        let held = journal.locks().await.expect("lists").held;
+        assert_eq!((&held[0].run, held[0].fence), (&b, 2), "the fence grows");
+    }
+}
+
+#[tokio::test]
+async fn locks_of_steps_are_taken_guarded_freed_and_left_behind() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        let mut now = crate::config::now();
+        let me = Owner::this_process().expect("procfs");
+        let mut far = me.clone();
+        far.host = "there".into();
+        let (a, b) = (RunId::new("a"), RunId::new("b"));
+        let ttl = SignedDuration::from_secs(100);
+        let mut drivers = Vec::new();
+        for run in [&a, &b] {
+            journal.create(run, now, &started("north"), &[]).await.expect("creates");
+            drivers.push(journal.claim(run, &far, now, ttl).await.expect("free"));
+        }
+        let locks = [LockName::new("x"), LockName::new("y")];
+        let (s, t) = (StepId::new("s"), StepId::new("t"));
+        let of_a = LockAsk { run: &a, generation: drivers[0], step: &s, locks: &locks, at: now };
+        let of_b = LockAsk { run: &b, generation: drivers[1], step: &t, locks: &locks[..1], at: now };
+        assert_eq!(journal.ask_locks(of_a).await.expect("asks"), LockAnswer::Taken);
+        let waits = LockAnswer::Waits { lock: "x".into(), behind: (a.clone(), Some(s.clone())) };
+        assert_eq!(journal.ask_locks(of_b).await.expect("asks"), waits);
+        assert_eq!(journal.ask_locks(of_b).await.expect("asks again"), waits);
+        let table = journal.locks().await.expect("lists");
+        assert_eq!((table.held.len(), table.waiting.len()), (2, 1), "one place in line");
+        assert!(table.is_driven(&a) && table.held.iter().all(|held| held.fence == 1 && !held.stays));
+
+        // The start relies on both, and from then on they outlast the driver.
+        let guard = |locks, stays| LockChange {
+            guard: vec![crate::event::LockGuard { step: s.clone(), locks, stays }],
+            ..LockChange::default()
+        };
+        let lost = journal.append(say(&a, 1, &[skipped("1")]), &guard(3, true)).await.expect_err("it has two");
+        assert!(matches!(lost, AppendError::LockLost { .. }), "{lost}");
+        journal.append(say(&a, 1, &[skipped("1")]), &guard(2, true)).await.expect("it has two");
+        pass(&journal, &mut now, 200).await;
+        journal.claim(&b, &far, now, ttl).await.expect("ran out");
+        let late = LockAsk { generation: drivers[1], at: now, ..of_b };
+        assert!(matches!(journal.ask_locks(late).await, Err(AppendError::Fenced { generation: 2 })));
+        let late = LockAsk { generation: 2, ..late };
+        assert_eq!(journal.ask_locks(late).await.expect("asks"), waits, "nobody knows what became of it");
+        journal.append(say(&a, 2, &[skipped("2")]), &guard(2, false)).await.expect("it has two");
+        assert_eq!(journal.ask_locks(late).await.expect("asks"), LockAnswer::Taken, "it may be repeated");
+        let lost = journal.append(say(&a, 3, &[skipped("3")]), &guard(2, false)).await.expect_err("it has one");
+        assert!(matches!(lost, AppendError::LockLost { .. }), "{lost}");
+        let table = journal.locks().await.expect("lists");
+        assert_eq!((table.held[0].run.as_str(), table.held[0].fence, table.waiting.len()), ("b", 2, 0));
+
+        let free = LockChange { free: vec![t.clone()], ..LockChange::default() };
+        journal.append(say(&b, 1, &[skipped("1")]), &free).await.expect("frees");
+        let held = journal.locks().await.expect("lists").held;
+        assert_eq!(held.iter().map(|held| held.name.as_str()).collect::<Vec<_>>(), ["y"]);
     }
 }
 

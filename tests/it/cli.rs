@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value as Json;
 
 /// A folder of its own with the program to run in it.
@@ -89,6 +91,19 @@ impl Desk {
         while !self.path(name).exists() {
             assert!(Instant::now() < until, "`{name}` did not appear");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// What a failed test left running in the folder would go on for ever.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let folder = self.folder.path();
+        for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+            if process.cwd().is_ok_and(|place| place.starts_with(folder)) {
+                // It may have ended meanwhile.
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            }
         }
     }
 }

@@ -115,18 +115,25 @@ fn a_driver_that_slept_through_its_lease_does_nothing_when_it_wakes() {
         post.desk.wait_for("a.started");
         let pid = Pid::from_raw(i32::try_from(frozen.id()).expect("a pid"));
         kill(pid, Signal::SIGSTOP).expect("it lives");
-        // Refused until the lease is over; then it takes the run over and does `a` again.
+        // Refused until the lease is over; then it takes the run over, and the command with it.
         let until = Instant::now() + Duration::from_mins(1);
+        let taken_over = || post.piton(&["audit", "r-1", "--json"]).out.contains("run_resumed");
         let second = loop {
             assert!(Instant::now() < until, "the lease was never over");
             let mut second = post.start(&["resume", "r-1", "--json"]);
-            while post.count("a") < 2 && second.try_wait().expect("a child").is_none() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            while !taken_over() && second.try_wait().expect("a child").is_none() {}
             if second.try_wait().expect("a child").is_none() {
                 break second;
             }
-            let refused = said(second).exits(2);
+            let refused = said(second);
+            if refused.code == 1 && refused.err.contains("was locked by another process") {
+                // It was stopped in the middle of a transaction on a file; nobody can write there until it goes on.
+                kill(pid, Signal::SIGCONT).expect("it lives");
+                std::thread::sleep(Duration::from_millis(10));
+                kill(pid, Signal::SIGSTOP).expect("it lives");
+                continue;
+            }
+            let refused = refused.exits(2);
             assert!(refused.err.contains("drives this run"), "{}", refused.err);
         };
         post.write("a");
@@ -135,7 +142,7 @@ fn a_driver_that_slept_through_its_lease_does_nothing_when_it_wakes() {
         kill(pid, Signal::SIGCONT).expect("it lives");
         let woken = said(frozen).exits(2);
         assert!(woken.err.contains("another driver"), "{}", woken.err);
-        assert_eq!((post.count("a"), post.count("b"), post.count("c")), (2, 1, 0), "it started nothing");
+        assert_eq!((post.count("a"), post.count("b"), post.count("c")), (1, 1, 0), "it started nothing");
         post.write("b");
         post.write("c");
         assert_eq!(said(second).code, 0);

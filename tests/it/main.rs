@@ -10,6 +10,7 @@ mod held;
 mod interrupted;
 mod journal_drivers;
 mod journal_faults;
+mod locks;
 mod reference;
 mod reference_words;
 mod scale;

@@ -176,8 +176,8 @@ async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &Lock
     if changes_index(events) {
         index(tx, run, events).await?;
     }
-    answered!(change_locks(tx, run, at.as_millisecond(), locks).await?);
-    if generation.is_none() || locks.free_all {
+    answered!(super::locks::change(tx, run, at, locks).await?);
+    if generation.is_none() || locks.frees() {
         sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(run.as_str()).execute(&mut *tx).await?;
     }
     Ok(Ok(records))
@@ -214,8 +214,8 @@ async fn create(
             .execute(&mut *tx)
             .await?;
     }
-    let locks = LockChange { take: locks.to_vec(), free_all: false };
-    let answer = change_locks(&mut tx, run, row.at_ms, &locks).await?;
+    let locks = LockChange { take: locks.to_vec(), ..LockChange::default() };
+    let answer = super::locks::change(&mut tx, run, record.at, &locks).await?;
     if answer.is_ok() {
         tx.commit().await?;
     } else {
@@ -242,29 +242,4 @@ async fn index(conn: &mut PgConnection, run: &RunId, events: &[Event]) -> Result
             .await?;
     }
     Ok(())
-}
-
-/// Takes and frees locks. In the order of their names, so that two transactions never wait for each other.
-async fn change_locks(conn: &mut PgConnection, run: &RunId, at_ms: i64, locks: &LockChange) -> Answer<()> {
-    if locks.free_all {
-        sqlx::query("DELETE FROM piton.locks WHERE run = $1").bind(run.as_str()).execute(&mut *conn).await?;
-    }
-    let mut take: Vec<&LockName> = locks.take.iter().collect();
-    take.sort();
-    for lock in take {
-        // The update changes nothing; it makes the row, whoever wrote it, visible and keeps it until the commit.
-        let holder: String = sqlx::query_scalar(
-            "INSERT INTO piton.locks AS l (name, run, taken_ms) VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO UPDATE SET run = l.run RETURNING run",
-        )
-        .bind(lock.as_str())
-        .bind(run.as_str())
-        .bind(at_ms)
-        .fetch_one(&mut *conn)
-        .await?;
-        if holder != run.as_str() {
-            return Ok(Err(AppendError::LockHeld { lock: lock.clone(), by_run: RunId::new(holder) }));
-        }
-    }
-    Ok(Ok(()))
 }

@@ -8,6 +8,7 @@ mod append;
 mod lease;
 mod line;
 mod listen;
+mod locks;
 mod open;
 
 use std::sync::{Arc, OnceLock};
@@ -22,7 +23,7 @@ use super::heads::Heads;
 use super::watch::Bell;
 use super::{Head, JournalError, RunFilter, RunSummary, parse_outcome};
 use crate::event::Record;
-use crate::ids::{LockName, RunId};
+use crate::ids::RunId;
 use line::Line;
 
 /// Channel of `NOTIFY`; the payload is the run that others recorded something about.
@@ -112,14 +113,6 @@ impl Postgres {
             ends.push(chain::record(&RunId::new(run), &row(line).map_err(fault)?)?);
         }
         Ok(ends)
-    }
-
-    pub(super) async fn locks(&self) -> Result<Vec<(LockName, RunId, Timestamp)>, JournalError> {
-        let found: Vec<(String, String, i64)> = lasting!(self, conn =>
-            sqlx::query_as("SELECT name, run, taken_ms FROM piton.locks ORDER BY name").fetch_all(conn))?;
-        let lock =
-            |(name, run, taken_ms): (String, String, i64)| Ok((LockName::new(name), RunId::new(run), time(taken_ms)?));
-        found.into_iter().map(lock).collect::<Result<_, _>>().map_err(|error| self.line.fault(error))
     }
 }
 

@@ -72,10 +72,10 @@ impl Sqlite {
         if changes_index(events) {
             index(&mut tx, run, events).await.map_err(fault)?;
         }
-        self.change_locks(&mut tx, run, at.as_millisecond(), locks).await?;
+        self.change_locks(&mut tx, run, at, locks).await?;
         tx.commit().await.map_err(fault)?;
         self.came_to(run, &records);
-        if generation.is_none() || locks.free_all {
+        if generation.is_none() || locks.frees() {
             self.bell.ring();
         }
         Ok(records)

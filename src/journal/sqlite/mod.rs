@@ -5,6 +5,7 @@
 
 mod anchor;
 mod append;
+mod locks;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,11 @@ use crate::ids::{LockName, RunId};
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/sqlite/0001.sql"), include_str!("../migrations/sqlite/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/sqlite/0001.sql"),
+    include_str!("../migrations/sqlite/0002.sql"),
+    include_str!("../migrations/sqlite/0003.sql"),
+];
 const READERS_MAX: u32 = 4;
 /// How often to look for what other processes recorded.
 const TICK: Duration = Duration::from_millis(250);
@@ -126,43 +130,11 @@ impl Sqlite {
                 .await
                 .map_err(fault)?;
         }
-        self.change_locks(&mut tx, run, row.at_ms, &LockChange { take: locks.to_vec(), free_all: false }).await?;
+        let locks = LockChange { take: locks.to_vec(), ..LockChange::default() };
+        self.change_locks(&mut tx, run, at, &locks).await?;
         tx.commit().await.map_err(fault)?;
         self.came_to(run, std::slice::from_ref(&record));
         Ok(record)
-    }
-
-    async fn change_locks(
-        &self,
-        tx: &mut SqliteConnection,
-        run: &RunId,
-        at_ms: i64,
-        locks: &LockChange,
-    ) -> Result<(), AppendError> {
-        let fault = |error| self.fault(error);
-        for lock in &locks.take {
-            let holder: Option<String> = sqlx::query_scalar("SELECT run FROM locks WHERE name = ?")
-                .bind(lock.as_str())
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(fault)?;
-            if let Some(by_run) = holder.map(RunId::new).filter(|by_run| by_run != run) {
-                return Err(AppendError::LockHeld { lock: lock.clone(), by_run });
-            }
-        }
-        if locks.free_all {
-            sqlx::query("DELETE FROM locks WHERE run = ?").bind(run.as_str()).execute(&mut *tx).await.map_err(fault)?;
-        }
-        for lock in &locks.take {
-            sqlx::query("INSERT INTO locks VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING")
-                .bind(lock.as_str())
-                .bind(run.as_str())
-                .bind(at_ms)
-                .execute(&mut *tx)
-                .await
-                .map_err(fault)?;
-        }
-        Ok(())
     }
 
     pub(super) async fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
@@ -286,16 +258,6 @@ impl Sqlite {
             ends.push(chain::record(&RunId::new(run), &row)?);
         }
         Ok(ends)
-    }
-
-    pub(super) async fn locks(&self) -> Result<Vec<(LockName, RunId, Timestamp)>, JournalError> {
-        let found: Vec<(String, String, i64)> = sqlx::query_as("SELECT name, run, taken_ms FROM locks ORDER BY name")
-            .fetch_all(&self.readers)
-            .await
-            .map_err(|error| self.fault(error))?;
-        let lock =
-            |(name, run, taken_ms): (String, String, i64)| Ok((LockName::new(name), RunId::new(run), time(taken_ms)?));
-        found.into_iter().map(lock).collect::<Result<_, _>>().map_err(|error| self.fault(error))
     }
 }
 

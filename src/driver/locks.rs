@@ -1,0 +1,152 @@
+//! Locks of steps: asked for before a step looks at the world, relied on when its start is recorded, given back with the
+//! fact that ends it. Who gets a lock is the journal's business; when a step needs one is the scheduler's.
+
+use std::time::Duration;
+
+use super::DriverError;
+use super::attempt::Ready;
+use super::session::{Done, Session, Work};
+use crate::action::{Failure, Progress};
+use crate::event::{Event, LockChange, LockGuard};
+use crate::ids::{LockName, RunId, StepId};
+use crate::journal::{AppendError, HeldLock, LockAnswer, LockAsk};
+use crate::scheduler::{Idempotent, StepState};
+
+/// How long the table of locks may look the same before it is asked again: leases end without anybody saying so.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What came of waiting for locks.
+pub(super) enum Lined {
+    /// The step has this many locks.
+    Taken(u64),
+    /// Nobody wants them any more.
+    GaveUp,
+    /// They cannot be had.
+    Refused(String),
+}
+
+impl Session {
+    /// The locks that a step needs beside those that its run holds from beginning to end.
+    fn step_locks(&self, step: &StepId) -> Vec<LockName> {
+        let planned = self.plan.step(step).map(|step| step.locks.as_slice()).unwrap_or_default();
+        planned.iter().filter(|lock| !self.plan.locks.contains(lock)).cloned().collect()
+    }
+
+    /// Whether a step must ask for locks before it may go on.
+    pub(super) fn lacks_locks(&self, step: &StepId) -> bool {
+        !self.locked.contains_key(step) && !self.step_locks(step).is_empty()
+    }
+
+    /// Asks for the locks of a step in a task, and waits there.
+    pub(super) fn wait_for_locks(&mut self, id: StepId) {
+        let cancel = self.occupy(&id, Work::Lock);
+        let (journal, run, generation) = (self.journal.clone(), self.run.clone(), self.generation);
+        let (locks, clock) = (self.step_locks(&id), self.options.clock.clone());
+        let observer = std::sync::Arc::clone(&self.options.observer);
+        self.tasks.spawn(async move {
+            let mut news = journal.watch();
+            let waiting = async {
+                loop {
+                    let ask = LockAsk { run: &run, generation, step: &id, locks: &locks, at: clock.now() };
+                    match journal.ask_locks(ask).await? {
+                        LockAnswer::Taken => return Ok(Lined::Taken(locks.len() as u64)),
+                        LockAnswer::Never { lock, holder } => return Ok(Lined::Refused(never(&lock, &holder, &run))),
+                        LockAnswer::Waits { lock, behind } => {
+                            let what = waits(&lock, &behind);
+                            observer.progress(&run, &id, &Progress { what, done: 0, total: None, per_second: 0.0 });
+                        }
+                    }
+                    let seen = journal.locks().await?;
+                    let asked = tokio::time::Instant::now();
+                    loop {
+                        news.news().await;
+                        let now = journal.locks().await?;
+                        if now.held != seen.held || now.waiting != seen.waiting || asked.elapsed() > ASK_AGAIN {
+                            break;
+                        }
+                    }
+                }
+            };
+            let result = tokio::select! {
+                result = waiting => result,
+                () = cancel.cancelled() => journal.stop_waiting(&run, &id).await.map(|()| Lined::GaveUp).map_err(AppendError::from),
+            };
+            Done::Locked(id, result)
+        });
+    }
+
+    /// Takes in what came of it.
+    pub(super) fn lined(&mut self, step: StepId, result: Result<Lined, AppendError>) -> Result<(), DriverError> {
+        match result? {
+            Lined::Taken(locks) => {
+                self.locked.insert(step, locks);
+                Ok(())
+            }
+            Lined::GaveUp => Ok(()),
+            Lined::Refused(why) => {
+                let attempt = self.state.step(&step).map_or(0, |view| view.attempts()) + 1;
+                self.started(step, attempt, Ready::Fail(Failure::permanent(why)))
+            }
+        }
+    }
+
+    /// Ends the waiting for locks that nobody wants any more.
+    pub(super) fn stop_lining_up(&self) {
+        for (work, cancel) in self.busy.values() {
+            if *work == Work::Lock {
+                cancel.cancel();
+            }
+        }
+    }
+
+    /// Steps that hold locks and neither act nor are about to, nor may have acted.
+    pub(super) fn done_with_locks(&self) -> Vec<StepId> {
+        let needs = |step: &StepId| {
+            self.busy.contains_key(step)
+                || self.state.step(step).is_some_and(|view| {
+                    matches!(view.state(), StepState::Running | StepState::Undoing | StepState::InDoubt)
+                })
+        };
+        self.locked.keys().filter(|step| !needs(step)).cloned().collect()
+    }
+
+    /// What an append of these facts changes about the locks of steps.
+    pub(super) fn step_lock_change(&self, events: &[Event]) -> LockChange {
+        let free = self.done_with_locks();
+        let guard = events.iter().filter_map(|event| {
+            let (step, undoes) = match event {
+                Event::AttemptStarted { step, .. } => (step, false),
+                Event::UndoStarted { step, .. } => (step, true),
+                _ => return None,
+            };
+            let locks = *self.locked.get(step).filter(|_| !free.contains(step))?;
+            let repeatable = self.state.step(step).is_some_and(|view| view.rule().idempotent != Idempotent::No);
+            let stays = !undoes && (!repeatable || self.outlives(step));
+            Some(LockGuard { step: step.clone(), locks, stays })
+        });
+        LockChange { guard: guard.collect(), free: free.clone(), ..LockChange::default() }
+    }
+}
+
+/// How many locks each step of a run holds.
+pub(super) fn of_run(held: &[HeldLock], run: &RunId) -> std::collections::BTreeMap<StepId, u64> {
+    let mut locked = std::collections::BTreeMap::new();
+    for held in held.iter().filter(|held| held.run == *run) {
+        if let Some(step) = &held.step {
+            *locked.entry(step.clone()).or_default() += 1;
+        }
+    }
+    locked
+}
+
+fn waits(lock: &LockName, (run, step): &(RunId, Option<StepId>)) -> String {
+    let step = step.as_ref().map(|step| format!(", step `{step}`")).unwrap_or_default();
+    format!("waiting for lock `{lock}` behind run {run}{step}")
+}
+
+fn never(lock: &LockName, holder: &RunId, run: &RunId) -> String {
+    format!(
+        "lock `{lock}` would never be free: run `{holder}` holds it and waits, itself or through others, for what run \
+         `{run}` holds; declare both locks in `locks` of both runbooks, or end one of the runs"
+    )
+}
