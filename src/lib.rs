@@ -36,6 +36,8 @@ pub mod report;
 
 pub mod driver;
 
+pub mod trial;
+
 #[path = "../examples/lab/mod.rs"]
 pub mod lab;
 

@@ -180,7 +180,8 @@ pub async fn run(command: LabCommand) -> Result<(), LabError> {
         }
         LabCommand::Loss(LossCommand::Measure { dir, from, to }) => {
             let lab = Lab::open(&dir)?;
-            let to_ms = to.as_deref().map_or(Ok(super::now_ms()), moment)?;
+            // Nothing can be written yet of what is still to come.
+            let to_ms = to.as_deref().map_or(Ok(super::now_ms()), moment)?.min(super::now_ms());
             say_json(&loss::measure(&lab, moment(&from)?, to_ms).await?)
         }
         LabCommand::Invariants(args) => check(&args).await,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::aggregator::WriteMode;
 use super::db::LabDb;
 use super::error::LabError;
-use super::settings::{Lab, now_ms};
+use super::settings::Lab;
 use super::utility;
 
 /// Rows of the target that are not what a perfect collector would have left.
@@ -138,10 +138,10 @@ pub async fn predict_for(lab: &Lab, procedure: Procedure) -> Result<Loss, LabErr
 
 /// Counts what the 7.6 database lacks of the timesteps that a perfect collector would have written between the run's
 /// start and its end (the one in which it started included). Ask at least two timesteps after the last start of a
-/// collector, or the row at that edge is not written yet and not counted.
+/// collector, or the row at that edge is not written yet and not counted. The end must not lie in the future of the lab.
 pub async fn measure(lab: &Lab, started_ms: i64, ended_ms: i64) -> Result<Loss, LabError> {
     let mut db = LabDb::open(lab, "piton-lab-loss").await?;
-    let last = lab.last_written(ended_ms.min(now_ms()));
+    let last = lab.last_written(ended_ms);
     let span = [lab.bucket(started_ms).into(), last.into()];
     let against_truth = "FROM truth.truth AS t LEFT JOIN wfm76.wfm_perf_timestep AS d \
          ON d.entity_id = t.entity_id AND d.step_start = t.step_start \

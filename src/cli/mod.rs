@@ -28,6 +28,7 @@ mod runs;
 mod schema;
 mod show;
 mod skip;
+mod test;
 mod watch;
 mod word;
 
@@ -116,6 +117,8 @@ enum Command {
     Cancel(cancel::Cancel),
     /// Tell who did what when in a run, or check that its record was not changed
     Audit(audit::Audit),
+    /// Try a runbook out on mocked actions: its test file, or every failure and crash
+    Test(test::Test),
     /// Draw a runbook as SVG, Mermaid or DOT
     Graph(graph::Graph),
     /// Write a runbook as a page to read and follow
@@ -205,6 +208,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Skip(args) => skip::run(&global, args, out).await,
         Command::Cancel(args) => cancel::run(&global, args, out).await,
         Command::Audit(args) => audit::run(&global, &args, out).await,
+        Command::Test(args) => Box::pin(test::run(&global, &args, out)).await,
         Command::Graph(args) => graph::run(&global, &args, out).await,
         Command::Doc(args) => doc::run(&global, &args, out),
         Command::Locks => lists::locks(&global, out).await,

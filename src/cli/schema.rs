@@ -23,12 +23,15 @@ enum Kind {
     Runbook,
     /// A site
     Site,
+    /// A test of a runbook
+    Test,
 }
 
 pub(super) fn run(args: &Schema, out: Out) -> Result<Exit, CliError> {
     let schema = match args.kind {
         Kind::Runbook => crate::spec::runbook::json_schema(),
         Kind::Site => crate::site::json_schema(),
+        Kind::Test => crate::spec::case::json_schema(),
     };
     out.json_pretty(&schema)?;
     Ok(Exit::SUCCEEDED)

@@ -123,6 +123,7 @@ impl Session {
         } else {
             locks::of_run(&journal.locks().await?.held, &run)
         };
+        let secrets = if options.hooks.pretends() { Arc::new(Secrets::made_up(&plan)) } else { Arc::default() };
         Ok(Self {
             locked,
             databases: Databases::new(plan.site.clone()),
@@ -142,7 +143,7 @@ impl Session {
             tasks: JoinSet::new(),
             over: Vec::new(),
             facts,
-            secrets: Arc::default(),
+            secrets,
             lost,
             detached: CancellationToken::new(),
             stops_seen: 0,

@@ -45,7 +45,7 @@ pub enum Point<'a> {
     },
     /// These facts are about to be recorded.
     BeforeAppend {
-        /// Counts the appends of this driver and of the child runs it drives, from 1.
+        /// Counts the appends of this driver and of the child runs it drives, from 1 unless told otherwise.
         number: u64,
         /// The facts.
         events: &'a [Event],
@@ -126,7 +126,21 @@ impl Hooks {
         Self { mocks: Some(mocks), ..self }
     }
 
-    /// How many appends were begun.
+    /// The same, counting appends on from those of earlier drivers of the run.
+    #[must_use]
+    pub fn counting_from(self, appends: u64) -> Self {
+        if let Some(armed) = &self.set {
+            armed.appends.store(appends, Ordering::SeqCst);
+        }
+        self
+    }
+
+    /// Whether actions are mocks, so that nothing of the site is needed.
+    pub(crate) fn pretends(&self) -> bool {
+        self.mocks.is_some()
+    }
+
+    /// How many appends were begun, those of earlier drivers included if they were counted on.
     pub fn appends(&self) -> u64 {
         self.set.as_ref().map_or(0, |armed| armed.appends.load(Ordering::SeqCst))
     }

@@ -189,7 +189,8 @@ impl State {
         let rule = self.rule(number);
         let (retry, idempotent) = (rule.retry, rule.idempotent);
         let may_repeat = effect == Effect::None || idempotent != Idempotent::No || self.is(Mutant::RetriesUnknown);
-        let again = retryable && may_repeat && self.may_start() && self.steps[number].tries < retry.attempts_max;
+        let left = self.steps[number].tries < retry.attempts_max || self.is(Mutant::RetriesForEver);
+        let again = retryable && may_repeat && self.may_start() && left;
         let step = &mut self.steps[number];
         step.error = Some(error.to_owned());
         step.finished_at = Some(at);

@@ -148,6 +148,12 @@ pub enum Mutant {
     SkipsSecondFinally,
     /// Takes a step that a person left as it is for one that was undone.
     LeftIsUndone,
+    /// Takes the answer of a person who is excluded.
+    AnyoneAnswers,
+    /// Takes a run for a success although a step failed.
+    ForgetsFailures,
+    /// Tries a failed step again whatever its budget.
+    RetriesForEver,
 }
 
 /// Where a step stands.

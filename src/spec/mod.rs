@@ -4,6 +4,7 @@
 //! reported at once as [`problem::Problems`].
 
 pub mod actions;
+pub mod case;
 mod declare;
 pub mod decode;
 mod mend;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// A module uses only modules that stand before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "ids",
     "event",
     "config",
@@ -17,6 +17,7 @@ const ORDER: [&str; 16] = [
     "fault",
     "driver",
     "report",
+    "trial",
     "lab",
     "cli",
     "main",

@@ -20,6 +20,7 @@ mod support;
 mod sweep;
 mod transfer_copy;
 mod transfer_statement;
+mod trial;
 mod turns;
 mod wfm_crash;
 mod wfm_gate;

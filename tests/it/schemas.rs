@@ -28,7 +28,11 @@ fn runbooks() -> Vec<PathBuf> {
 
 #[test]
 fn the_committed_schemas_are_those_of_the_types() {
-    for (name, schema) in [("runbook", piton::spec::runbook::json_schema()), ("site", piton::site::json_schema())] {
+    for (name, schema) in [
+        ("runbook", piton::spec::runbook::json_schema()),
+        ("site", piton::site::json_schema()),
+        ("test", piton::spec::case::json_schema()),
+    ] {
         let path = root().join(format!("schemas/{name}.schema.json"));
         let fresh = format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON"));
         if std::env::var_os("PITON_BLESS").is_some() {

@@ -157,6 +157,8 @@ impl World {
             3..8 if !kind => return self.somebody_speaks(),
             8..10 if !kind => return self.nonsense(),
             10..12 if !kind => self.now = self.later(self.rng.clone().i64(1..5_000)),
+            12..14 if !kind => return self.answer_lost(),
+            14..16 if !kind => self.now = self.earlier(),
             _ => {}
         }
         let commands = self.state.poll(self.now);
@@ -191,6 +193,29 @@ impl World {
             let (step, next) = (&view.rule().id, view.attempts() + 1);
             if self.state.asks_to_start(step, next, self.now) != (starts.get(step) == Some(&next)) {
                 return Err(format!("`{step}` is asked to start by one and not by the other"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The clock is set back.
+    fn earlier(&mut self) -> Timestamp {
+        let ms = self.rng.i64(1..5_000);
+        self.now.saturating_sub(SignedDuration::from_millis(ms)).expect("in range").max(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Facts are durable and the answer of the store is lost: the driver reads the journal and adopts its own facts once
+    /// more, as far as they still hold.
+    fn answer_lost(&mut self) -> Turn {
+        let length = self.journal.len();
+        if let Some(command) = self.state.poll(self.now).into_iter().next() {
+            self.perform(command)?;
+        }
+        self.replays()?;
+        let own: Vec<Event> = self.journal[length..].iter().map(|(event, _)| event.clone()).collect();
+        for event in own {
+            if self.state.after(&event, self.now).is_ok() {
+                self.record(event)?;
             }
         }
         Ok(())
