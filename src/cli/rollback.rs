@@ -27,11 +27,11 @@ pub struct Rollback {
     /// The run: its id, the unique beginning of it, or `last`
     run: String,
     /// Why; kept for the audit
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "TEXT", required_unless_present = "plan")]
     reason: Option<String>,
     /// Only show what would be undone, in which order, and what would stay
     #[arg(long)]
-    dry_run: bool,
+    plan: bool,
     /// Do it although later runs on the site stand on this one
     #[arg(long)]
     despite_later_runs: bool,
@@ -52,14 +52,14 @@ pub(super) async fn run(global: &Global, args: Rollback, out: Out) -> Result<Exi
     let later = driver::later_runs(&place.journal, &run, &told).await?;
     let revoked = if told.state.is_established() { told.plan.achieves.as_slice() } else { &[] };
     let shown = back::Back { run: &run, plan: &told.plan, way: &way, revoked, later: &later };
-    if args.dry_run && out.json {
+    if args.plan && out.json {
         out.json_pretty(&back::to_json(shown))?;
         return Ok(Exit::SUCCEEDED);
     }
     if !out.json {
         out.text(&back::to_text(shown, out.paint))?;
     }
-    if args.dry_run {
+    if args.plan {
         return Ok(Exit::SUCCEEDED);
     }
     let reason = reason_of(args.reason.as_deref().unwrap_or_default())?;

@@ -65,7 +65,7 @@ pub fn to_text(back: Back<'_>, paint: Paint) -> String {
         lines.push(paint.warn(&format!("has no undo and stays as it is: {}", names(&way.without_undo))));
         for id in &way.without_undo {
             if plan.step(id).is_some_and(|step| step.action.kind == ActionKind::Runbook) {
-                lines.push(format!("      `{id}` ran a runbook: see piton rollback {}.{id} --dry-run", back.run));
+                lines.push(format!("      `{id}` ran a runbook: see piton rollback {}.{id} --plan", back.run));
             }
         }
     }

@@ -22,10 +22,10 @@ fn read(desk: &Desk, name: &str) -> String {
 #[test]
 fn a_finished_run_is_undone_in_reverse_order_and_gives_its_milestone_back() {
     let desk = desk();
-    let plan = desk.piton(&["rollback", "r1", "--dry-run"]).exits(0).out;
+    let plan = desk.piton(&["rollback", "r1", "--plan"]).exits(0).out;
     let places = ["1. b  (exec)", "2. a  (exec)", "stays as it is: `c`", "taken back: milestone `m/two`"];
     assert!(places.iter().all(|part| plan.contains(part)) && !plan.contains("look"), "{plan}");
-    let json = desk.piton(&["rollback", "r1", "--dry-run", "--json"]).exits(0).json();
+    let json = desk.piton(&["rollback", "r1", "--plan", "--json"]).exits(0).json();
     assert_eq!(json["undo"][0]["step"], "b");
     assert_eq!(json["revokes"][0], "m/two");
     desk.piton(&["rollback", "r1"]).exits(2);
@@ -56,7 +56,7 @@ fn a_run_that_later_runs_stand_on_is_rolled_back_only_when_told_so_twice() {
     let refused = desk.piton(&["rollback", "r1", "--reason", "not wanted", "--yes"]).exits(2);
     assert!(refused.err.contains("r2 (next) required milestone `m/two`"), "{}", refused.err);
     assert!(desk.path("a").exists());
-    let json = desk.piton(&["rollback", "r1", "--dry-run", "--json"]).exits(0).json();
+    let json = desk.piton(&["rollback", "r1", "--plan", "--json"]).exits(0).json();
     assert_eq!(json["later_runs"][0]["milestones"][0], "m/two");
     desk.piton(&["rollback", "r1", "--reason", "not wanted", "--yes", "--despite-later-runs"]).exits(0);
     desk.piton(&["run", "two.yaml", "--run-id", "r3"]).exits(0);
