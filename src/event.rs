@@ -24,6 +24,41 @@ pub enum Effect {
     Unknown,
 }
 
+/// A stream that a command prints on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What the command of an attempt said on one stream. Its text is kept beside the events; `docs/design/outputs.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transcript {
+    /// Where it said it.
+    pub stream: Stream,
+    /// Bytes that it printed in all.
+    pub bytes: u64,
+    /// SHA-256, in hex, of what is kept of them: without secrets, and without the middle if they were many.
+    pub digest: String,
+    /// Bytes that are kept.
+    pub kept: u64,
+    /// What was left out of the middle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+}
+
+/// A place where something was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// How many of the kept bytes stand before it.
+    pub at: u64,
+    /// How many bytes were left out.
+    pub bytes: u64,
+}
+
 /// What an action found out about an attempt whose result is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -200,6 +235,9 @@ pub enum Event {
         attempt: u32,
         /// Named results.
         outputs: Outputs,
+        /// What its command said, if it said anything.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        said: Vec<Transcript>,
     },
     /// An attempt failed.
     AttemptFailed {
@@ -213,6 +251,9 @@ pub enum Event {
         effect: Effect,
         /// Whether trying again can help at all.
         retryable: bool,
+        /// What its command said, if it said anything.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        said: Vec<Transcript>,
     },
     /// The state of an attempt in doubt was looked up in the world.
     AttemptProbed {
@@ -293,6 +334,9 @@ pub enum Event {
         step: StepId,
         /// Which attempt.
         attempt: u32,
+        /// What its command said, if it said anything.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        said: Vec<Transcript>,
     },
     /// An undo failed.
     UndoFailed {
@@ -304,6 +348,9 @@ pub enum Event {
         error: String,
         /// Whether trying again can help at all.
         retryable: bool,
+        /// What its command said, if it said anything.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        said: Vec<Transcript>,
     },
     /// The run ended or rests.
     RunFinished {
@@ -342,6 +389,17 @@ impl Event {
             Self::UndoSucceeded { .. } => "undo_succeeded",
             Self::UndoFailed { .. } => "undo_failed",
             Self::RunFinished { .. } => "run_finished",
+        }
+    }
+
+    /// What the command of the attempt or undo that ended with it said.
+    pub fn said(&self) -> &[Transcript] {
+        match self {
+            Self::AttemptSucceeded { said, .. }
+            | Self::AttemptFailed { said, .. }
+            | Self::UndoSucceeded { said, .. }
+            | Self::UndoFailed { said, .. } => said,
+            _ => &[],
         }
     }
 

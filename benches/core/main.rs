@@ -94,7 +94,7 @@ fn start_and_end(step: &StepId, attempt: u32) -> [Event; 2] {
             before: json!({ "until_ms": 1 }),
             input: json!({ "argv": ["true"] }),
         },
-        Event::AttemptSucceeded { step: step.clone(), attempt, outputs },
+        Event::AttemptSucceeded { step: step.clone(), attempt, outputs, said: vec![] },
     ]
 }
 
@@ -151,7 +151,8 @@ fn append(place: &str, count: usize) -> Duration {
         let mut seq = journal.create(&run, NOW, &started(), &[]).await.expect("is made").seq;
         let begun = Instant::now();
         for _ in 0..count {
-            let append = Append { run: &run, expected_seq: seq, generation: None, at: NOW, events: &events };
+            let append =
+                Append { run: &run, expected_seq: seq, generation: None, at: NOW, events: &events, texts: &[] };
             let records = journal.append(append, &LockChange::default()).await.expect("is appended");
             seq += records.len() as u64;
         }
@@ -174,7 +175,7 @@ fn verify_a_chain(steps: usize) -> Duration {
     let events = live(flow(steps, true));
     runtime.block_on(async {
         journal.create(&run, NOW, &events[0], &[]).await.expect("is made");
-        let append = Append { run: &run, expected_seq: 1, generation: None, at: NOW, events: &events[1..] };
+        let append = Append { run: &run, expected_seq: 1, generation: None, at: NOW, events: &events[1..], texts: &[] };
         journal.append(append, &LockChange::default()).await.expect("is appended");
         let begun = Instant::now();
         journal.verify(&run).await.expect("is readable");

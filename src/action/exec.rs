@@ -27,7 +27,7 @@ impl Action for Exec {
                 if error.may_pass() { Failure::harmless(text) } else { Failure::permanent(text) }
             })?,
         };
-        self.conclude(&line, cx, &finished)
+        self.conclude(&line, cx, finished)
     }
 
     async fn take_up(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
@@ -35,9 +35,9 @@ impl Action for Exec {
         let line = self.line(&cx.base);
         loop {
             match held.commands.attach(cx, held).await.map_err(|error| failed(&line, cx, &error))? {
-                Attached::Ended(finished) => return self.conclude(&line, cx, &finished),
+                Attached::Ended(finished) => return self.conclude(&line, cx, finished),
                 Attached::NeverStarted => match held.commands.run(&line, cx, held).await {
-                    Ok(finished) => return self.conclude(&line, cx, &finished),
+                    Ok(finished) => return self.conclude(&line, cx, finished),
                     // The holder of the dead driver was faster.
                     Err(HeldError::Taken) => {}
                     Err(error) => return Err(failed(&line, cx, &error)),
@@ -65,8 +65,14 @@ fn failed(line: &CommandLine, cx: &Context, error: &HeldError) -> Failure {
 }
 
 impl Exec {
-    /// What a command that ended means for the step.
-    fn conclude(&self, line: &CommandLine, cx: &Context, finished: &Finished) -> Result<Outputs, Failure> {
+    /// What a command that ended means for the step; what it said is left for the record.
+    fn conclude(&self, line: &CommandLine, cx: &Context, finished: Finished) -> Result<Outputs, Failure> {
+        let result = self.judge(line, cx, &finished);
+        cx.said.keep(finished.stdout, finished.stderr);
+        result
+    }
+
+    fn judge(&self, line: &CommandLine, cx: &Context, finished: &Finished) -> Result<Outputs, Failure> {
         let what = format!("`{}`", cx.masker.text(line.program()));
         let expected = finished.status.code().is_some_and(|code| self.expect.codes.contains(&code));
         if !expected || finished.cancelled {

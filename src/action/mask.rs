@@ -76,12 +76,18 @@ impl Masker {
         }
     }
 
-    /// The end of a longer text without secrets; one that began before it goes as a whole.
+    /// Most bytes of a secret that can stand on one side of a cut.
+    pub fn margin(&self) -> usize {
+        self.longest.saturating_sub(1)
+    }
+
+    /// The end of a longer text without secrets, and without its first [`margin`](Self::margin) bytes, which may be the
+    /// rest of one.
     pub fn tail(&self, bytes: &[u8]) -> Vec<u8> {
         let Some(automaton) = &self.automaton else { return bytes.to_vec() };
-        let mut at = self.longest.saturating_sub(1).min(bytes.len());
+        let mut at = self.margin().min(bytes.len());
         let mut out = Vec::with_capacity(bytes.len());
-        for found in automaton.find_iter(bytes).filter(|found| found.end() > self.longest.saturating_sub(1)) {
+        for found in automaton.find_iter(bytes).filter(|found| found.end() > self.margin()) {
             out.extend_from_slice(bytes.get(at..found.start()).unwrap_or_default());
             out.extend_from_slice(MASK.as_bytes());
             at = found.end();
@@ -109,6 +115,11 @@ impl MaskStream {
         self.held.extend_from_slice(bytes);
         let safe = (self.held.len() + 1).saturating_sub(self.masker.longest.max(1));
         self.release(safe)
+    }
+
+    /// How many bytes are held back.
+    pub fn withheld(&self) -> usize {
+        self.held.len()
     }
 
     /// Gives what was held back; the stream is over.

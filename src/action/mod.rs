@@ -18,6 +18,7 @@ pub mod option;
 mod people;
 pub mod process;
 mod runbook;
+pub mod said;
 pub mod service;
 mod wait;
 mod wait_until;
@@ -165,6 +166,8 @@ pub struct Context {
     pub swap: Option<Arc<dyn build::Swap>>,
     /// Has the command of this attempt outlive its driver; nothing where a command ends with whoever started it.
     pub held: Option<held::Held>,
+    /// Where the command of this attempt leaves what it said.
+    pub said: said::Said,
 }
 
 /// Runs other runbooks; the driver's side of the `runbook` action.

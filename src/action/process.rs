@@ -166,15 +166,14 @@ impl Captured {
         self.total.saturating_sub((self.head.len() + self.tail.len()) as u64)
     }
 
-    fn whole(&self) -> String {
-        let mut bytes = self.head.clone();
-        bytes.extend(&self.tail);
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
     /// Everything that was printed, with its secrets; nothing when it was more than is kept.
     pub(crate) fn raw(&self) -> Option<String> {
-        (self.missing() == 0).then(|| self.whole())
+        if self.missing() > 0 {
+            return None;
+        }
+        let mut bytes = self.head.clone();
+        bytes.extend(&self.tail);
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Bytes printed in all.
@@ -182,17 +181,28 @@ impl Captured {
         self.total
     }
 
-    /// What is kept, without secrets; a gap says how much is missing.
-    pub(crate) fn text(&self) -> String {
-        let missing = self.missing();
-        if missing == 0 {
-            return self.masker.text(&self.whole());
+    /// What is kept, without the secrets of this masker.
+    pub(crate) fn masked(&self, masker: &Masker) -> Masked {
+        let tail: Vec<u8> = self.tail.iter().copied().collect();
+        let mut stream = masker.stream();
+        let mut head = stream.push(&self.head);
+        if self.missing() == 0 {
+            head.extend(stream.push(&tail));
+            head.extend(stream.finish());
+            return Masked { head, tail: Vec::new(), left_out: 0 };
         }
         // A secret that the gap cuts in two is shown on neither side.
-        let mut bytes = self.masker.stream().push(&self.head);
-        bytes.extend_from_slice(format!("\n[... {missing} bytes left out ...]\n").as_bytes());
-        let tail: Vec<u8> = self.tail.iter().copied().collect();
-        bytes.extend(self.masker.tail(&tail));
+        let margins = stream.withheld() + masker.margin().min(tail.len());
+        Masked { head, tail: masker.tail(&tail), left_out: self.missing() + margins as u64 }
+    }
+
+    /// What is kept, without secrets; a gap says how much is missing.
+    pub(crate) fn text(&self) -> String {
+        let Masked { head: mut bytes, tail, left_out } = self.masked(&self.masker);
+        if left_out > 0 {
+            bytes.extend_from_slice(format!("\n[... {left_out} bytes left out ...]\n").as_bytes());
+        }
+        bytes.extend(tail);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -207,6 +217,17 @@ impl Captured {
             _ => joined,
         }
     }
+}
+
+/// What may be shown of a stream: all of it in `head`, or its beginning and its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Masked {
+    /// The beginning.
+    pub(crate) head: Vec<u8>,
+    /// The end, if something was left out.
+    pub(crate) tail: Vec<u8>,
+    /// Bytes left out between them.
+    pub(crate) left_out: u64,
 }
 
 /// Kills a process group when the future that watches it is dropped.

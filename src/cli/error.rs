@@ -104,7 +104,8 @@ impl From<JournalError> for CliError {
             | JournalError::Make { .. }
             | JournalError::Write { .. }
             | JournalError::Store { .. }
-            | JournalError::Broken { .. } => Self::Store(whole(&error)),
+            | JournalError::Broken { .. }
+            | JournalError::Transcript { .. } => Self::Store(whole(&error)),
         }
     }
 }

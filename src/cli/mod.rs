@@ -18,6 +18,7 @@ mod doc;
 mod fault;
 mod graph;
 mod lists;
+mod logs;
 mod new;
 mod place;
 mod plan;
@@ -117,6 +118,8 @@ enum Command {
     Cancel(cancel::Cancel),
     /// Tell who did what when in a run, or check that its record was not changed
     Audit(audit::Audit),
+    /// Print what the commands of a run said
+    Logs(logs::Logs),
     /// Try a runbook out on mocked actions: its test file, or every failure and crash
     Test(test::Test),
     /// Draw a runbook as SVG, Mermaid or DOT
@@ -208,6 +211,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Skip(args) => skip::run(&global, args, out).await,
         Command::Cancel(args) => cancel::run(&global, args, out).await,
         Command::Audit(args) => audit::run(&global, &args, out).await,
+        Command::Logs(args) => logs::run(&global, &args, out).await,
         Command::Test(args) => Box::pin(test::run(&global, &args, out)).await,
         Command::Graph(args) => graph::run(&global, &args, out).await,
         Command::Doc(args) => doc::run(&global, &args, out),

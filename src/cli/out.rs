@@ -72,6 +72,15 @@ impl Out {
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|_| CliError::Closed)
     }
 
+    /// Writes what somebody else's program said: every byte as it was, but nothing that would steer a terminal.
+    pub fn foreign(&self, bytes: &[u8]) -> Result<(), CliError> {
+        if self.terminal {
+            return self.text(&harmless(&String::from_utf8_lossy(bytes)));
+        }
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|_| CliError::Closed)
+    }
+
     /// Writes a JSON value on one line.
     pub fn json_line(&self, value: &Json) -> Result<(), CliError> {
         self.line(value.to_string())
@@ -129,6 +138,12 @@ impl Out {
             && std::io::stdin().read_line(&mut answer).is_ok()
             && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
     }
+}
+
+/// The text without control characters; a line that was written over stands beside what replaced it.
+fn harmless(text: &str) -> String {
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
 }
 
 /// Whether a person sits at the keyboard.

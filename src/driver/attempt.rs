@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::scope::{self, Scope};
 use crate::action::build::{self, Part};
+use crate::action::said::Said;
 use crate::action::{Action, Context, Failure};
 use crate::event::{Finding, Outputs};
 use crate::plan::{Plan, PlanStep, render_action};
@@ -15,6 +16,10 @@ use crate::spec::runbook::Undo;
 
 /// How long an action may take to stop after it was told to.
 const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// Most bytes that the outputs of an attempt may have together, as JSON: they are values in an event, and everyone who
+/// reads the run reads them.
+const OUTPUTS_MAX: usize = 256 * 1024;
 
 /// An attempt that is ready to be recorded and run.
 pub struct Prepared {
@@ -124,10 +129,28 @@ async fn complete(
     outputs: Outputs,
 ) -> Result<Outputs, Failure> {
     let outputs = scope::named_outputs(step, &scope.full, outputs)?;
+    check_size(&outputs)?;
     if let Some(verify) = &step.verify {
         self::verify(plan, verify, cx, scope, &outputs).await?;
     }
     Ok(outputs)
+}
+
+/// Refuses outputs that are no values any more; trying again would not make them smaller.
+fn check_size(outputs: &Outputs) -> Result<(), Failure> {
+    let sizes = outputs.iter().map(|(name, value)| (name.len() + value.to_string().len(), name));
+    let (total, largest) = sizes.fold((0, (0, "")), |(total, largest), (size, name)| {
+        (total + size, if size > largest.0 { (size, name.as_str()) } else { largest })
+    });
+    if total <= OUTPUTS_MAX {
+        return Ok(());
+    }
+    let (size, name) = largest;
+    let error = format!(
+        "it did its work, but its outputs have {total} bytes as JSON (`{name}` {size} of them), more than {OUTPUTS_MAX}; \
+         put long results into a file and give its path"
+    );
+    Err(Failure { retryable: false, ..Failure::unknown(error) })
 }
 
 async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, outputs: &Outputs) -> Result<(), Failure> {
@@ -139,7 +162,8 @@ async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, out
     let scope = Scope { full: with_outputs(&scope.full), masked: with_outputs(&scope.masked) };
     let wrong = |failure: Failure| Failure::unknown(format!("verify `{}`: {}", spec.kind.key(), failure.error));
     let (action, _) = make(plan, spec, &scope, cx, Part::Verify).map_err(wrong)?;
-    let cx = &Context { held: None, ..cx.clone() };
+    // What is recorded of the attempt is what its action said.
+    let cx = &Context { held: None, said: Said::default(), ..cx.clone() };
     let before = action.before(cx).await.map_err(wrong)?;
     action.run(cx, &before).await.map(|_| ()).map_err(wrong)
 }
@@ -185,6 +209,9 @@ pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, bef
         other @ (Finding::NotDone | Finding::Unknown) => return other,
     };
     let Ok(outputs) = scope::named_outputs(step, &scope.full, outputs) else { return Finding::Unknown };
+    if check_size(&outputs).is_err() {
+        return Finding::Unknown;
+    }
     match &step.verify {
         Some(verify) if self::verify(plan, verify, cx, &scope, &outputs).await.is_err() => Finding::Unknown,
         Some(_) | None => Finding::Done(outputs),

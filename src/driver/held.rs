@@ -104,7 +104,7 @@ impl Session {
         let view = self.state.step(&id);
         let before = view.and_then(|view| view.before()).unwrap_or_default();
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
-        let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
+        let (plan, secrets, said) = (self.plan.clone(), self.secrets.clone(), cx.said.clone());
         self.tasks.spawn(async move {
             let result = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => {
@@ -115,7 +115,7 @@ impl Session {
                 // What it started goes on; without its secrets it can be neither read nor shown.
                 Err(failure) => Err(crate::action::Failure { effect: crate::event::Effect::Unknown, ..failure }),
             };
-            Done::Acted(id, attempt, result)
+            Done::Acted(id, attempt, result, said.take())
         });
     }
 

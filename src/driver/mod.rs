@@ -12,6 +12,7 @@ mod launch;
 mod locks;
 mod outside;
 mod preview;
+mod said;
 mod scope;
 mod session;
 mod turn;

@@ -80,7 +80,7 @@ pub async fn say_by(clock: &Clock, journal: &Journal, run: &RunId, event: &Event
         let locks = LockChange { free: settled.cloned().into_iter().collect(), ..LockChange::default() };
         let expected_seq = told.records.last().map_or(0, |record| record.seq);
         let events = std::slice::from_ref(event);
-        let append = Append { run, expected_seq, generation: None, at: now, events };
+        let append = Append { run, expected_seq, generation: None, at: now, events, texts: &[] };
         match journal.append(append, &locks).await {
             Ok(records) => {
                 return records.into_iter().next().ok_or_else(|| DriverError::Broken("nothing was recorded".into()));

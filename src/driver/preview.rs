@@ -77,6 +77,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         masker: Masker::default(),
         swap: None,
         held: None,
+        said: crate::action::said::Said::default(),
         children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone())),
     }
 }

@@ -15,10 +15,12 @@ use super::{DriverError, Ended, Options};
 use crate::action::build::Swap;
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
+use crate::action::process::Captured;
+use crate::action::said::Said;
 use crate::action::{Context, Failure};
-use crate::event::{Effect, Event, Finding, Outcome, Outputs};
+use crate::event::{Effect, Event, Finding, Outcome, Outputs, Stream, Transcript};
 use crate::ids::{Actor, RunId, StepId};
-use crate::journal::{AppendError, Journal, Watch};
+use crate::journal::{AppendError, Journal, TranscriptText, Watch};
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::State;
 
@@ -41,12 +43,12 @@ pub(super) enum Work {
 pub(super) enum Done {
     /// A step is ready, or is not.
     Prepared(StepId, u32, Ready),
-    /// An attempt ended.
-    Acted(StepId, u32, Result<Outputs, Failure>),
+    /// An attempt ended, and its command said this.
+    Acted(StepId, u32, Result<Outputs, Failure>, Vec<(Stream, Captured)>),
     /// A doubt was looked into.
     Probed(StepId, u32, Finding),
-    /// An undo ended.
-    Undone(StepId, u32, Result<(), Failure>),
+    /// An undo ended, and its command said this.
+    Undone(StepId, u32, Result<(), Failure>, Vec<(Stream, Captured)>),
     /// A step has its locks, or not.
     Locked(StepId, Result<Lined, AppendError>),
 }
@@ -73,6 +75,8 @@ pub(super) struct Session {
     pub(super) seq: u64,
     /// Facts that are true for this session and not durable yet.
     pub(super) pending: Vec<Event>,
+    /// What commands said that they name.
+    pub(super) texts: Vec<TranscriptText>,
     /// When the first of them was adopted.
     pub(super) moment: jiff::Timestamp,
     /// Tasks that wait for their fact to be durable.
@@ -137,6 +141,7 @@ impl Session {
             state,
             seq: records.last().map_or(0, |record| record.seq),
             pending: Vec::new(),
+            texts: Vec::new(),
             moment: jiff::Timestamp::UNIX_EPOCH,
             deferred: Vec::new(),
             busy: HashMap::new(),
@@ -220,13 +225,13 @@ impl Session {
                 self.busy.remove(&step);
                 self.started(step, attempt, ready)
             }
-            Done::Acted(step, attempt, Ok(outputs)) => {
+            Done::Acted(step, attempt, result, said) => {
                 self.busy.remove(&step);
-                self.adopt(Event::AttemptSucceeded { step, attempt, outputs: self.mask_outputs(outputs) })
-            }
-            Done::Acted(step, attempt, Err(failure)) => {
-                self.busy.remove(&step);
-                self.adopt(self.failed(step, attempt, failure))
+                let said = self.keep_said(said);
+                self.adopt(match result {
+                    Ok(outputs) => Event::AttemptSucceeded { step, attempt, outputs: self.mask_outputs(outputs), said },
+                    Err(failure) => self.failed(step, attempt, failure, said),
+                })
             }
             Done::Probed(step, attempt, finding) => {
                 self.busy.remove(&step);
@@ -236,15 +241,17 @@ impl Session {
                 self.busy.remove(&step);
                 self.lined(step, result)
             }
-            Done::Undone(step, attempt, result) => {
+            Done::Undone(step, attempt, result, said) => {
                 self.busy.remove(&step);
+                let said = self.keep_said(said);
                 self.adopt(match result {
-                    Ok(()) => Event::UndoSucceeded { step, attempt },
+                    Ok(()) => Event::UndoSucceeded { step, attempt, said },
                     Err(failure) => Event::UndoFailed {
                         step,
                         attempt,
                         error: self.masker().text(&failure.error),
                         retryable: failure.retryable,
+                        said,
                     },
                 })
             }
@@ -273,14 +280,14 @@ impl Session {
                 let event =
                     Event::AttemptStarted { step: step.clone(), attempt, before: Json::Null, input: Json::Null };
                 self.adopt(event)?;
-                self.adopt(self.failed(step, attempt, Failure { effect: Effect::None, ..failure }))
+                self.adopt(self.failed(step, attempt, Failure { effect: Effect::None, ..failure }, Vec::new()))
             }
         }
     }
 
-    fn failed(&self, step: StepId, attempt: u32, failure: Failure) -> Event {
+    fn failed(&self, step: StepId, attempt: u32, failure: Failure, said: Vec<Transcript>) -> Event {
         let Failure { error, effect, retryable } = failure;
-        Event::AttemptFailed { step, attempt, error: self.masker().text(&error), effect, retryable }
+        Event::AttemptFailed { step, attempt, error: self.masker().text(&error), effect, retryable, said }
     }
 
     fn mask_outputs(&self, outputs: Outputs) -> Outputs {
@@ -312,6 +319,7 @@ impl Session {
             masker: self.masker(),
             swap: self.swap.clone(),
             held: None,
+            said: Said::default(),
             children: Arc::new(super::child::Children::new(
                 self.journal.clone(),
                 self.options.clone(),

@@ -189,7 +189,7 @@ impl Session {
     /// Makes every pending fact durable, shows it, and starts what waited for it.
     pub(super) async fn flush(&mut self) -> Result<(), DriverError> {
         while !self.pending.is_empty() || !self.done_with_locks().is_empty() {
-            let events = std::mem::take(&mut self.pending);
+            let (events, texts) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.texts));
             let rests = events.iter().rev().find_map(|event| match event {
                 Event::RunFinished { outcome, .. } => Some(frees_locks(*outcome)),
                 _ => None,
@@ -208,6 +208,7 @@ impl Session {
                 generation: Some(self.generation),
                 at: self.moment,
                 events: &events,
+                texts: &texts,
             };
             match self.options.hooks.append(&events, self.journal.append(append, &locks)).await {
                 Ok(records) => {
@@ -218,7 +219,10 @@ impl Session {
                     }
                     self.settle_slots(&records);
                 }
-                Err(AppendError::Conflict { .. }) => self.rebase(events).await?,
+                Err(AppendError::Conflict { .. }) => {
+                    self.texts = texts;
+                    self.rebase(events).await?;
+                }
                 Err(error) => {
                     if matches!(error, AppendError::Fenced { .. }) {
                         self.detached.cancel();
@@ -291,10 +295,10 @@ impl Session {
                 let step = self.planned(&id);
                 let cancel = self.occupy(&id, Work::Act);
                 let cx = self.holding_context(&step, attempt, cancel);
-                let plan = self.plan.clone();
+                let (plan, said) = (self.plan.clone(), cx.said.clone());
                 self.launch_and_go_on(async move {
                     let result = attempt::run(plan, step, cx, *prepared).await;
-                    Done::Acted(id, attempt, result)
+                    Done::Acted(id, attempt, result, said.take())
                 });
             }
             Deferred::TakeUp(id, attempt) => self.take_up(id, attempt),
@@ -304,13 +308,13 @@ impl Session {
                 let cx = self.context(&step, attempt, cancel);
                 let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
                 let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
-                let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
+                let (plan, secrets, said) = (self.plan.clone(), self.secrets.clone(), cx.said.clone());
                 self.launch_and_go_on(async move {
                     let result = match gathered.with_secrets(&plan, &secrets).await {
                         Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
                         Err(failure) => Err(failure),
                     };
-                    Done::Undone(id, attempt, result)
+                    Done::Undone(id, attempt, result, said.take())
                 });
             }
         }

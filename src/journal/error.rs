@@ -116,6 +116,14 @@ pub enum JournalError {
         /// What is wrong.
         why: String,
     },
+    /// What a command said is not there as it was kept.
+    #[error("what a command said {why} (SHA-256 {digest}); restore the journal from a backup")]
+    Transcript {
+        /// Its name.
+        digest: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// No such run.
     #[error("there is no run `{0}` in this journal; list them with `piton runs`")]
     UnknownRun(String),

@@ -26,6 +26,8 @@ struct Shared {
     runs: BTreeMap<RunId, RunSummary>,
     leases: BTreeMap<RunId, Lease>,
     locks: LockTable,
+    /// What commands said, by digest.
+    transcripts: BTreeMap<String, Vec<u8>>,
     /// Times that each lock was taken.
     fences: BTreeMap<LockName, u64>,
 }
@@ -116,7 +118,7 @@ impl Memory {
     }
 
     pub(super) fn append(&self, append: Append<'_>, locks: &LockChange) -> Result<Vec<Record>, AppendError> {
-        let Append { run, expected_seq, generation, at, .. } = append;
+        let Append { run, expected_seq, generation, at, texts, .. } = append;
         let mut shared = self.lock();
         let current = shared.leases.get(run);
         if let Some(mine) = generation
@@ -135,6 +137,7 @@ impl Memory {
         shared.check_locks(run, at, locks)?;
         let (new, records) = chain::links(&append, &prev_hash)?;
         shared.rows.entry(run.clone()).or_default().extend(new);
+        shared.transcripts.extend(texts.iter().map(|text| (text.digest().to_owned(), text.bytes().to_vec())));
         if let Some(summary) = shared.runs.get_mut(run) {
             for record in &records {
                 summary.follow(record);
@@ -157,6 +160,10 @@ impl Memory {
         let shared = self.lock();
         let rows = shared.rows.get(run).map(Vec::as_slice).unwrap_or_default();
         rows.iter().filter(|row| row.seq >= from_seq).cloned().collect()
+    }
+
+    pub(super) fn transcript(&self, digest: &str) -> Option<Vec<u8>> {
+        self.lock().transcripts.get(digest).cloned()
     }
 
     pub(super) fn runs(&self, filter: &RunFilter) -> Vec<RunSummary> {

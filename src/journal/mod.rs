@@ -16,6 +16,9 @@ mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transcript_tests;
+mod transcripts;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -29,6 +32,7 @@ pub use locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use memory::Memory;
 use postgres::Postgres;
 use sqlite::Sqlite;
+pub use transcripts::TranscriptText;
 pub use watch::Watch;
 
 use crate::event::{Event, LockChange, Outcome, Record};
@@ -203,6 +207,8 @@ pub struct Append<'a> {
     pub at: Timestamp,
     /// The facts, in order. All are recorded or none.
     pub events: &'a [Event],
+    /// What commands said that the facts name; what is there already is not stored again.
+    pub texts: &'a [TranscriptText],
 }
 
 /// A store of journals.
@@ -288,7 +294,7 @@ impl Journal {
         chain::records(run, from_seq, &rows)
     }
 
-    /// Recomputes the hash chain of a run.
+    /// Recomputes the hash chain of a run, then looks at everything that its records name.
     pub async fn verify(&self, run: &RunId) -> Result<Verified, JournalError> {
         let rows: Result<Vec<chain::Row>, JournalError> =
             each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1));
@@ -302,7 +308,17 @@ impl Journal {
         if rows.is_empty() {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
-        Ok(chain::verify(run, &rows))
+        let chain = chain::verify(run, &rows);
+        if !matches!(chain, Verified::Intact { .. }) {
+            return Ok(chain);
+        }
+        let bad = transcripts::first_bad(self, run, &rows).await?;
+        Ok(bad.map_or(chain, |(seq, why)| Verified::Bad { seq, why }))
+    }
+
+    /// What is kept under a digest, right or wrong.
+    async fn find_transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        each!(self, store => Ok(store.transcript(digest)), store.transcript(digest))
     }
 
     /// Runs, the latest first.

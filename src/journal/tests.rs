@@ -14,7 +14,7 @@ mod server;
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// One store of each kind; the folder lives as long as the file is needed.
-async fn stores() -> (tempfile::TempDir, [Journal; 3]) {
+pub(super) async fn stores() -> (tempfile::TempDir, [Journal; 3]) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("deep/er").join("j.db");
     let file = Journal::open(path.to_str().expect("plain")).await.expect("opens");
@@ -67,7 +67,7 @@ fn owner(pid: i32) -> Owner {
 }
 
 pub(super) fn say<'a>(run: &'a RunId, expected_seq: u64, events: &'a [Event]) -> Append<'a> {
-    Append { run, expected_seq, generation: None, at: at(100), events }
+    Append { run, expected_seq, generation: None, at: at(100), events, texts: &[] }
 }
 
 #[tokio::test]
@@ -175,6 +175,7 @@ async fn a_replaced_driver_is_refused_at_its_next_append() {
             generation: Some(generation),
             at: at(3),
             events: &events,
+            texts: &[],
         };
         let records = journal.append(append(first, 1), &LockChange::default()).await.expect("has the lease");
         assert_eq!(records[0].generation, 1);
@@ -384,7 +385,14 @@ async fn few_facts_and_many_make_the_same_chain() {
         let mut head = 1;
         for size in [1, 2, 32, 33, 1, 500, 1] {
             let events: Vec<Event> = (0..size).map(|number| skipped(&format!("s{number}"))).collect();
-            let append = Append { run: &run, expected_seq: head, generation: Some(mine), at: at(5), events: &events };
+            let append = Append {
+                run: &run,
+                expected_seq: head,
+                generation: Some(mine),
+                at: at(5),
+                events: &events,
+                texts: &[],
+            };
             let records = journal.append(append, &LockChange::default()).await.expect("appends");
             assert_eq!(records.len(), size);
             let again = journal.append(append, &LockChange::default()).await.expect("is there already");
@@ -496,7 +504,8 @@ async fn a_rollback_takes_back_what_stood_and_gives_back_what_it_had_displaced()
         let say = |run, seq, event| {
             let journal = journal.clone();
             async move {
-                let append = Append { run, expected_seq: seq, generation: None, at: at(100), events: &[event] };
+                let append =
+                    Append { run, expected_seq: seq, generation: None, at: at(100), events: &[event], texts: &[] };
                 journal.append(append, &LockChange::default()).await.expect("appends");
             }
         };

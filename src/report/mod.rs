@@ -9,6 +9,7 @@ pub mod back;
 pub mod graph;
 pub mod lines;
 pub mod live;
+pub mod logs;
 pub mod page;
 pub mod people;
 pub mod plain;

@@ -35,12 +35,12 @@ impl State {
             Event::AttemptStarted { step, attempt, before, input: _ } => {
                 self.on_attempt_started(step, *attempt, before, at)?;
             }
-            Event::AttemptSucceeded { step, attempt, outputs } => {
+            Event::AttemptSucceeded { step, attempt, outputs, said: _ } => {
                 let number = self.running_attempt(step, *attempt)?;
                 self.leaves_running(number);
                 self.succeeds(number, outputs, at);
             }
-            Event::AttemptFailed { step, attempt, error, effect, retryable } => {
+            Event::AttemptFailed { step, attempt, error, effect, retryable, said: _ } => {
                 let number = self.running_attempt(step, *attempt)?;
                 self.on_attempt_failed(number, error, *effect, *retryable, at);
             }
@@ -56,8 +56,8 @@ impl State {
             Event::RollbackRequested { reason, .. } => self.on_rollback_requested(reason, at)?,
             Event::RollbackStarted { reason } => self.on_rollback_started(reason)?,
             Event::UndoStarted { step, attempt } => self.on_undo_started(step, *attempt)?,
-            Event::UndoSucceeded { step, attempt } => self.on_undo_succeeded(step, *attempt, at)?,
-            Event::UndoFailed { step, attempt, error, retryable } => {
+            Event::UndoSucceeded { step, attempt, said: _ } => self.on_undo_succeeded(step, *attempt, at)?,
+            Event::UndoFailed { step, attempt, error, retryable, said: _ } => {
                 self.on_undo_failed(step, *attempt, error, *retryable, at)?;
             }
             Event::RunFinished { outcome, milestones: _, revoked: _, note } => {

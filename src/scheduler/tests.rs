@@ -52,13 +52,13 @@ impl Story {
 
     fn succeed(&mut self, step: &str) -> &mut Self {
         let attempt = self.start(step).state.step(&step.into()).expect("exists").attempts();
-        self.say(&Event::AttemptSucceeded { step: step.into(), attempt, outputs: Outputs::new() })
+        self.say(&Event::AttemptSucceeded { step: step.into(), attempt, outputs: Outputs::new(), said: vec![] })
     }
 
     fn fail(&mut self, step: &str, effect: Effect) -> &mut Self {
         let attempt = self.start(step).state.step(&step.into()).expect("exists").attempts();
         let error = "broke".to_owned();
-        self.say(&Event::AttemptFailed { step: step.into(), attempt, error, effect, retryable: true })
+        self.say(&Event::AttemptFailed { step: step.into(), attempt, error, effect, retryable: true, said: vec![] })
     }
 
     fn resume(&mut self) -> &mut Self {
@@ -82,7 +82,7 @@ impl Story {
         assert_eq!(self.commands(), [format!("undo {step}")]);
         let (step, attempt) = (StepId::new(step), 1);
         self.say(&Event::UndoStarted { step: step.clone(), attempt });
-        self.say(&Event::UndoSucceeded { step, attempt })
+        self.say(&Event::UndoSucceeded { step, attempt, said: vec![] })
     }
 
     fn pass(&mut self, ms: i64) -> &mut Self {
@@ -188,6 +188,7 @@ fn an_attempt_that_failed_before_it_could_look_leaves_no_before_image() {
         error: "unreachable".into(),
         effect: Effect::None,
         retryable: true,
+        said: vec![],
     });
     story.pass(100).start("a");
     assert_eq!(story.state.step(&"a".into()).expect("exists").before(), Some(json!(2)), "the first that looked");
@@ -263,11 +264,13 @@ fn a_failed_undo_is_tried_again_after_a_person_looked() {
     story.succeed("a").fail("b", Effect::None).settle();
     story.say(&Event::UndoStarted { step: "a".into(), attempt: 1 });
     let (step, error) = (StepId::new("a"), "cannot".to_owned());
-    story.say(&Event::UndoFailed { step: step.clone(), attempt: 1, error, retryable: false }).ends(Outcome::Stuck);
+    story
+        .say(&Event::UndoFailed { step: step.clone(), attempt: 1, error, retryable: false, said: vec![] })
+        .ends(Outcome::Stuck);
     story.resume();
     assert_eq!(story.commands(), ["undo a"]);
     story.say(&Event::UndoStarted { step: step.clone(), attempt: 2 });
-    story.say(&Event::UndoSucceeded { step, attempt: 2 }).ends(Outcome::RolledBack);
+    story.say(&Event::UndoSucceeded { step, attempt: 2, said: vec![] }).ends(Outcome::RolledBack);
 }
 
 #[test]
@@ -315,7 +318,7 @@ fn a_cancel_lets_attempts_end_and_a_second_one_stops_them() {
     assert_eq!(story.commands(), Vec::<String>::new());
     assert_eq!(story.say(&cancel).commands(), ["cancel attempts"]);
     let (error, effect) = ("killed".to_owned(), Effect::Unknown);
-    story.say(&Event::AttemptFailed { step: "a".into(), attempt: 1, error, effect, retryable: false });
+    story.say(&Event::AttemptFailed { step: "a".into(), attempt: 1, error, effect, retryable: false, said: vec![] });
     story.ends(Outcome::Cancelled).resume().ends(Outcome::Stuck);
 }
 
@@ -328,7 +331,7 @@ fn a_run_that_takes_too_long_is_stopped() {
     assert_eq!(story.pass(500).commands(), ["record run_timed_out"]);
     assert_eq!(story.settle().commands(), ["cancel attempts"]);
     let (error, effect) = ("killed".to_owned(), Effect::Unknown);
-    story.say(&Event::AttemptFailed { step: "b".into(), attempt: 1, error, effect, retryable: false });
+    story.say(&Event::AttemptFailed { step: "b".into(), attempt: 1, error, effect, retryable: false, said: vec![] });
     story.undo("a").ends(Outcome::RolledBack);
     assert!(story.state.note().expect("says why").contains("`timeout`"));
 }
@@ -434,7 +437,9 @@ fn a_person_settles_an_undo_that_cannot_work() {
         assert!(story.refuses(&word).contains("this answer"));
         story.say(&Event::UndoStarted { step: "b".into(), attempt: 1 });
         let error = "cannot".to_owned();
-        story.say(&Event::UndoFailed { step: "b".into(), attempt: 1, error, retryable: false }).ends(Outcome::Stuck);
+        story
+            .say(&Event::UndoFailed { step: "b".into(), attempt: 1, error, retryable: false, said: vec![] })
+            .ends(Outcome::Stuck);
         story.say(&word).resume().undo("a").ends(Outcome::RolledBack);
         let left = matches!(answer, Answer::Left { .. });
         assert_eq!(story.is("b"), if left { StepState::Succeeded } else { StepState::Undone });
@@ -450,7 +455,9 @@ fn an_undo_settled_by_hand_does_not_turn_a_run_forward_at_a_point_of_no_return()
     story.succeed("point").succeed("b").ends(Outcome::Succeeded).say(&asked_back());
     story.say(&Event::UndoStarted { step: "b".into(), attempt: 1 });
     let error = "cannot".to_owned();
-    story.say(&Event::UndoFailed { step: "b".into(), attempt: 1, error, retryable: false }).ends(Outcome::Stuck);
+    story
+        .say(&Event::UndoFailed { step: "b".into(), attempt: 1, error, retryable: false, said: vec![] })
+        .ends(Outcome::Stuck);
     story.answer("b", "ann", Answer::Undone { reason: "by hand".into() }).resume().ends(Outcome::Stuck);
     assert!(story.state.note().is_some_and(|note| note.contains("point of no return")));
     story.resume();

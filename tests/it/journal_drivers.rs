@@ -24,8 +24,17 @@ impl Post {
         [Self { desk: Desk::new(), store: None }, Self { desk: Desk::new(), store: Some(url) }]
     }
 
+    pub fn file() -> Self {
+        Self { desk: Desk::new(), store: None }
+    }
+
     pub fn at(url: String) -> Self {
         Self { desk: Desk::new(), store: Some(url) }
+    }
+
+    /// The address of the database; none for a file.
+    pub fn database(&self) -> Option<&str> {
+        self.store.as_deref()
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

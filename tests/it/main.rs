@@ -11,6 +11,7 @@ mod interrupted;
 mod journal_drivers;
 mod journal_faults;
 mod locks;
+mod logs;
 mod reference;
 mod reference_words;
 mod scale;

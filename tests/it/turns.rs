@@ -13,6 +13,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
 const NOTHING: &str = "wait.for: { duration: 0s }";
+const ECHO: &str = "exec: { argv: [echo, hello] }";
 const TRUE: &str = "exec: { argv: [\"true\"] }";
 
 /// Steps with names of one length, each of which needs the one before if they are `chained`.
@@ -93,6 +94,10 @@ async fn the_end_of_a_step_and_the_start_that_it_allows_are_one_transaction() {
     let short = transactions(4, 1, true, TRUE).await;
     let long = transactions(12, 1, true, TRUE).await;
     assert_eq!(long - short, 8, "one for each further command, not {short} and {long}");
+    // What it says comes with its end.
+    let short = transactions(4, 1, true, ECHO).await;
+    let long = transactions(12, 1, true, ECHO).await;
+    assert_eq!(long - short, 8, "one for each further command that speaks, not {short} and {long}");
 }
 
 #[tokio::test]

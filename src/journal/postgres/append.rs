@@ -3,6 +3,8 @@
 //! The one statement checks the lease (and keeps its row from being taken over until the commit), checks the record
 //! before, and inserts all records. A place that is taken is refused by the primary key, and nothing is inserted.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
@@ -12,7 +14,8 @@ use crate::event::{Event, LockChange, Record};
 use crate::ids::{LockName, RunId};
 use crate::journal::chain::{self, FIRST, Row};
 use crate::journal::{
-    Append, AppendError, JournalError, RunSummary, changes_index, outcome_after, outcome_text, parse_outcome,
+    Append, AppendError, JournalError, RunSummary, TranscriptText, changes_index, outcome_after, outcome_text,
+    parse_outcome,
 };
 
 /// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation (0: a person's word), then arrays of kinds,
@@ -34,6 +37,18 @@ const GUARDED: &str = "WITH lease AS (
         RETURNING 1
     )
     SELECT count(*), CASE WHEN count(*) > 0 AND $4 = 0 THEN pg_notify('piton', $1)::text END FROM added";
+
+/// [`GUARDED`] with what commands said, which is stored if the records were; in one order, so that two drivers with the
+/// same texts wait for each other and not in a circle.
+static SPEAKING: LazyLock<String> = LazyLock::new(|| {
+    let kept = ", kept AS (
+        INSERT INTO piton.transcripts (digest, bytes)
+        SELECT * FROM unnest($9::text[], $10::bytea[]) AS new(digest, bytes) WHERE EXISTS (SELECT 1 FROM added)
+        ORDER BY digest ON CONFLICT DO NOTHING
+    )
+    SELECT count(*), ";
+    GUARDED.replacen("\n    SELECT count(*), ", kept, 1)
+});
 
 /// What an append came to, apart from the server's own failures.
 type Answer<T> = Result<Result<T, AppendError>, sqlx::Error>;
@@ -80,7 +95,8 @@ impl Postgres {
         let prev_hash = self.heads.get(append.run, append.expected_seq).filter(|_| plain);
         if let Some(prev_hash) = prev_hash {
             let (new, records) = chain::links(&append, &prev_hash)?;
-            let added: Result<bool, JournalError> = lasting!(self, conn => append_at_once(conn, append.run, &new));
+            let added: Result<bool, JournalError> =
+                lasting!(self, conn => append_at_once(conn, append.run, &new, append.texts));
             if added? {
                 self.heads.came_to(append.run, &records);
                 return Ok(records);
@@ -100,8 +116,18 @@ fn is_taken<T>(result: &Result<T, sqlx::Error>) -> bool {
 }
 
 /// The common case; false if its conditions do not hold.
-async fn append_at_once(conn: &mut PgConnection, run: &RunId, new: &[Row]) -> Result<bool, sqlx::Error> {
-    let result = bind(GUARDED, run, new).fetch_one(conn).await;
+async fn append_at_once(
+    conn: &mut PgConnection,
+    run: &RunId,
+    new: &[Row],
+    texts: &[TranscriptText],
+) -> Result<bool, sqlx::Error> {
+    let result = if texts.is_empty() {
+        bind(GUARDED, run, new).fetch_one(conn).await
+    } else {
+        let (digests, bytes) = columns(texts);
+        bind(SPEAKING.as_str(), run, new).bind(digests).bind(bytes).fetch_one(conn).await
+    };
     if is_taken(&result) {
         return Ok(false);
     }
@@ -145,7 +171,7 @@ async fn append_in_transaction(conn: &mut PgConnection, append: Append<'_>, lock
 }
 
 async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
-    let Append { run, expected_seq, generation, at, events } = append;
+    let Append { run, expected_seq, generation, at, events, texts } = append;
     if let Some(mine) = generation {
         let current: Option<(i64, bool)> =
             sqlx::query_as("SELECT generation, owner IS NOT NULL FROM piton.leases WHERE run = $1 FOR SHARE")
@@ -173,6 +199,9 @@ async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &Lock
     if !new.is_empty() {
         bind(INSERT, run, &new).execute(&mut *tx).await?;
     }
+    if !texts.is_empty() {
+        keep(tx, texts).await?;
+    }
     if changes_index(events) {
         index(tx, run, events).await?;
     }
@@ -181,6 +210,24 @@ async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &Lock
         sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(run.as_str()).execute(&mut *tx).await?;
     }
     Ok(Ok(records))
+}
+
+fn columns(texts: &[TranscriptText]) -> (Vec<&str>, Vec<&[u8]>) {
+    texts.iter().map(|text| (text.digest(), text.bytes())).unzip()
+}
+
+/// Stores what commands said, unless it is there.
+async fn keep(tx: &mut PgConnection, texts: &[TranscriptText]) -> Result<(), sqlx::Error> {
+    let (digests, bytes) = columns(texts);
+    sqlx::query(
+        "INSERT INTO piton.transcripts (digest, bytes)
+         SELECT * FROM unnest($1::text[], $2::bytea[]) AS new(digest, bytes) ORDER BY digest ON CONFLICT DO NOTHING",
+    )
+    .bind(digests)
+    .bind(bytes)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Records the first fact of a run. Done `again` after a lost answer, it may find its own record.

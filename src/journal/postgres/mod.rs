@@ -85,6 +85,12 @@ impl Postgres {
         lasting!(self, conn => rows(conn, run, from_seq))
     }
 
+    pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        lasting!(self, conn => sqlx::query_scalar("SELECT bytes FROM piton.transcripts WHERE digest = $1")
+            .bind(digest)
+            .fetch_optional(conn))
+    }
+
     pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
         lasting!(self, conn => runs(conn, filter))
     }

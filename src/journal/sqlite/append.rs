@@ -2,7 +2,7 @@
 //!
 //! A step's start or end is a single `INSERT` that is its own transaction and checks in itself that the lease is still
 //! the caller's and that the record before is the one the caller knows. If it inserts nothing, or the append also
-//! changes locks or the index of runs, the slow way finds out why, or does it all.
+//! changes locks or the index of runs, or brings what commands said, the slow way finds out why, or does it all.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use super::{Sqlite, head, lease, parse_outcome, rows};
 use crate::event::{Event, LockChange, Record};
 use crate::ids::RunId;
 use crate::journal::chain::{self, Row};
-use crate::journal::{Append, AppendError, JournalError, changes_index, outcome_after, outcome_text};
+use crate::journal::{Append, AppendError, JournalError, TranscriptText, changes_index, outcome_after, outcome_text};
 
 /// Most facts in the one-statement form; each number of facts is a prepared statement of its own.
 const AT_ONCE: usize = 32;
@@ -51,7 +51,7 @@ impl Sqlite {
         if let Some(records) = self.append_at_once(append, locks).await? {
             return Ok(records);
         }
-        let Append { run, expected_seq, generation, at, events } = append;
+        let Append { run, expected_seq, generation, at, events, texts } = append;
         let fault = |error| self.fault(error);
         let mut writer = self.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
@@ -69,6 +69,7 @@ impl Sqlite {
         }
         let (new, records) = chain::links(&append, &prev_hash)?;
         insert(&mut tx, run, &new).await.map_err(fault)?;
+        keep(&mut tx, texts).await.map_err(fault)?;
         if changes_index(events) {
             index(&mut tx, run, events).await.map_err(fault)?;
         }
@@ -88,6 +89,7 @@ impl Sqlite {
         let plain = *locks == LockChange::default()
             && (1..=AT_ONCE).contains(&events.len())
             && generation != Some(0)
+            && append.texts.is_empty()
             && !changes_index(events);
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let (new, records) = chain::links(&append, &prev_hash)?;
@@ -139,6 +141,18 @@ async fn insert_rows(
 pub(super) async fn insert(conn: &mut SqliteConnection, run: &RunId, new: &[Row]) -> Result<(), sqlx::Error> {
     for some in new.chunks(AT_ONCE) {
         insert_rows(conn, &PLAIN, run, some).await?;
+    }
+    Ok(())
+}
+
+/// Stores what commands said, unless it is there.
+async fn keep(conn: &mut SqliteConnection, texts: &[TranscriptText]) -> Result<(), sqlx::Error> {
+    for text in texts {
+        sqlx::query("INSERT INTO transcripts VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(text.digest())
+            .bind(text.bytes())
+            .execute(&mut *conn)
+            .await?;
     }
     Ok(())
 }

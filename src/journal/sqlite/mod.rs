@@ -31,10 +31,11 @@ use crate::ids::{LockName, RunId};
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/sqlite/0001.sql"),
     include_str!("../migrations/sqlite/0002.sql"),
     include_str!("../migrations/sqlite/0003.sql"),
+    include_str!("../migrations/sqlite/0004.sql"),
 ];
 const READERS_MAX: u32 = 4;
 /// How often to look for what other processes recorded.
@@ -149,6 +150,14 @@ impl Sqlite {
             }
             _ => Ok(rows),
         }
+    }
+
+    pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        sqlx::query_scalar("SELECT bytes FROM transcripts WHERE digest = ?")
+            .bind(digest)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|error| self.fault(error))
     }
 
     pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {

@@ -265,9 +265,16 @@ impl World {
                     self.did.insert(step.clone(), self.rng.bool());
                     let Busy { attempt, undo } = busy;
                     self.record(if undo {
-                        Event::UndoFailed { step, attempt, error, retryable: true }
+                        Event::UndoFailed { step, attempt, error, retryable: true, said: vec![] }
                     } else {
-                        Event::AttemptFailed { step, attempt, error, effect: Effect::Unknown, retryable: false }
+                        Event::AttemptFailed {
+                            step,
+                            attempt,
+                            error,
+                            effect: Effect::Unknown,
+                            retryable: false,
+                            said: vec![],
+                        }
                     })?;
                 }
                 Ok(())
@@ -291,16 +298,16 @@ impl World {
         let well = self.kind() || chance(&mut self.rng, if undo { 85 } else { 70 });
         let (error, retryable) = ("broke".to_owned(), chance(&mut self.rng, 80));
         let event = match (undo, well) {
-            (true, true) => Event::UndoSucceeded { step, attempt },
-            (true, false) => Event::UndoFailed { step, attempt, error, retryable },
+            (true, true) => Event::UndoSucceeded { step, attempt, said: vec![] },
+            (true, false) => Event::UndoFailed { step, attempt, error, retryable, said: vec![] },
             (false, true) => {
                 self.did.insert(step.clone(), true);
-                Event::AttemptSucceeded { step, attempt, outputs: Outputs::new() }
+                Event::AttemptSucceeded { step, attempt, outputs: Outputs::new(), said: vec![] }
             }
             (false, false) => {
                 let effect = if self.rng.bool() { Effect::Unknown } else { Effect::None };
                 self.did.insert(step.clone(), effect == Effect::Unknown && self.rng.bool());
-                Event::AttemptFailed { step, attempt, error, effect, retryable }
+                Event::AttemptFailed { step, attempt, error, effect, retryable, said: vec![] }
             }
         };
         self.record(event)
@@ -409,7 +416,7 @@ impl World {
             4 => Event::AttemptProbed { step, attempt, finding: Finding::NotDone },
             5 => Event::RunTimedOut,
             7 => Event::RollbackRequested { by: person(0), reason: String::new(), driver: String::new() },
-            6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new() },
+            6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new(), said: vec![] },
             8 if !self.busy.contains_key(&step) => resumed(vec![step]),
             _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], revoked: vec![], note: None },
         };
