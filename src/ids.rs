@@ -1,27 +1,39 @@
 //! Newtypes for every identity, so that a run can never be taken for a step.
 //!
-//! Ids are names that a person can read and type; they are what stands on disk, never an index.
+//! Ids are names that a person can read and type; they are what stands on disk, never an index. A copy shares the text.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Wraps a name that was checked where it was read.
-            pub fn new(name: impl Into<String>) -> Self {
-                Self(name.into())
+            pub fn new(name: impl AsRef<str>) -> Self {
+                Self(name.as_ref().into())
             }
 
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(Self::new)
             }
         }
 
@@ -74,7 +86,7 @@ impl RunId {
     pub fn fresh(now: jiff::Timestamp, random: &mut impl FnMut(usize) -> usize) -> Self {
         let day = now.strftime("%Y%m%d").to_string();
         let tail: String = (0..6).map(|_| char::from(ID_ALPHABET[random(ID_ALPHABET.len())])).collect();
-        Self(format!("{day}-{tail}"))
+        Self::new(format!("{day}-{tail}"))
     }
 }
 

@@ -28,7 +28,7 @@ mod durable;
 mod testing;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -147,9 +147,9 @@ pub struct Context {
     /// The site.
     pub site: LoadedSite,
     /// Folder that Piton keeps its own state in: service states, evidence.
-    pub state_dir: PathBuf,
+    pub state_dir: Arc<Path>,
     /// Folder of the runbook; relative paths start here.
-    pub base: PathBuf,
+    pub base: Arc<Path>,
     /// Cancelled when the attempt must end: stop what was started, then return.
     pub cancel: CancellationToken,
     /// Where progress goes.

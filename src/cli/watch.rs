@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,8 @@ struct Stream {
 
 impl Observer for Stream {
     fn record(&self, record: &Record, state: &State) {
-        let is_first = self.known.lock().is_ok_and(|mut known| known.insert(record.run.clone()));
+        let is_first =
+            self.known.lock().is_ok_and(|mut known| !known.contains(&record.run) && known.insert(record.run.clone()));
         let state = is_first.then(|| Arc::new(state.clone()));
         // A display that is gone is no reason to stop.
         let _ = self.facts.send(Fact::Recorded { record: Box::new(record.clone()), state });
@@ -41,6 +43,9 @@ impl Observer for Stream {
         let _ = self.facts.send(fact);
     }
 }
+
+/// How long a display that has shown everything sleeps before it looks again.
+const BURST: Duration = Duration::from_millis(3);
 
 /// A display at work and the tokens that stop the run.
 pub struct Watched {
@@ -121,7 +126,7 @@ async fn listen(stop: CancellationToken, stop_now: CancellationToken, facts: Sen
 }
 
 fn show_json(out: Out, facts: &Receiver<Fact>) {
-    for fact in facts {
+    for fact in in_bursts(facts) {
         if let Fact::Recorded { record, state } = fact
             && state.is_none_or(|state| is_untouched(&state))
         {
@@ -130,9 +135,19 @@ fn show_json(out: Out, facts: &Receiver<Fact>) {
     }
 }
 
+/// Facts as they come, a few milliseconds late: a driver that reports to a thread that sleeps need not wake it.
+fn in_bursts(facts: &Receiver<Fact>) -> impl Iterator<Item = Fact> {
+    std::iter::from_fn(|| {
+        facts.try_recv().ok().or_else(|| {
+            std::thread::sleep(BURST);
+            facts.recv().ok()
+        })
+    })
+}
+
 fn show_plain(out: Out, mut watch: Watch, facts: &Receiver<Fact>) {
     let zone = jiff::tz::TimeZone::system();
-    for fact in facts {
+    for fact in in_bursts(facts) {
         if let Some(record) = watch.take(&fact) {
             let line = plain::line(&watch, record);
             let _ = out.line(line.print(record.at, &zone, Paint::default()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::scope::{self, Scope};
+use super::turn::Planned;
 use crate::action::build::{self, Part};
 use crate::action::said::Said;
 use crate::action::{Action, Context, Failure};
@@ -91,7 +92,7 @@ pub async fn prepare(
 }
 
 /// Does the work of a prepared attempt and checks its postcondition.
-pub async fn run(plan: Arc<Plan>, step: PlanStep, cx: Context, prepared: Prepared) -> Result<Outputs, Failure> {
+pub async fn run(plan: Arc<Plan>, step: Planned, cx: Context, prepared: Prepared) -> Result<Outputs, Failure> {
     let limit = step.timeout.map(crate::spec::values::Millis::duration);
     let work = async {
         let outputs = prepared.action.run(&cx, &prepared.before).await?;
@@ -103,7 +104,7 @@ pub async fn run(plan: Arc<Plan>, step: PlanStep, cx: Context, prepared: Prepare
 /// Goes on with an attempt that an earlier driver started; its time counts from `since`.
 pub async fn take_up(
     plan: Arc<Plan>,
-    step: PlanStep,
+    step: Planned,
     cx: Context,
     scope: Scope,
     before: Json,
@@ -219,7 +220,7 @@ pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, bef
 }
 
 /// Goes back to where the step began.
-pub async fn undo(plan: Arc<Plan>, step: PlanStep, cx: Context, scope: Scope, before: Json) -> Result<(), Failure> {
+pub async fn undo(plan: Arc<Plan>, step: Planned, cx: Context, scope: Scope, before: Json) -> Result<(), Failure> {
     let limit = step.timeout.map(crate::spec::values::Millis::duration);
     let work = async {
         match &step.undo {

@@ -18,7 +18,7 @@ mod session;
 mod turn;
 mod workflow;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ pub struct Options {
     /// Who acts.
     pub by: Actor,
     /// Folder for Piton's own state.
-    pub state_dir: PathBuf,
+    pub state_dir: Arc<Path>,
     /// Keeps waiting for people instead of resting.
     pub wait: bool,
     /// Cancelled once: finish what runs and rest. See `stop_now`.
@@ -145,10 +145,10 @@ pub struct Options {
 
 impl Options {
     /// Options for a driver that nobody watches.
-    pub fn new(by: Actor, state_dir: PathBuf) -> Self {
+    pub fn new(by: Actor, state_dir: impl Into<Arc<Path>>) -> Self {
         Self {
             by,
-            state_dir,
+            state_dir: state_dir.into(),
             wait: false,
             stop: CancellationToken::new(),
             stop_now: CancellationToken::new(),

@@ -68,7 +68,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         attempt: 1,
         actor: by.clone(),
         site: plan.site.clone(),
-        state_dir: state_dir.to_path_buf(),
+        state_dir: state_dir.into(),
         base: plan.base.clone(),
         files: Arc::clone(&plan.files),
         cancel: CancellationToken::new(),

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Prepared, Ready};
+use super::child::Children;
 use super::locks::{self, Lined};
 use super::scope::{RunFacts, Secrets};
 use super::{DriverError, Ended, Options};
@@ -67,6 +68,10 @@ pub(super) enum Deferred {
 pub(super) struct Session {
     pub(super) plan: Arc<Plan>,
     pub(super) journal: Journal,
+    /// For actions that start runs of other runbooks.
+    children: Arc<Children>,
+    /// Who started the run.
+    starter: Actor,
     pub(super) run: RunId,
     pub(super) generation: u64,
     pub(super) options: Options,
@@ -131,6 +136,8 @@ impl Session {
         Ok(Self {
             locked,
             databases: Databases::new(plan.site.clone()),
+            children: Arc::new(Children::new(journal.clone(), options.clone(), plan.site.clone())),
+            starter,
             swap: options.hooks.swap(),
             outside,
             plan,
@@ -308,7 +315,7 @@ impl Session {
             run: self.run.clone(),
             step: step.id.clone(),
             attempt,
-            actor: Actor::new(&self.facts.starter),
+            actor: self.starter.clone(),
             site: self.plan.site.clone(),
             state_dir: self.options.state_dir.clone(),
             base: self.plan.base.clone(),
@@ -320,11 +327,7 @@ impl Session {
             swap: self.swap.clone(),
             held: None,
             said: Said::default(),
-            children: Arc::new(super::child::Children::new(
-                self.journal.clone(),
-                self.options.clone(),
-                self.plan.site.clone(),
-            )),
+            children: Arc::clone(&self.children) as Arc<_>,
         }
     }
 

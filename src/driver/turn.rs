@@ -1,5 +1,7 @@
 //! One turn of a driver: ask the scheduler, do what needs no waiting, make all facts durable together, then act.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Deferred, Done, Session, Work};
@@ -7,11 +9,26 @@ use super::{DriverError, attempt, scope};
 use crate::event::{Event, LockChange, Record, WaitKind};
 use crate::ids::StepId;
 use crate::journal::{Append, AppendError};
-use crate::plan::PlanStep;
+use crate::plan::{Plan, PlanStep};
 use crate::scheduler::{Command, StepState};
 
 /// Most facts in one transaction.
 const BATCH: usize = 500;
+
+/// A step of a plan that is kept as long as somebody works on the step.
+#[derive(Clone)]
+pub(super) struct Planned {
+    plan: Arc<Plan>,
+    place: usize,
+}
+
+impl std::ops::Deref for Planned {
+    type Target = PlanStep;
+
+    fn deref(&self) -> &PlanStep {
+        &self.plan.steps[self.place]
+    }
+}
 
 impl Session {
     /// Asks the scheduler until it has nothing new to say, then makes everything durable and lets the actions run.
@@ -81,8 +98,9 @@ impl Session {
         }
     }
 
-    pub(super) fn planned(&self, step: &StepId) -> PlanStep {
-        self.plan.step(step).cloned().expect("the scheduler names steps of the plan only")
+    pub(super) fn planned(&self, step: &StepId) -> Planned {
+        let place = self.plan.place(step).expect("the scheduler names steps of the plan only");
+        Planned { plan: Arc::clone(&self.plan), place }
     }
 
     pub(super) fn occupy(&mut self, step: &StepId, work: Work) -> CancellationToken {

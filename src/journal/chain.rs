@@ -55,8 +55,10 @@ pub(super) fn link(
         hash: String::new(),
     };
     row.hash = digest(prev_hash, run, &row);
-    let record = record(run, &row)?;
-    Ok((row, record))
+    let (event, hash) = (event.clone(), row.hash.clone());
+    // As it will be read back: to the millisecond.
+    let at = Timestamp::from_millisecond(row.at_ms).unwrap_or(at);
+    Ok((row, Record { run: run.clone(), seq, at, generation, event, hash }))
 }
 
 /// The records of an append behind the one with `prev_hash`, as stored and as told.

@@ -119,7 +119,7 @@ pub struct Plan {
     /// The text of the runbook.
     pub source: Arc<Source>,
     /// Folder of the runbook.
-    pub base: PathBuf,
+    pub base: Arc<Path>,
     /// Files that steps use, as they were when the plan was made.
     pub files: Arc<Files>,
     /// All steps in the order of the file, those of `finally` last.
@@ -324,7 +324,7 @@ impl Plan {
             params,
             site,
             source: Arc::clone(source),
-            base: base.to_path_buf(),
+            base: base.into(),
             files: Arc::new(files),
             index: StepIndex::new(&steps),
             steps,
@@ -369,7 +369,12 @@ impl Plan {
 
     /// The step with this id.
     pub fn step(&self, id: &StepId) -> Option<&PlanStep> {
-        self.index.by_id.get(id).map(|&place| &self.steps[place])
+        self.place(id).map(|place| &self.steps[place])
+    }
+
+    /// Where a step stands among the steps.
+    pub fn place(&self, id: &StepId) -> Option<usize> {
+        self.index.by_id.get(id).copied()
     }
 
     /// The plan steps that a step of the runbook became: one, or one for every item of its `foreach`.

@@ -4,7 +4,7 @@
 //! they are needed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -271,14 +271,14 @@ pub struct LoadedSite {
     /// The data of the whole file; null when there is none.
     pub tree: Arc<Json>,
     /// Folder that relative paths start from.
-    pub base: PathBuf,
+    pub base: Arc<Path>,
 }
 
 impl LoadedSite {
     /// The site that provides nothing.
     pub fn empty() -> Self {
         let source = Arc::new(Source { name: "(no site)".into(), text: String::new() });
-        Self { site: Arc::new(Site::empty()), source, tree: Arc::new(Json::Null), base: PathBuf::from(".") }
+        Self { site: Arc::new(Site::empty()), source, tree: Arc::new(Json::Null), base: Path::new(".").into() }
     }
 }
 
@@ -300,7 +300,7 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
         site: Arc::new(site),
         source: Arc::clone(source),
         tree: Arc::new(node.to_json()),
-        base: base.to_path_buf(),
+        base: base.into(),
     })
 }
 

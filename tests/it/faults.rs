@@ -88,7 +88,7 @@ impl Trial {
 
     fn options(&self, faults: impl Faults + 'static) -> Options {
         let mocks = Counting { counts: Arc::clone(&self.counts) };
-        let mut options = Options::new("eve".into(), "unused".into());
+        let mut options = Options::new("eve".into(), std::path::PathBuf::from("unused"));
         options.clock = self.clock.clone();
         options.hooks = Hooks::new(Arc::new(faults), Crash::Driver).with_mocks(Arc::new(mocks));
         options

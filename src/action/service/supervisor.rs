@@ -216,7 +216,7 @@ impl Supervised<'_> {
 
     fn line(&self, token: &str) -> CommandLine {
         let base = &self.cx.site.base;
-        let base = std::path::absolute(base).unwrap_or_else(|_| base.clone());
+        let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
         let cwd = self.spec.cwd.as_ref().map_or_else(|| base.clone(), |cwd| base.join(cwd));
         let mut line = CommandLine::new(&self.spec.argv, &cwd);
         line.env.clone_from(&self.spec.env);
