@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessSession};
+use process_wrap::tokio::{ChildWrapper, CommandWrap, ProcessGroup, ProcessSession};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
@@ -250,12 +250,21 @@ pub(crate) fn signal_group(group: Pid, signal: Signal) {
     }
 }
 
+/// The file of its program: found here, so that the system starts it without a copy of this process that would search.
+fn path_of(line: &CommandLine) -> PathBuf {
+    let program = line.program();
+    if program.contains('/') {
+        return line.cwd.join(program);
+    }
+    let folders = line.env.get("PATH").cloned().or_else(|| crate::config::variable("PATH"));
+    // What is not found here is not found by the system either, which says so best.
+    which::which_in(program, folders, &line.cwd).unwrap_or_else(|_| PathBuf::from(program))
+}
+
 /// A tokio command with the minimal environment; a program with a relative path is looked up from `cwd`.
 pub(crate) fn prepared(line: &CommandLine) -> CommandWrap {
-    let program = line.program();
-    let path = if program.contains('/') { line.cwd.join(program) } else { PathBuf::from(program) };
-    CommandWrap::with_new(path, |command| {
-        command.args(line.argv.get(1..).unwrap_or_default()).current_dir(&line.cwd).env_clear();
+    CommandWrap::with_new(path_of(line), |command| {
+        command.arg0(line.program()).args(line.argv.get(1..).unwrap_or_default()).current_dir(&line.cwd).env_clear();
         for name in INHERITED {
             if let Some(value) = crate::config::variable(name) {
                 command.env(name, value);
@@ -288,12 +297,21 @@ pub(crate) struct Started {
     leftovers: Leftovers,
 }
 
-/// Starts a command.
+/// Starts a command in a session of its own: no terminal can stop it, and it can ask nothing there.
 pub(crate) fn start(line: &CommandLine) -> std::io::Result<Started> {
+    spawn(line, |command| command.wrap(ProcessSession))
+}
+
+/// Starts a command in a process group of its own, from a process that has no terminal. This is several times cheaper.
+pub(crate) fn start_without_terminal(line: &CommandLine) -> std::io::Result<Started> {
+    spawn(line, |command| command.wrap(ProcessGroup::leader()))
+}
+
+fn spawn(line: &CommandLine, apart: impl FnOnce(&mut CommandWrap) -> &mut CommandWrap) -> std::io::Result<Started> {
     let mut command = prepared(line);
     command.command_mut().stdin(if line.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.command_mut().stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.wrap(ProcessSession).spawn()?;
+    let child = apart(&mut command).spawn()?;
     let group = group_of(child.as_ref())?;
     let stdin = line.stdin.clone().unwrap_or_default();
     Ok(Started { child, guard: GroupGuard(Some(group)), group, stdin, leftovers: line.leftovers })

@@ -114,7 +114,7 @@ impl Keeper {
         })?;
         let not_started =
             |error: &io::Error| End::NotStarted { error: error.to_string(), may_pass: process::may_pass(error) };
-        let started = match process::start(line) {
+        let started = match process::start_without_terminal(line) {
             Ok(started) => started,
             Err(error) => return Ok(not_started(&error)),
         };
