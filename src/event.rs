@@ -146,6 +146,69 @@ pub enum Answer {
     },
 }
 
+/// How a step differs between two versions of a runbook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Not at all; of a step that has begun, its inputs neither.
+    Same,
+    /// Only in when and how it may run: needs, retries, time, locks and the like.
+    Rules,
+    /// Only in its undo.
+    Undo,
+    /// Written alike, but its arguments have other values now.
+    Inputs,
+    /// In its work: action, arguments, condition, postcondition, outputs or the files that it uses.
+    Changed,
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is the same under another name.
+    Renamed {
+        /// Its old name.
+        from: StepId,
+    },
+}
+
+impl Change {
+    /// The word of the change.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Rules => "rules",
+            Self::Undo => "undo",
+            Self::Inputs => "inputs",
+            Self::Changed => "changed",
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Renamed { .. } => "renamed",
+        }
+    }
+}
+
+/// What a person decided about a step of a runbook that was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// What was done stays as it is.
+    Keep,
+    /// It is done again, after its undo if it has one.
+    Redo,
+}
+
+/// One step of an amendment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepAmended {
+    /// Which: its new name, or the old one if it is gone.
+    pub step: StepId,
+    /// How it changed.
+    pub change: Change,
+    /// What was decided about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
+}
+
 /// How a run ended, or why it rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -208,6 +271,25 @@ pub enum Event {
         /// Steps whose attempts go on under this driver: what they started is still held, or was never started.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         held: Vec<StepId>,
+    },
+    /// A person had the run go on with another version of its runbook, site or parameters.
+    RunAmended {
+        /// Who.
+        by: Actor,
+        /// Why.
+        reason: String,
+        /// Version of the new runbook.
+        version: String,
+        /// Digest of the plan before.
+        was: String,
+        /// Digest of the plan from here on.
+        digest: String,
+        /// Parameters from here on.
+        params: BTreeMap<String, Value>,
+        /// Everything needed to build the new plan again.
+        source: Value,
+        /// Steps that changed or about which something was decided; all others are the same.
+        steps: Vec<StepAmended>,
     },
     /// A step was passed over.
     StepSkipped {
@@ -372,6 +454,7 @@ impl Event {
         match self {
             Self::RunStarted { .. } => "run_started",
             Self::RunResumed { .. } => "run_resumed",
+            Self::RunAmended { .. } => "run_amended",
             Self::StepSkipped { .. } => "step_skipped",
             Self::AttemptStarted { .. } => "attempt_started",
             Self::AttemptSucceeded { .. } => "attempt_succeeded",
@@ -420,6 +503,7 @@ impl Event {
             | Self::UndoFailed { step, .. } => Some(step),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
+            | Self::RunAmended { .. }
             | Self::CancelRequested { .. }
             | Self::RunTimedOut
             | Self::RollbackRequested { .. }

@@ -311,10 +311,19 @@ fn spawn(line: &CommandLine, apart: impl FnOnce(&mut CommandWrap) -> &mut Comman
     let mut command = prepared(line);
     command.command_mut().stdin(if line.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.command_mut().stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = apart(&mut command).spawn()?;
+    let child = apart(&mut command).spawn().map_err(|error| about_the_folder(line, error))?;
     let group = group_of(child.as_ref())?;
     let stdin = line.stdin.clone().unwrap_or_default();
     Ok(Started { child, guard: GroupGuard(Some(group)), group, stdin, leftovers: line.leftovers })
+}
+
+/// The system reports a missing folder as if the program were missing.
+fn about_the_folder(line: &CommandLine, error: std::io::Error) -> std::io::Error {
+    if error.kind() != std::io::ErrorKind::NotFound || line.cwd.is_dir() {
+        return error;
+    }
+    let text = format!("its folder `{}` does not exist; create it or set `cwd`", line.cwd.display());
+    std::io::Error::new(std::io::ErrorKind::NotFound, text)
 }
 
 impl Started {

@@ -52,6 +52,6 @@ pub(super) async fn run(global: &Global, args: &Audit, out: Out) -> Result<Exit,
     }
     let (run, told) = place.told(&args.run).await?;
     let view = status::Run { run: &run, plan: &told.plan, state: &told.state, records: &told.records };
-    out.text(&audit::to_text(view, &jiff::tz::TimeZone::system(), out.paint))?;
+    out.text(&audit::to_text(view, &crate::driver::stages(&told.records)?, &jiff::tz::TimeZone::system(), out.paint))?;
     Ok(Exit::SUCCEEDED)
 }

@@ -14,6 +14,7 @@ mod check;
 mod completions;
 mod decide;
 pub mod demo;
+mod diff;
 mod doc;
 mod fault;
 mod graph;
@@ -102,6 +103,8 @@ enum Command {
     Resume(resume::Resume),
     /// Undo a run that has ended or rests, the last step first
     Rollback(rollback::Rollback),
+    /// Compare a run with a changed runbook: what is kept, what was changed, what needs a decision
+    Diff(diff::Diff),
     /// List runs, the latest first
     Runs(runs::Runs),
     /// Show how a run stands, what it waits for and how to answer
@@ -203,6 +206,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Run(args) => run::run(&global, args, out).await,
         Command::Resume(args) => resume::run(&global, &args, out).await,
         Command::Rollback(args) => rollback::run(&global, args, out).await,
+        Command::Diff(args) => diff::run(&global, &args, out).await,
         Command::Runs(args) => runs::run(&global, args, out).await,
         Command::Show(args) => show::run(&global, &args, out).await,
         Command::Approve(args) => approve::run(&global, args, out).await,

@@ -107,6 +107,12 @@ impl Global {
         Ok(given)
     }
 
+    /// The plan of a file for a run that exists: `--site` and `--param` go before what the run has.
+    pub fn plan_for_run(&self, runbook: &Path, told: &Told) -> Result<Plan, CliError> {
+        let site = if self.site.is_some() { self.load_site()? } else { told.plan.site.clone() };
+        Ok(Plan::load_for_run(runbook, site, &told.plan.params, &self.given()?)?)
+    }
+
     /// The plan of a runbook with site and parameters.
     pub fn load_plan(&self, runbook: &Path) -> Result<Plan, CliError> {
         let plan = Plan::load(runbook, self.load_site()?, &self.given()?);

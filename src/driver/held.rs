@@ -63,7 +63,7 @@ impl Session {
             (Opening::Back(_), Some(step)) => Err(DriverError::Refused(format!(
                 "step `{step}` is not over although its driver is gone; take the run up with `piton resume` first"
             ))),
-            (Opening::Start | Opening::Resume | Opening::Back(_), _) => Ok(held),
+            (Opening::Start | Opening::Resume | Opening::Amended(..) | Opening::Back(_), _) => Ok(held),
         }
     }
 

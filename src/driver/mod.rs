@@ -4,6 +4,7 @@
 //! shown. A start is recorded before its action runs. A journal that cannot be written stops the run, resumable; it
 //! never goes on unrecorded. `docs/design/driver.md` tells the whole loop.
 
+mod amend;
 mod attempt;
 mod back;
 mod child;
@@ -28,15 +29,18 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::action::Progress;
 use crate::action::held::Commands;
 use crate::config::Clock;
-use crate::event::{Event, Outcome, Record};
+use crate::event::{Event, LockChange, Outcome, Record};
 use crate::fault::Hooks;
 use crate::ids::{Actor, Milestone, RunId, StepId};
-use crate::journal::{AppendError, Journal, JournalError, LeaseError, Owner};
+use crate::journal::{Append, AppendError, Journal, JournalError, LeaseError, Owner};
 use crate::plan::{Plan, PlanError};
 use crate::scheduler::State;
 
+pub use amend::{
+    Choices, StepDiff, amendment, compare, may_amend, resume_amended, step_digests, to_json as diff_to_json,
+};
 pub use back::{LaterRun, later_runs, may_turn_back, rollback};
-pub use outside::{Told, read, say, say_by};
+pub use outside::{Told, read, say, say_by, stages};
 pub use preview::preview;
 pub use scope::used_outputs;
 
@@ -197,11 +201,7 @@ pub async fn start(
 /// # Errors
 /// As [`start`].
 pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<(), DriverError> {
-    let established = journal.milestones(&plan.site.site.name).await?;
-    if let Some(missing) = plan.milestones.iter().find(|wanted| established.iter().all(|(name, _, _)| name != *wanted))
-    {
-        return Err(DriverError::Milestone { milestone: missing.clone(), site: plan.site.site.name.clone() });
-    }
+    require_milestones(plan, journal).await?;
     let source = serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?;
     let started = Event::RunStarted {
         runbook: plan.name.clone(),
@@ -217,6 +217,14 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
     let create = journal.create(run, options.clock.now(), &started, &plan.locks);
     options.hooks.append(std::slice::from_ref(&started), create).await?;
     Ok(())
+}
+
+/// Refuses a plan that requires a milestone which no run has established.
+async fn require_milestones(plan: &Plan, journal: &Journal) -> Result<(), DriverError> {
+    let site = plan.site.site.name.clone();
+    let established = journal.milestones(&site).await?;
+    let missing = plan.milestones.iter().find(|wanted| established.iter().all(|(name, _, _)| name != *wanted));
+    missing.map_or(Ok(()), |milestone| Err(DriverError::Milestone { milestone: milestone.clone(), site }))
 }
 
 /// Takes a run up again and drives it until it ends or rests.
@@ -243,6 +251,8 @@ enum Opening {
     Resume,
     /// That a person wants it undone, and why.
     Back(String),
+    /// That it goes on with other rules, behind the record at this place; then as a resume.
+    Amended(Box<Event>, u64),
 }
 
 impl Opening {
@@ -251,7 +261,7 @@ impl Opening {
         let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned(), held };
         match self {
             Self::Start => Vec::new(),
-            Self::Resume => vec![resumed()],
+            Self::Resume | Self::Amended(..) => vec![resumed()],
             Self::Back(reason) => {
                 let requested = Event::RollbackRequested { by: by.clone(), reason, driver: driver.to_owned() };
                 // Of an interrupted run, attempts without a result are in doubt first.
@@ -277,6 +287,13 @@ async fn drive(
     // Also a driver that is dropped renews nothing any more.
     let mut renewal = AbortOnDropHandle::new(tokio::spawn(renewal));
     let driver = owner.to_string();
+    if let Opening::Amended(event, expected_seq) = &opening {
+        let events = std::slice::from_ref(&**event);
+        let at = options.clock.now();
+        let generation = Some(generation);
+        let append = Append { run: &run, expected_seq: *expected_seq, generation, at, events, texts: &[] };
+        options.hooks.append(events, journal.append(append, &LockChange::default())).await?;
+    }
     let mut session =
         session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost.clone()).await?;
     let result = match session.open_slots(&opening).await {

@@ -6,9 +6,9 @@ use crate::event::{Event, LockChange, Record};
 use crate::ids::{RunId, StepId};
 use crate::journal::{Append, AppendError, Journal};
 use crate::plan::{Plan, PlanSource};
-use crate::scheduler::{State, StepState};
+use crate::scheduler::{IllegalEvent, State, StepState};
 
-use super::{DriverError, workflow};
+use super::DriverError;
 
 /// A run as the journal tells it.
 pub struct Told {
@@ -31,9 +31,22 @@ pub async fn read(journal: &Journal, run: &RunId) -> Result<Told, DriverError> {
     Ok(Told { plan, state, records })
 }
 
-/// The plan that a run was started with.
+/// The plan that a run goes by: that of its start, or of its latest amendment.
 pub(super) fn plan_of(records: &[Record]) -> Result<Plan, DriverError> {
-    let Some(Event::RunStarted { source, params, digest, .. }) = records.first().map(|record| &record.event) else {
+    let amended = records.iter().rev().find(|record| matches!(record.event, Event::RunAmended { .. }));
+    amended.map_or_else(|| original(records), |record| brought(&record.event))
+}
+
+/// The plan that a run was started with.
+pub(super) fn original(records: &[Record]) -> Result<Plan, DriverError> {
+    let first = records.first().ok_or_else(|| DriverError::Broken("it has no record".into()))?;
+    brought(&first.event)
+}
+
+/// The plan that an event brought.
+pub(super) fn brought(event: &Event) -> Result<Plan, DriverError> {
+    let (Event::RunStarted { source, params, digest, .. } | Event::RunAmended { source, params, digest, .. }) = event
+    else {
         return Err(DriverError::Broken("its first record is not `run_started`".into()));
     };
     let kept: PlanSource = serde_json::from_value(source.clone())
@@ -45,14 +58,37 @@ pub(super) fn plan_of(records: &[Record]) -> Result<Plan, DriverError> {
     Ok(plan)
 }
 
-/// The state after all records.
+/// The state after all records; `plan` is the one that the run goes by at their end.
 pub(super) fn fold(plan: &Plan, records: &[Record]) -> Result<State, DriverError> {
-    let Some(Event::RunStarted { by, .. }) = records.first().map(|record| &record.event) else {
-        return Err(DriverError::Broken("its first record is not `run_started`".into()));
-    };
-    let flow = workflow::of_plan(plan, by).map_err(|error| DriverError::Broken(error.to_string()))?;
+    if records.iter().any(|record| matches!(record.event, Event::RunAmended { .. })) {
+        let last = stages(records)?.pop();
+        return last.map(|(_, state)| state).ok_or_else(|| DriverError::Broken("it has no record".into()));
+    }
+    let flow = super::amend::flow_of(plan, records)?;
     State::fold(flow.into(), records.iter().map(|record| (&record.event, record.at)))
         .map_err(|error| DriverError::Broken(error.to_string()))
+}
+
+/// The state before the first record, right behind each amendment, and at the end, each with the place of the record
+/// behind which it holds.
+///
+/// # Errors
+/// When the journal does not hang together.
+pub fn stages(records: &[Record]) -> Result<Vec<(u64, State)>, DriverError> {
+    let broken = |error: IllegalEvent| DriverError::Broken(error.to_string());
+    let mut state = State::new(super::amend::flow_of(&original(records)?, records)?.into());
+    let mut found = vec![(0, state.clone())];
+    for record in records {
+        if matches!(record.event, Event::RunAmended { .. }) {
+            let flow = super::amend::flow_of(&brought(&record.event)?, records)?;
+            state.amend(&record.event, &flow, record.at).map_err(broken)?;
+            found.push((record.seq, state.clone()));
+        } else {
+            state.apply(&record.event, record.at).map_err(broken)?;
+        }
+    }
+    found.push((records.last().map_or(0, |record| record.seq), state));
+    Ok(found)
 }
 
 /// Records what a person said; refused, and then not recorded, when it cannot be true.

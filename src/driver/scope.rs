@@ -117,6 +117,18 @@ impl Gathered {
         self.references.iter().find(unknown).map(|reference| reference.path.join("."))
     }
 
+    /// The scope with `***` for every secret, as the journal keeps inputs.
+    pub fn masked(self, plan: &Plan) -> Json {
+        let Self { mut scope, references } = self;
+        for name in names(&references, "secrets") {
+            scope["secrets"][&name] = "***".into();
+        }
+        for name in secret_params(plan, &references) {
+            scope["params"][&name] = "***".into();
+        }
+        scope
+    }
+
     /// The scope with secrets.
     pub async fn with_secrets(self, plan: &Plan, secrets_of_run: &Secrets) -> Result<Scope, Failure> {
         let Self { mut scope, references } = self;

@@ -12,6 +12,7 @@ use super::attempt::{Prepared, Ready};
 use super::child::Children;
 use super::locks::{self, Lined};
 use super::scope::{RunFacts, Secrets};
+use super::turn::Planned;
 use super::{DriverError, Ended, Options};
 use crate::action::build::Swap;
 use crate::action::databases::Databases;
@@ -64,6 +65,13 @@ pub(super) enum Deferred {
     Undo(StepId, u32),
 }
 
+/// A step that is about to be undone.
+pub(super) struct Undoing {
+    pub(super) plan: Arc<Plan>,
+    pub(super) step: Planned,
+    pub(super) cx: Context,
+}
+
 /// A driver at work on one run.
 pub(super) struct Session {
     pub(super) plan: Arc<Plan>,
@@ -95,6 +103,10 @@ pub(super) struct Session {
     pub(super) facts: RunFacts,
     pub(super) secrets: Arc<Secrets>,
     databases: Databases,
+    /// Steps that are undone by an earlier plan than the present one.
+    pub(super) earlier: HashMap<StepId, (Arc<Plan>, StepId)>,
+    /// Databases of sites that earlier plans had.
+    earlier_databases: Vec<Databases>,
     swap: Option<Arc<dyn Swap>>,
     lost: CancellationToken,
     /// Rings when others may have recorded something.
@@ -136,6 +148,8 @@ impl Session {
         Ok(Self {
             locked,
             databases: Databases::new(plan.site.clone()),
+            earlier: super::amend::earlier_plans(&records)?,
+            earlier_databases: Vec::new(),
             children: Arc::new(Children::new(journal.clone(), options.clone(), plan.site.clone())),
             starter,
             swap: options.hooks.swap(),
@@ -280,6 +294,7 @@ impl Session {
                     input: prepared.input.clone(),
                 };
                 self.adopt(event)?;
+                self.earlier.remove(&step);
                 self.deferred.push(Deferred::Act(step, attempt, prepared));
                 Ok(())
             }
@@ -331,6 +346,26 @@ impl Session {
         }
     }
 
+    /// What the undo of this step works with: the plan that it was done by, unless an amendment mended its undo.
+    pub(super) fn context_of_undo(&mut self, id: &StepId, attempt: u32, cancel: CancellationToken) -> Undoing {
+        let earlier = self.earlier.get(id).and_then(|(plan, old)| Some((Arc::clone(plan), Planned::of(plan, old)?)));
+        let Some((plan, step)) = earlier else {
+            let step = self.planned(id);
+            let cx = self.context(&step, attempt, cancel);
+            return Undoing { plan: Arc::clone(&self.plan), step, cx };
+        };
+        let mut cx = self.context(&step, attempt, cancel);
+        if plan.site.tree != self.plan.site.tree {
+            let databases = Databases::new(plan.site.clone());
+            self.earlier_databases.push(databases.clone());
+            cx.databases = databases;
+            cx.site = plan.site.clone();
+        }
+        cx.base.clone_from(&plan.base);
+        cx.files = Arc::clone(&plan.files);
+        Undoing { plan, step, cx }
+    }
+
     /// Tells every running task to stop.
     pub(super) fn cancel_tasks(&self) {
         for (_, cancel) in self.busy.values() {
@@ -344,6 +379,9 @@ impl Session {
         while self.tasks.join_next().await.is_some() {}
         self.close_slots().await;
         self.databases.close().await;
+        for databases in std::mem::take(&mut self.earlier_databases) {
+            databases.close().await;
+        }
     }
 
     /// Whether resting for people would be the end of this driver, and is not wanted.

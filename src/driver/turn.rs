@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Deferred, Done, Session, Work};
+use super::session::{Deferred, Done, Session, Undoing, Work};
 use super::{DriverError, attempt, scope};
 use crate::event::{Event, LockChange, Record, WaitKind};
 use crate::ids::StepId;
@@ -20,6 +20,13 @@ const BATCH: usize = 500;
 pub(super) struct Planned {
     plan: Arc<Plan>,
     place: usize,
+}
+
+impl Planned {
+    /// The step of this plan; nothing if it has none of this name.
+    pub(super) fn of(plan: &Arc<Plan>, step: &StepId) -> Option<Self> {
+        plan.place(step).map(|place| Self { plan: Arc::clone(plan), place })
+    }
 }
 
 impl std::ops::Deref for Planned {
@@ -99,8 +106,7 @@ impl Session {
     }
 
     pub(super) fn planned(&self, step: &StepId) -> Planned {
-        let place = self.plan.place(step).expect("the scheduler names steps of the plan only");
-        Planned { plan: Arc::clone(&self.plan), place }
+        Planned::of(&self.plan, step).expect("the scheduler names steps of the plan only")
     }
 
     pub(super) fn occupy(&mut self, step: &StepId, work: Work) -> CancellationToken {
@@ -321,12 +327,11 @@ impl Session {
             }
             Deferred::TakeUp(id, attempt) => self.take_up(id, attempt),
             Deferred::Undo(id, attempt) => {
-                let step = self.planned(&id);
                 let cancel = self.occupy(&id, Work::Undo);
-                let cx = self.context(&step, attempt, cancel);
+                let Undoing { plan, step, cx } = self.context_of_undo(&id, attempt, cancel);
                 let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
-                let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
-                let (plan, secrets, said) = (self.plan.clone(), self.secrets.clone(), cx.said.clone());
+                let gathered = scope::gather(&plan, &self.state, &step, &self.facts);
+                let (secrets, said) = (self.secrets.clone(), cx.said.clone());
                 self.launch_and_go_on(async move {
                     let result = match gathered.with_secrets(&plan, &secrets).await {
                         Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
@@ -340,7 +345,7 @@ impl Session {
 }
 
 /// What a person reads: the prompt, or the instructions, from their file if they are one.
-fn prompt(input: &serde_json::Value, files: &crate::plan::Files) -> String {
+pub(super) fn prompt(input: &serde_json::Value, files: &crate::plan::Files) -> String {
     let text = input
         .get("prompt")
         .or_else(|| input.get("instructions"))

@@ -1,10 +1,14 @@
 //! The canonical form of data and its digest.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
+use super::{Files, PlanStep};
+use crate::spec::actions::ActionSpec;
+use crate::spec::runbook::{NeedOutcome, Undo};
 use crate::spec::yaml::{Node, Value};
 
 /// The data as text: keys sorted, no white space. Equal data has equal text.
@@ -110,11 +114,58 @@ fn digest_of(write: impl FnOnce(&mut BufWriter<Sha256>) -> io::Result<()>) -> St
     hex(&hash.expect("a digest takes any bytes").finalize())
 }
 
+impl PlanStep {
+    /// What decides its work: action, arguments as written, condition, postcondition, outputs, and the files it uses.
+    pub fn work_digest(&self, files: &Files) -> String {
+        digest(&json!({ "piton": "step-v1", "args": self.action.args.to_json(), "frame": self.frame(files) }))
+    }
+
+    /// Its work without its own arguments.
+    pub(crate) fn frame(&self, files: &Files) -> Json {
+        let action = |action: &ActionSpec| json!({ action.kind.key(): action.args.to_json() });
+        let actions = std::iter::once(&self.action).chain(&self.verify);
+        let used: BTreeMap<String, Option<String>> = actions
+            .flat_map(super::files::paths)
+            .map(|(path, _)| (path.clone(), files.get(&path).map(|text| sha256_hex(text.as_bytes()))))
+            .collect();
+        let outputs: BTreeMap<&String, &String> = self.outputs.iter().map(|(name, rule)| (name, &rule.text)).collect();
+        json!({
+            "action": self.action.kind.key(), "item": self.item, "verify": self.verify.as_ref().map(action),
+            "when": self.when.as_ref().map(|when| &when.text), "outputs": outputs, "files": used,
+            "phase": self.phase.word(), "finally": self.is_finally,
+        })
+    }
+
+    /// How it is undone, as written.
+    pub(crate) fn undo_text(&self) -> Json {
+        match &self.undo {
+            None => Json::Null,
+            Some(Undo::Auto(_)) => "auto".into(),
+            Some(Undo::Action(undo)) => json!({ undo.kind.key(): undo.args.to_json() }),
+        }
+    }
+
+    /// When and how it may run, and what its end means.
+    pub(crate) fn rules(&self) -> Json {
+        let needs: Vec<Json> =
+            self.needs.iter().map(|(step, outcome)| json!([step, outcome.map(NeedOutcome::word)])).collect();
+        let retry = self.retry.as_ref().map(|retry| {
+            let pause = &retry.backoff;
+            json!([retry.attempts, pause.initial.0, pause.factor, pause.max.0])
+        });
+        json!({
+            "needs": needs, "timeout": self.timeout.map(|time| time.0), "retry": retry,
+            "idempotent": self.idempotent.word(), "on_failure": self.on_failure.word(),
+            "optional": self.optional.as_ref().map(|optional| &optional.consequence),
+            "point_of_no_return": self.point_of_no_return, "locks": self.locks,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::problem::Span;
-    use serde_json::json;
 
     #[test]
     fn equal_data_has_an_equal_digest() {

@@ -11,7 +11,7 @@ use crate::spec::yaml::{Node, Value};
 pub type Files = BTreeMap<String, String>;
 
 /// Paths in the arguments of an action that name files to read, with their places.
-fn paths(action: &ActionSpec) -> Vec<(String, Span)> {
+pub(super) fn paths(action: &ActionSpec) -> Vec<(String, Span)> {
     let field = |name: &str, suffix: &str| {
         let node = action.args.get(name)?;
         let text = node.text()?;

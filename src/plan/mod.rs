@@ -268,6 +268,20 @@ impl Plan {
         Self::build(&source, folder_of(path), site, given, None)
     }
 
+    /// Makes the plan of a file for a run that was started with another: parameters that were not given anew keep the
+    /// values that the run has, as far as the file still declares them.
+    ///
+    /// # Errors
+    /// As [`Plan::load`].
+    pub fn load_for_run(path: &Path, site: LoadedSite, of_run: &Given, given: &Given) -> Result<Self, PlanError> {
+        let source = read_source(path)?;
+        let checked = check(&source, folder_of(path), Some(&site.site)).map_err(PlanError::Problems)?;
+        let mut all = of_run.clone();
+        all.retain(|name, _| checked.runbook.params.get(name).is_some());
+        all.extend(given.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Self::build(&source, folder_of(path), site, &all, None)
+    }
+
     /// Makes the plan again from what the journal kept.
     ///
     /// # Errors

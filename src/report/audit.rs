@@ -7,28 +7,31 @@ use jiff::tz::TimeZone;
 use serde_json::Value as Json;
 
 use super::live::Watch;
-use super::plain;
 use super::status::Run;
 use super::words::{self, Paint};
 use super::{Fact, Subject};
+use super::{diff, plain};
 use crate::event::{Answer, Effect, Event, Outputs, Record};
 use crate::ids::StepId;
 use crate::scheduler::State;
 use crate::spec::actions::ActionKind;
 
-/// The timeline.
-pub fn to_text(run: Run<'_>, zone: &TimeZone, paint: Paint) -> String {
+/// The timeline. `stages` are the states right behind each amendment, with the place of its record, and one at place 0.
+pub fn to_text(run: Run<'_>, stages: &[(u64, State)], zone: &TimeZone, paint: Paint) -> String {
     let subject = Subject { run: run.run.clone(), plan: std::sync::Arc::new(run.plan.clone()) };
     let mut watch = Watch::new(subject);
     let mut befores: BTreeMap<StepId, Json> = BTreeMap::new();
     let mut lines = vec![paint.bold(&format!("audit of run {}", run.run))];
     let mut previous: Option<&Record> = None;
     for record in run.records {
-        let first = previous.is_none().then(|| std::sync::Arc::new(State::new(run.state.workflow().clone())));
-        watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: first });
+        let fact = |state| Fact::Recorded { record: Box::new(record.clone()), state };
         if previous.is_none() {
-            watch.take(&Fact::Recorded { record: Box::new(record.clone()), state: None });
+            let untouched = stages.first().map(|(_, state)| std::sync::Arc::new(State::new(state.workflow().clone())));
+            watch.take(&fact(untouched));
         }
+        let amended = matches!(record.event, Event::RunAmended { .. });
+        let state = stages.iter().find(|(seq, _)| amended && *seq == record.seq).map(|(_, state)| state.clone());
+        watch.take(&fact(state.map(std::sync::Arc::new)));
         if let (Event::RunResumed { driver, .. } | Event::RollbackRequested { driver, .. }, Some(before)) =
             (&record.event, previous)
         {
@@ -68,6 +71,12 @@ fn details(run: Run<'_>, record: &Record, befores: &BTreeMap<StepId, Json>) -> V
         Event::RunStarted { digest, params, piton, .. } => {
             let mut lines = vec![format!("plan {digest}, piton {piton}")];
             lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
+            lines
+        }
+        Event::RunAmended { was, digest, params, steps, .. } => {
+            let mut lines = vec![format!("plan {was} -> {digest}")];
+            lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
+            lines.extend(steps.iter().map(diff::entry));
             lines
         }
         Event::AttemptStarted { step, input, before, .. } => {

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod back;
+pub mod diff;
 pub mod graph;
 pub mod lines;
 pub mod live;

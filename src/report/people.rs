@@ -103,6 +103,7 @@ pub fn deviation(deviation: &Deviation) -> String {
     let Deviation { what, step, by, reason, .. } = deviation;
     let what = match what {
         Override::Skipped => "was skipped",
+        Override::RanAgain => "was run again, although it is not safe to repeat and has no undo,",
         Override::LeftDone => "was not undone but left as it is",
     };
     format!("deviation: `{step}` {what} by {by}: {reason}")

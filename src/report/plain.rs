@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::live::Watch;
 use super::words::{self, Paint};
-use super::{people, windows};
+use super::{diff, people, windows};
 use crate::event::{Answer, Effect, Event, Finding, Outcome, Outputs, Record, SkipReason};
 use crate::ids::StepId;
 use crate::scheduler::{State, StepState};
@@ -57,6 +57,7 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::RunResumed { .. }
         | Event::CancelRequested { .. }
         | Event::RunTimedOut
+        | Event::RunAmended { .. }
         | Event::RollbackRequested { .. }
         | Event::RollbackStarted { .. }
         | Event::RunFinished { .. } => run_line(who, &record.event),
@@ -95,6 +96,12 @@ fn run_line(who: String, event: &Event) -> Line {
             Line::new(who, Some(StepState::Waiting), format!("{by} asked to cancel{reason}"))
         }
         Event::RunTimedOut => Line::new(who, Some(StepState::Failed), "took longer than it may; what runs is stopped"),
+        Event::RunAmended { by, reason, version, steps, .. } => {
+            let text = format!("{by} has it go on with version {version}: {}", words::cut(reason, 300));
+            let mut line = Line::new(who, Some(StepState::Waiting), text);
+            line.more = steps.iter().map(diff::entry).collect();
+            line
+        }
         Event::RollbackRequested { by, reason, .. } => {
             let text = format!("{by} has the run rolled back: {}", words::cut(reason, 300));
             Line::new(who, Some(StepState::Failed), text)

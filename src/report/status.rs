@@ -40,7 +40,7 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
                 "started_at": view.started_at(), "finished_at": view.finished_at(),
                 "outputs": view.outputs(), "error": view.error(),
                 "name": plan.step(&view.rule().id).and_then(|step| step.name.clone()),
-                "skipped": view.skip_reason(), "retry_at": view.retry_at(),
+                "removed": view.rule().retired, "skipped": view.skip_reason(), "retry_at": view.retry_at(),
             })
         })
         .collect();
@@ -81,6 +81,9 @@ fn length(view: &StepView<'_>, now: Timestamp) -> String {
 
 /// What there is to say about a step beside its state.
 fn remark(view: &StepView<'_>) -> String {
+    if view.rule().retired {
+        return "is no longer in the runbook; kept for the way back".to_owned();
+    }
     if let Some(reason) = view.skip_reason() {
         return plain::skipped(reason).trim_start_matches("skipped: ").to_owned();
     }

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::kept::Kept;
-use super::state::{IllegalEvent, Mutant, Stage, State, Status, Verdict};
+use super::mutant::Mutant;
+use super::state::{IllegalEvent, Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Effect, Event, Finding, Outcome, Outputs, SkipReason};
 use crate::ids::StepId;
@@ -31,6 +32,12 @@ impl State {
                 self.opened_at = Some(at);
             }
             Event::RunResumed { held, .. } => self.on_resumed(held, at)?,
+            Event::RunAmended { .. } => {
+                return Err(IllegalEvent::Run {
+                    kind: "run_amended",
+                    why: "it comes with new rules, which are not here",
+                });
+            }
             Event::StepSkipped { step, reason } => self.on_skipped(step, reason, at)?,
             Event::AttemptStarted { step, attempt, before, input: _ } => {
                 self.on_attempt_started(step, *attempt, before, at)?;
@@ -75,7 +82,7 @@ impl State {
     }
 
     /// What may come before the start and after an end.
-    fn check_order(&self, event: &Event) -> Result<(), IllegalEvent> {
+    pub(super) fn check_order(&self, event: &Event) -> Result<(), IllegalEvent> {
         let kind = event.kind();
         if matches!(event, Event::RunStarted { .. }) == self.started_at.is_some() {
             return Err(IllegalEvent::NotFirst { kind });
@@ -88,7 +95,10 @@ impl State {
         let Some((outcome, _)) = self.finished else { return Ok(()) };
         let word = match event {
             Event::RollbackRequested { .. } => outcome != Outcome::RolledBack,
-            Event::RunResumed { .. } | Event::StepAnswered { .. } | Event::SkipRequested { .. } => !outcome.is_final(),
+            Event::RunResumed { .. }
+            | Event::RunAmended { .. }
+            | Event::StepAnswered { .. }
+            | Event::SkipRequested { .. } => !outcome.is_final(),
             _ => false,
         };
         if word { Ok(()) } else { Err(IllegalEvent::Finished { kind, outcome }) }
@@ -125,7 +135,7 @@ impl State {
         }
         self.take_locks(number);
         self.running.insert(number);
-        let keep_latest = self.is(Mutant::LaterBeforeImage);
+        let (keep_latest, keep_first) = (self.is(Mutant::LaterBeforeImage), self.is(Mutant::KeepsOldImage));
         let step = &mut self.steps[number];
         step.status = Status::Running;
         step.attempts += 1;
@@ -135,9 +145,10 @@ impl State {
         step.started_at.get_or_insert(at);
         step.finished_at = None;
         // An attempt that failed before it could look has no image; the first one that looked has the first.
-        if step.before.is_empty() || keep_latest {
+        if step.before.is_empty() || (step.looks_afresh && !keep_first) || keep_latest {
             step.before = Kept::new(before);
         }
+        step.looks_afresh = false;
         Ok(())
     }
 
@@ -188,7 +199,8 @@ impl State {
         self.leaves_running(number);
         let rule = self.rule(number);
         let (retry, idempotent) = (rule.retry, rule.idempotent);
-        let may_repeat = effect == Effect::None || idempotent != Idempotent::No || self.is(Mutant::RetriesUnknown);
+        let clean = effect == Effect::None && !self.steps[number].dirty_before;
+        let may_repeat = clean || idempotent != Idempotent::No || self.is(Mutant::RetriesUnknown);
         let left = self.steps[number].tries < retry.attempts_max || self.is(Mutant::RetriesForEver);
         let again = retryable && may_repeat && self.may_start() && left;
         let step = &mut self.steps[number];
@@ -209,11 +221,21 @@ impl State {
         self.steps[number].status = Status::Failed;
         self.settled(number);
         let rule = self.rule(number);
-        let (phase, optional, on_failure) = (rule.phase, rule.optional, rule.on_failure);
+        let (phase, optional) = (rule.phase, rule.optional);
         if optional {
             return;
         }
         self.failed[usize::from(phase == Phase::Finally)] += 1;
+        self.weigh_failure(number);
+    }
+
+    /// What the failure of a step means for the run; the gravest one counts, the earliest of them gives the reason.
+    pub(super) fn weigh_failure(&mut self, number: usize) {
+        let rule = self.rule(number);
+        let (phase, on_failure) = (rule.phase, rule.on_failure);
+        if rule.optional {
+            return;
+        }
         let verdict = match phase {
             Phase::Preflight => Verdict::of(on_failure).min(Verdict::Stop),
             Phase::Main => Verdict::of(on_failure),
@@ -267,7 +289,9 @@ impl State {
 
     /// An attempt in doubt turned out to have changed nothing.
     pub(super) fn did_not_run(&mut self, number: usize) {
-        self.steps[number].dirty = self.steps[number].dirty_before;
+        // Where a person's word or a probe is needed, it is about the step and not about its latest attempt alone.
+        let repeats = self.rule(number).idempotent != Idempotent::No;
+        self.steps[number].dirty = self.steps[number].dirty_before && repeats;
         self.line_up(number);
     }
 
@@ -289,6 +313,11 @@ impl State {
             return Err(IllegalEvent::Run { kind: "run_timed_out", why: "the time of the run is not over" });
         }
         self.timed_out = true;
+        self.weigh_timeout();
+        Ok(())
+    }
+
+    pub(super) fn weigh_timeout(&mut self) {
         let verdict = match (Verdict::of(self.flow.run().on_failure).max(Verdict::Stop), self.stage) {
             (Verdict::Rollback, Stage::Preflight) => Verdict::Stop,
             (verdict, _) => verdict,
@@ -297,7 +326,6 @@ impl State {
             self.verdict = verdict;
             self.why = Some("the run took longer than its `timeout`".to_owned());
         }
-        Ok(())
     }
 
     fn on_finished(&mut self, outcome: Outcome, note: Option<&str>, at: Timestamp) -> Result<(), IllegalEvent> {

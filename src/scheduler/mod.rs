@@ -4,8 +4,12 @@
 //! does what the commands say, records the fact through the journal and hands it back to [`State::apply`].
 //! Refused: every event that cannot be true after the events before it. `docs/design/scheduler.md` states the rules.
 
+mod amend;
+#[cfg(test)]
+mod amend_tests;
 mod apply;
 mod kept;
+mod mutant;
 mod people;
 mod poll;
 mod progress;
@@ -16,8 +20,9 @@ mod state;
 mod tests;
 mod workflow;
 
+pub use mutant::Mutant;
 pub use rollback::WayBack;
-pub use state::{Deviation, IllegalEvent, Mutant, Override, State, StepState, StepView};
+pub use state::{Deviation, IllegalEvent, Override, State, StepState, StepView};
 pub use workflow::{
     Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
 };

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::apply::refuse;
-use super::state::{Deviation, IllegalEvent, Mutant, Override, Stage, State, Status};
+use super::mutant::Mutant;
+use super::state::{Deviation, IllegalEvent, Override, Stage, State, Status};
 use crate::event::{Answer, Outcome, Outputs, SkipReason, WaitKind};
 use crate::ids::{Actor, StepId};
 

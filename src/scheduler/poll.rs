@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::Command;
 use super::apply::later;
-use super::state::{Mutant, Stage, State, Status, Verdict};
+use super::mutant::Mutant;
+use super::state::{Stage, State, Status, Verdict};
 use super::workflow::Phase;
 use crate::event::{Event, Outcome, SkipReason};
 use crate::ids::StepId;

@@ -5,7 +5,8 @@
 
 use jiff::Timestamp;
 
-use super::state::{Mutant, Stage, State, Status, Verdict};
+use super::mutant::Mutant;
+use super::state::{Stage, State, Status, Verdict};
 use super::workflow::{NeedOutcome, Phase};
 use crate::event::SkipReason;
 
@@ -51,6 +52,10 @@ impl State {
     pub(super) fn settled(&mut self, number: usize) {
         let phase = self.rule(number).phase;
         self.open[phase.slot()] -= 1;
+        if self.stage == Stage::Rollback {
+            // Nothing stands in line on the way back; who goes forward again counts anew.
+            return;
+        }
         let flow = self.flow.clone();
         for &(dependent, outcome) in flow.dependents(number) {
             // What `finally` steps need of the main part is looked at when that part is over.
@@ -224,6 +229,10 @@ impl State {
         if self.started_at.is_none() || !self.running.is_empty() {
             return;
         }
+        if self.redoing && self.stage == Stage::Rollback && self.undo_stack.is_empty() {
+            self.go_forward();
+            self.rebuild();
+        }
         if self.stage == Stage::Preflight {
             let over = self.open[Phase::Preflight.slot()] == 0 || self.is(Mutant::MainBeforePreflight);
             if over && self.failed[0] > 0 {
@@ -303,7 +312,16 @@ impl State {
         self.parked.clear();
         self.held.clear();
         self.chosen.clear();
+        for number in self.running.clone() {
+            // An attempt whose command outlived its driver works on.
+            if self.steps[number].status == Status::Running {
+                self.take_locks(number);
+            }
+        }
         for number in 0..self.steps.len() {
+            if self.rule(number).retired {
+                continue;
+            }
             let (phase, optional) = (self.rule(number).phase, self.rule(number).optional);
             let status = self.steps[number].status;
             if !matches!(status, Status::Succeeded | Status::Failed | Status::Skipped) {

@@ -59,7 +59,7 @@ impl State {
     }
 
     /// Has an attempt looked up where that is possible.
-    fn doubt(&mut self, number: usize) {
+    pub(super) fn doubt(&mut self, number: usize) {
         if self.rule(number).has_probe {
             self.steps[number].status = Status::Doubt;
             self.doubts.insert(number);
@@ -88,7 +88,9 @@ impl State {
     }
 
     /// Everything that failed, was passed over because of that, or was undone is to be done again.
-    fn go_forward(&mut self) {
+    pub(super) fn go_forward(&mut self) {
+        self.redoing = false;
+        self.at_barrier = false;
         self.timed_out = false;
         self.verdict = Verdict::None;
         self.why = None;
@@ -98,7 +100,7 @@ impl State {
         self.left.clear();
         let mut reopened = false;
         for number in 0..self.steps.len() {
-            if self.rule(number).phase != Phase::Finally {
+            if self.rule(number).phase != Phase::Finally && !self.rule(number).retired {
                 reopened |= self.reopen(number) || !self.has_ended(number);
             }
         }
@@ -114,7 +116,8 @@ impl State {
     /// The run will come to another end: its `finally` steps are to run there, whatever became of them before.
     pub(super) fn finally_anew(&mut self) {
         for number in 0..self.steps.len() {
-            if self.rule(number).phase == Phase::Finally && !matches!(self.steps[number].status, Status::Asked) {
+            let belongs = self.rule(number).phase == Phase::Finally && !self.rule(number).retired;
+            if belongs && !matches!(self.steps[number].status, Status::Asked) {
                 self.reopen(number);
                 if self.has_ended(number) && !self.skipped_by_a_person(number) {
                     self.reset(number);
@@ -141,6 +144,9 @@ impl State {
 
     /// Gives a step that did not get through a fresh start; says whether it needed one.
     fn reopen(&mut self, number: usize) -> bool {
+        if self.rule(number).retired {
+            return false;
+        }
         let (status, dirty) = (self.steps[number].status, self.steps[number].dirty);
         let by_need = matches!(self.steps[number].skipped, Some(SkipReason::Need(_)));
         if status == Status::Failed && dirty && self.rule(number).idempotent == Idempotent::No {

@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 
 use super::apply::{later, refuse};
-use super::state::{Deviation, IllegalEvent, Mutant, Override, Stage, State, Status, Verdict};
+use super::mutant::Mutant;
+use super::state::{Deviation, IllegalEvent, Override, Stage, State, Status, Verdict};
 use super::workflow::Phase;
 use crate::ids::{Actor, StepId};
 
@@ -135,6 +136,9 @@ impl State {
 
     fn plan_undo(&mut self) {
         let line = self.line_back();
+        for &number in line.stack.iter().chain(&line.passed_over) {
+            self.steps[number].turned = self.steps[number].order;
+        }
         for &number in &line.stack {
             self.doubts.remove(&number);
             self.asked.remove(&number);
@@ -186,6 +190,29 @@ impl State {
         step.undo_tries += 1;
         self.running.insert(number);
         Ok(())
+    }
+
+    /// Steps that had no undo when the run turned back and have one now are undone in their turn.
+    pub(super) fn take_new_undos(&mut self) {
+        if self.stage != Stage::Rollback || self.at_barrier {
+            return;
+        }
+        let passed_over = std::mem::take(&mut self.passed_over);
+        let (mended, still): (Vec<usize>, Vec<usize>) =
+            passed_over.into_iter().partition(|&number| self.rule(number).has_undo);
+        self.passed_over = still;
+        if mended.is_empty() {
+            return;
+        }
+        for &number in &mended {
+            self.doubts.remove(&number);
+            self.asked.remove(&number);
+            self.steps[number].status = Status::UndoDue;
+            self.steps[number].undo_tries = 0;
+        }
+        self.undo_stack.extend(mended);
+        let Self { undo_stack, steps, .. } = self;
+        undo_stack.sort_by_key(|&number| (steps[number].turned, number));
     }
 
     fn undo_attempt(&self, step: &StepId, attempt: u32) -> Result<usize, IllegalEvent> {

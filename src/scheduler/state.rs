@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kept::Kept;
+use super::mutant::Mutant;
 use super::workflow::{OnFailure, StepRule, Workflow};
 use crate::event::{Answer, Event, Outcome, Outputs, SkipReason};
 use crate::ids::{Actor, LockName, StepId};
@@ -49,6 +50,8 @@ pub enum Override {
     Skipped,
     /// Left a step as it was whose undo failed.
     LeftDone,
+    /// Had a step run again that is not idempotent and has no undo.
+    RanAgain,
 }
 
 /// A loud override of what the runbook says.
@@ -114,48 +117,6 @@ pub enum IllegalEvent {
     },
 }
 
-/// Deliberately wrong rules, for tests that must notice them.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// Retries attempts with unknown effect although the step is not idempotent.
-    RetriesUnknown,
-    /// Starts attempts in doubt again without asking.
-    RerunsDoubt,
-    /// Takes an attempt in doubt for one that failed without effect.
-    DoubtIsFailure,
-    /// Starts everything that is ready.
-    IgnoresParallelMax,
-    /// Lets two attempts hold one lock.
-    IgnoresLocks,
-    /// Undoes the oldest step first.
-    UndoesOldestFirst,
-    /// Rolls back behind a point of no return.
-    PassesPointOfNoReturn,
-    /// Takes a plain need as met by any end.
-    AnyEndMeetsNeed,
-    /// Counts each approval, whoever gave it.
-    CountsRepeatedApprovals,
-    /// Keeps the before-image of the last attempt.
-    LaterBeforeImage,
-    /// Does not wait for preflight.
-    MainBeforePreflight,
-    /// Forgets to undo failed steps whose effect is unknown.
-    ForgetsUnknownEffects,
-    /// Keeps what a run established although it was rolled back.
-    RollbackKeepsMilestones,
-    /// Does not run `finally` again at the end of a rollback that a person asked for.
-    SkipsSecondFinally,
-    /// Takes a step that a person left as it is for one that was undone.
-    LeftIsUndone,
-    /// Takes the answer of a person who is excluded.
-    AnyoneAnswers,
-    /// Takes a run for a success although a step failed.
-    ForgetsFailures,
-    /// Tries a failed step again whatever its budget.
-    RetriesForEver,
-}
-
 /// Where a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -183,6 +144,7 @@ pub(super) enum Status {
 
 /// What is known of one step.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact about the step and independent of the others")]
 pub(super) struct Step {
     pub(super) status: Status,
     /// Attempts ever started.
@@ -197,9 +159,13 @@ pub(super) struct Step {
     pub(super) dirty: bool,
     /// `dirty` as it was before the latest attempt.
     pub(super) dirty_before: bool,
+    /// Whether its work was changed since its latest attempt, so that the next one looks at another world.
+    pub(super) looks_afresh: bool,
     pub(super) when_checked: bool,
     /// Number of the event that was its latest, for the order of undoing.
     pub(super) order: u64,
+    /// `order` as it was when the run turned back.
+    pub(super) turned: u64,
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
@@ -212,7 +178,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             status: Status::Pending,
             attempts: 0,
@@ -222,8 +188,10 @@ impl Step {
             unmet: 0,
             dirty: false,
             dirty_before: false,
+            looks_afresh: false,
             when_checked: false,
             order: 0,
+            turned: 0,
             started_at: None,
             finished_at: None,
             expires_at: None,
@@ -314,6 +282,8 @@ pub struct State {
     pub(super) at_barrier: bool,
     /// Whether the milestones of the run stand.
     pub(super) established: bool,
+    /// Whether what is undone now is done again afterwards.
+    pub(super) redoing: bool,
     pub(super) completed: Vec<usize>,
     pub(super) deviations: Vec<Deviation>,
 }
@@ -365,6 +335,7 @@ impl State {
             left: Vec::new(),
             at_barrier: false,
             established: false,
+            redoing: false,
             completed: Vec::new(),
             deviations: Vec::new(),
         };
@@ -571,6 +542,11 @@ impl<'a> StepView<'a> {
     /// Whether the world may hold traces of an attempt that did not succeed.
     pub fn effect_unknown(&self) -> bool {
         self.step().dirty
+    }
+
+    /// Whether it failed, or may start soon, and runs again without a person's word.
+    pub fn is_repeatable(&self) -> bool {
+        self.state.is_repeatable(self.number)
     }
 
     /// Whether its undo failed, so that only a person can move the rollback.

@@ -3,7 +3,7 @@
 //! Owned here: the shapes, and the check that they hang together. Refused: duplicate ids, unknown needs, needs that
 //! point backwards through the phases, cycles. The plan builds a [`Workflow`] once; nothing changes it afterwards.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::event::WaitKind;
 use crate::ids::{Actor, LockName, Milestone, StepId};
@@ -168,6 +168,8 @@ pub struct StepRule {
     pub locks: Vec<LockName>,
     /// Where it belongs.
     pub phase: Phase,
+    /// Whether the runbook no longer has it: it never runs again and counts for nothing but the way back.
+    pub retired: bool,
 }
 
 impl StepRule {
@@ -188,6 +190,7 @@ impl StepRule {
             point_of_no_return: false,
             locks: Vec::new(),
             phase: Phase::Main,
+            retired: false,
         }
     }
 }
@@ -259,11 +262,22 @@ pub struct Workflow {
     needs: Vec<Vec<(usize, NeedOutcome)>>,
     /// Per step: who needs it.
     dependents: Vec<Vec<(usize, NeedOutcome)>>,
+    /// Steps by names that they had before an amendment.
+    aliases: BTreeMap<StepId, StepId>,
 }
 
 impl Workflow {
     /// Checks `steps` (in file order) and builds the indexes.
     pub fn new(steps: Vec<StepRule>, run: RunRule) -> Result<Self, WorkflowError> {
+        Self::with_aliases(steps, run, BTreeMap::new())
+    }
+
+    /// The same, with names that steps had before. A step that has such a name now goes before.
+    pub(super) fn with_aliases(
+        steps: Vec<StepRule>,
+        run: RunRule,
+        aliases: BTreeMap<StepId, StepId>,
+    ) -> Result<Self, WorkflowError> {
         let mut index = HashMap::with_capacity(steps.len());
         for (number, step) in steps.iter().enumerate() {
             if index.insert(step.id.clone(), number).is_some() {
@@ -283,7 +297,7 @@ impl Workflow {
                 dependents[on].push((number, need.outcome));
             }
         }
-        let flow = Self { steps, run, index, needs, dependents };
+        let flow = Self { steps, run, index, needs, dependents, aliases };
         match flow.cycle() {
             Some(number) => Err(WorkflowError::Cycle(flow.steps[number].id.clone())),
             None => Ok(flow),
@@ -323,7 +337,12 @@ impl Workflow {
     }
 
     pub(super) fn number(&self, step: &StepId) -> Option<usize> {
-        self.index.get(step).copied()
+        let alias = || self.aliases.get(step).and_then(|step| self.index.get(step));
+        self.index.get(step).or_else(alias).copied()
+    }
+
+    pub(super) fn aliases(&self) -> &BTreeMap<StepId, StepId> {
+        &self.aliases
     }
 
     pub(super) fn needs(&self, number: usize) -> &[(usize, NeedOutcome)] {

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cli;
+mod cli_amend;
 mod cli_rollback;
 mod cli_stops;
 mod diagnostics;
@@ -17,6 +18,7 @@ mod reference_words;
 mod scale;
 mod schemas;
 mod simulation;
+mod stored_journals;
 mod support;
 mod sweep;
 mod transfer_copy;

@@ -9,6 +9,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use piton::scheduler::Mutant;
 use world::{Tally, World};
@@ -20,7 +21,7 @@ const THREADS: u8 = 2;
 /// Seeds that failed once.
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/simulation/seeds.txt");
 
-const MUTANTS: [Mutant; 18] = [
+const MUTANTS: [Mutant; 22] = [
     Mutant::RetriesUnknown,
     Mutant::RerunsDoubt,
     Mutant::DoubtIsFailure,
@@ -39,6 +40,10 @@ const MUTANTS: [Mutant; 18] = [
     Mutant::AnyoneAnswers,
     Mutant::ForgetsFailures,
     Mutant::RetriesForEver,
+    Mutant::RerunsChanged,
+    Mutant::ForgetsRemoved,
+    Mutant::RedoesWithoutUndo,
+    Mutant::KeepsOldImage,
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -57,12 +62,16 @@ fn history(seed: u64) -> Tally {
     }
 }
 
-/// Adds a seed that failed to those that are always lived through.
+/// Adds a seed that failed to those that are always lived through. Several threads may fail at once, and the first one
+/// ends the process, so the list is replaced as a whole.
 fn keep(seed: u64) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let kept = std::fs::read_to_string(SEEDS).unwrap_or_default();
     if !seeds_of(&kept).any(|known| known == seed) {
         // A checkout that cannot be written to still has the seed in the message of the failure.
-        let _ = std::fs::write(SEEDS, format!("{kept}{seed}\n"));
+        let new = format!("{SEEDS}.new");
+        let _ = std::fs::write(&new, format!("{kept}{seed}\n")).and_then(|()| std::fs::rename(&new, SEEDS));
     }
 }
 

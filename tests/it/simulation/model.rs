@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use piton::event::{Answer, Effect, Event, Finding, Outcome, SkipReason};
+use piton::event::{Answer, Change, Choice, Effect, Event, Finding, Outcome, SkipReason, StepAmended};
 use piton::ids::{Actor, Milestone, StepId};
 use piton::scheduler::{Idempotent, NeedOutcome, Phase, State, StepRule, StepState, StepView};
 use serde_json::Value;
+
+use super::world::renaming;
 
 /// The model's account of one step.
 #[derive(Debug, Default, Clone)]
@@ -45,6 +47,8 @@ pub(super) struct Model {
     asked_back: Option<usize>,
     /// Whether the milestones of the run stand.
     established: bool,
+    /// Steps that are to be undone before they are done again.
+    redo: BTreeSet<StepId>,
 }
 
 type Check = Result<(), String>;
@@ -94,7 +98,7 @@ impl Model {
             }
             Event::AttemptProbed { step, finding, .. } => match finding {
                 Finding::Done(_) => self.succeeds(step)?,
-                Finding::NotDone => self.account(step).maybe = self.account(step).maybe_before,
+                Finding::NotDone => self.did_not_run(state, step),
                 Finding::Unknown => {}
             },
             Event::StepAnswered { step, by, answer } => self.answered(state, step, by, answer)?,
@@ -103,8 +107,12 @@ impl Model {
             Event::RunTimedOut => self.timed_out = true,
             Event::RollbackStarted { .. } => self.turns_back()?,
             Event::RollbackRequested { .. } => self.is_asked_back(state)?,
+            Event::RunAmended { steps, .. } => self.is_amended(state, steps),
             Event::UndoStarted { step, .. } => self.undoes(state, step)?,
-            Event::UndoSucceeded { step, .. } => *self.account(step) = Account::default(),
+            Event::UndoSucceeded { step, .. } => {
+                *self.account(step) = Account::default();
+                self.is_settled(state, step);
+            }
             Event::UndoFailed { step, .. } => self.account(step).undoing = false,
             Event::RunFinished { outcome, milestones, revoked, note } => {
                 self.establishes(state, *outcome, (milestones, revoked))?;
@@ -165,6 +173,8 @@ impl Model {
 
     fn starts(&mut self, state: &State, step: &StepId, before: &Value) -> Check {
         let rule = view(state, step).rule();
+        ensure(!rule.retired, || format!("`{step}` starts although the runbook no longer has it"))?;
+        ensure(self.redo.is_empty(), || format!("`{step}` starts before {:?} are undone", self.redo))?;
         self.may_begin(state, rule)?;
         let running: Vec<&StepId> =
             self.accounts.iter().filter(|(_, account)| account.running || account.undoing).map(|(id, _)| id).collect();
@@ -184,7 +194,8 @@ impl Model {
         account.running = true;
         account.before.get_or_insert_with(|| before.clone());
         if std::mem::take(&mut account.may_look_afresh) {
-            account.afresh = Some(before.clone());
+            let earlier = account.afresh.replace(before.clone());
+            account.before = earlier.or(account.before.take());
         }
         Ok(())
     }
@@ -198,6 +209,13 @@ impl Model {
         Ok(())
     }
 
+    /// The attempt in doubt did nothing; of a step that is not idempotent the word is about all its attempts.
+    fn did_not_run(&mut self, state: &State, step: &StepId) {
+        let repeats = view(state, step).rule().idempotent != Idempotent::No;
+        let account = self.account(step);
+        account.maybe = account.maybe_before && repeats;
+    }
+
     fn answered(&mut self, state: &State, step: &StepId, by: &Actor, answer: &Answer) -> Check {
         if let Some(rule) = &view(state, step).rule().wait {
             let allowed = rule.allowed.as_ref().is_none_or(|people| people.contains(by));
@@ -208,7 +226,7 @@ impl Model {
                 self.account(step).approved.insert(by.clone());
             }
             Answer::Ran { .. } => self.succeeds(step)?,
-            Answer::NotRan { .. } => self.account(step).maybe = self.account(step).maybe_before,
+            Answer::NotRan { .. } => self.did_not_run(state, step),
             Answer::Undone { .. } | Answer::Left { .. } => {
                 ensure(view(state, step).undo_failed(), || format!("`{step}` is not a failed undo"))?;
                 if matches!(answer, Answer::Left { .. }) {
@@ -216,6 +234,7 @@ impl Model {
                 } else {
                     *self.account(step) = Account::default();
                 }
+                self.is_settled(state, step);
             }
             Answer::Rejected { .. } | Answer::Completed { .. } => {}
         }
@@ -248,6 +267,104 @@ impl Model {
         Ok(())
     }
 
+    /// Somebody edited the runbook: nothing that is done changes without a decision, nothing is forgotten.
+    fn is_amended(&mut self, state: &State, steps: &[StepAmended]) {
+        for (from, to) in steps.iter().filter_map(renaming) {
+            let account = self.accounts.remove(from).unwrap_or_default();
+            self.accounts.insert(to.clone(), account);
+            if let Some(turned) = self.turned.remove(from) {
+                self.turned.insert(to.clone(), turned);
+            }
+            if self.redo.remove(from) {
+                self.redo.insert(to.clone());
+            }
+        }
+        let mut redo = BTreeSet::new();
+        for entry in steps {
+            let step = &entry.step;
+            let fresh = |account: &Account| Account { last: account.last, ..Account::default() };
+            match entry.choice {
+                Some(Choice::Redo) => {
+                    let rule = view(state, step).rule();
+                    if rule.has_undo && rule.phase == Phase::Main {
+                        redo.insert(step.clone());
+                    } else {
+                        *self.account(step) = fresh(self.account(step));
+                    }
+                }
+                Some(Choice::Keep) | None => {}
+            }
+        }
+        if !redo.is_empty() {
+            self.turned = self.accounts.iter().map(|(step, account)| (step.clone(), account.last)).collect();
+            self.redo = redo;
+        }
+    }
+
+    /// Whoever did something and was changed needs a decision, unless it failed and may be repeated as it was and as it is.
+    fn was_changed(&mut self, was: &State, state: &State, step: &StepId, choice: Option<Choice>) -> Check {
+        if choice.is_some() {
+            return Ok(());
+        }
+        let repeats = |state: &State| state.step(step).is_some_and(|view| view.rule().idempotent != Idempotent::No);
+        let mended = repeats(was) && repeats(state);
+        let account = self.account(step);
+        let stands = account.succeeded || account.running || account.undoing || (account.maybe && !mended);
+        ensure(!stands, || format!("`{step}` was changed, is done, and nobody decided about it"))?;
+        // What may be left of it is not forgotten, but the next attempt looks at another world.
+        let Account { maybe, last, left, .. } = *account;
+        *account = Account { maybe, last, left, ..Account::default() };
+        Ok(())
+    }
+
+    /// Looks at the state right behind an amendment.
+    pub(super) fn saw_amended(&mut self, was: &State, state: &State, event: &Event) -> Check {
+        let Event::RunAmended { steps, .. } = event else { return Ok(()) };
+        for entry in steps.iter().filter(|entry| matches!(entry.change, Change::Changed | Change::Inputs)) {
+            self.was_changed(was, state, &entry.step, entry.choice)?;
+        }
+        for (step, account) in &self.accounts {
+            let known = state.step(step).is_some();
+            ensure(known || !(account.maybe || account.running), || {
+                format!("`{step}` left something and is forgotten")
+            })?;
+        }
+        self.accounts.retain(|step, _| state.step(step).is_some());
+        for step in state.steps().filter(|step| matches!(step.state(), StepState::Running | StepState::InDoubt)) {
+            // An attempt that had begun is part of the budget that it began with, also when it begins again after a crash.
+            let attempts_max = step.rule().retry.attempts_max;
+            let account = self.account(&step.rule().id);
+            account.failures = account.failures.min(attempts_max.saturating_sub(1));
+        }
+        for step in state.steps().filter(|step| step.rule().phase == Phase::Finally) {
+            let account = self.account(&step.rule().id);
+            if account.succeeded && step.state() != StepState::Succeeded {
+                *account = Account { last: account.last, ..Account::default() };
+            }
+            // The run comes to another end; its `finally` steps have a fresh budget there.
+            let left_its_place = |was: StepView<'_>| {
+                let ended = |state| matches!(state, StepState::Succeeded | StepState::Failed | StepState::Skipped);
+                let in_line = was.state() == StepState::Ready && step.state() == StepState::Pending;
+                let paused = was.retry_at().is_some() && step.retry_at().is_none();
+                (ended(was.state()) && !ended(step.state())) || in_line || paused
+            };
+            let id = &step.rule().id;
+            let old = steps.iter().filter_map(renaming).find(|(_, to)| *to == id).map_or(id, |(from, _)| from);
+            if was.step(old).is_some_and(left_its_place) {
+                account.failures = 0;
+            }
+            account.may_look_afresh |= !account.maybe;
+        }
+        Ok(())
+    }
+
+    /// One of the steps that are undone to be done again is settled; behind the last one the run goes forward.
+    fn is_settled(&mut self, state: &State, step: &StepId) {
+        if self.redo.remove(step) && self.redo.is_empty() {
+            self.goes_forward(state);
+        }
+    }
+
     /// `turned`: even a step that would have been tried again may start anew.
     fn finally_is_new(&mut self, step: StepView<'_>, turned: bool) {
         let account = self.account(&step.rule().id);
@@ -278,6 +395,12 @@ impl Model {
             return Ok(());
         }
         self.cancelled = false;
+        self.goes_forward(state);
+        Ok(())
+    }
+
+    /// Whatever did not get through gets a fresh budget.
+    fn goes_forward(&mut self, state: &State) {
         self.timed_out = false;
         for step in state.steps() {
             // A `finally` step belongs to one end of the run; the next end has its own.
@@ -291,12 +414,12 @@ impl Model {
                 account.before = None;
             }
         }
-        Ok(())
     }
 
     fn turns_back(&mut self) -> Check {
         ensure(self.accounts.values().all(|account| !account.running), || "turns back over running attempts".into())?;
         self.accounts.values_mut().for_each(|account| account.left = false);
+        self.redo.clear();
         self.turned = self.accounts.iter().map(|(step, account)| (step.clone(), account.last)).collect();
         Ok(())
     }
@@ -309,7 +432,10 @@ impl Model {
             let later = self.turned.get(other).copied().unwrap_or(0) > mine && rule.phase == Phase::Main;
             if account.maybe && later && other != step && !account.left {
                 ensure(!rule.point_of_no_return, || format!("undoing `{step}` goes behind `{other}`"))?;
-                ensure(!rule.has_undo, || format!("`{step}` is undone before `{other}`, which ended later"))?;
+                let counts = self.redo.is_empty() || self.redo.contains(other);
+                ensure(!rule.has_undo || !counts, || {
+                    format!("`{step}` is undone before `{other}`, which ended later")
+                })?;
             }
             ensure(!account.running && !account.undoing, || format!("`{step}` is undone while `{other}` runs"))?;
         }
@@ -328,7 +454,7 @@ impl Model {
         let any = |wanted: StepState| state.steps().any(|step| step.state() == wanted);
         let failed = state.steps().any(|step| step.state() == StepState::Failed && !step.rule().optional);
         let holds = match outcome {
-            Outcome::Succeeded => state.steps().all(is_through) && !self.timed_out,
+            Outcome::Succeeded => state.steps().all(|step| is_through(step) || step.rule().retired) && !self.timed_out,
             Outcome::Failed => failed || self.timed_out,
             Outcome::RolledBack => state.steps().all(|step| {
                 let account = self.accounts.get(&step.rule().id);
@@ -337,7 +463,7 @@ impl Model {
                 let since = account.is_some_and(|account| self.asked_back.is_none_or(|at| account.last > at));
                 match step.rule().phase {
                     Phase::Main => !(stays && step.rule().has_undo),
-                    Phase::Finally => since || by_a_person,
+                    Phase::Finally => since || by_a_person || step.rule().retired,
                     Phase::Preflight => true,
                 }
             }),

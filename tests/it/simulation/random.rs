@@ -1,8 +1,8 @@
 //! Random workflows: small, and with every feature.
 
 use fastrand::Rng;
-use piton::event::WaitKind;
-use piton::ids::Actor;
+use piton::event::{Change, Choice, StepAmended, WaitKind};
+use piton::ids::{Actor, StepId};
 use piton::scheduler::{Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow};
 
 pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
@@ -30,6 +30,10 @@ fn on_failure(rng: &mut Rng) -> OnFailure {
         1 | 2 => OnFailure::Stop,
         _ => OnFailure::Rollback,
     }
+}
+
+fn idempotent(rng: &mut Rng) -> Idempotent {
+    [Idempotent::Yes, Idempotent::No, Idempotent::No, Idempotent::Resumable][rng.usize(0..4)]
 }
 
 fn need(rng: &mut Rng, step: &StepRule) -> Need {
@@ -81,7 +85,7 @@ fn step(rng: &mut Rng, number: usize, phase: Phase, earlier: &[StepRule]) -> Ste
             rule.locks = vec!["north/db".into(), "north/app".into()];
         }
     }
-    rule.idempotent = [Idempotent::Yes, Idempotent::No, Idempotent::No, Idempotent::Resumable][rng.usize(0..4)];
+    rule.idempotent = idempotent(rng);
     rule.on_failure = on_failure(rng);
     rule.optional = chance(rng, 15);
     rule
@@ -105,4 +109,65 @@ pub(super) fn workflow(rng: &mut Rng) -> Workflow {
         revokes: vec!["north/old".into()],
     };
     Workflow::new(steps, run).expect("needs only point to earlier steps of the same or an earlier phase")
+}
+
+/// The same workflow as somebody might have edited it, with what that person says about each step.
+pub(super) fn amended(rng: &mut Rng, flow: &Workflow, number: usize) -> (Workflow, Vec<StepAmended>) {
+    let mut steps: Vec<StepRule> = Vec::new();
+    let mut entries = Vec::new();
+    let mut names: std::collections::BTreeMap<StepId, StepId> = std::collections::BTreeMap::new();
+    for (place, old) in flow.steps().iter().filter(|rule| !rule.retired).enumerate() {
+        let mut rule = old.clone();
+        let choice = [None, None, Some(Choice::Keep), Some(Choice::Redo)][rng.usize(0..4)];
+        match rng.u32(0..100) {
+            0..10 => {
+                entries.push(StepAmended { step: rule.id, change: Change::Removed, choice: None });
+                continue;
+            }
+            10..18 => {
+                rule.id = StepId::new(format!("r{number}n{place}"));
+                let change = Change::Renamed { from: old.id.clone() };
+                entries.push(StepAmended { step: rule.id.clone(), change, choice: None });
+            }
+            18..45 => {
+                rule.has_undo = rule.wait.is_none() && chance(rng, 55);
+                rule.point_of_no_return = rule.wait.is_none() && chance(rng, 8);
+                if chance(rng, 20) {
+                    rule.idempotent = idempotent(rng);
+                }
+                let change = if rng.bool() { Change::Changed } else { Change::Inputs };
+                entries.push(StepAmended { step: rule.id.clone(), change, choice });
+            }
+            45..60 if choice.is_some() => {
+                entries.push(StepAmended { step: rule.id.clone(), change: Change::Same, choice });
+            }
+            60..75 => {
+                rule.idempotent = idempotent(rng);
+                rule.on_failure = on_failure(rng);
+                rule.retry.attempts_max = rng.u32(1..=3);
+                rule.optional = chance(rng, 15);
+                entries.push(StepAmended { step: rule.id.clone(), change: Change::Rules, choice: None });
+            }
+            75..82 => {
+                rule.has_undo = rule.wait.is_none() && rng.bool();
+                entries.push(StepAmended { step: rule.id.clone(), change: Change::Undo, choice: None });
+            }
+            _ => {}
+        }
+        names.insert(old.id.clone(), rule.id.clone());
+        rule.needs.retain(|need| names.contains_key(&need.step));
+        for need in &mut rule.needs {
+            need.step.clone_from(&names[&need.step]);
+        }
+        steps.push(rule);
+    }
+    if chance(rng, 40) || steps.is_empty() {
+        let phase = phase(rng);
+        let mut rule = step(rng, 0, phase, &steps);
+        rule.id = StepId::new(format!("a{number}"));
+        entries.push(StepAmended { step: rule.id.clone(), change: Change::Added, choice: None });
+        steps.push(rule);
+    }
+    let flow = Workflow::new(steps, flow.run().clone()).expect("needs still point to earlier steps");
+    (flow, entries)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use piton::event::{Answer, Effect, Event, Finding, Outcome, Outputs, WaitKind};
+use piton::event::{Answer, Change, Effect, Event, Finding, Outcome, Outputs, StepAmended, WaitKind};
 use piton::ids::StepId;
 use piton::scheduler::{Command, IllegalEvent, Mutant, State, StepState, StepView, Workflow};
 use serde_json::{Value, json};
@@ -45,6 +45,9 @@ pub(super) struct World {
     crashes: u32,
     /// How often a person had the run turned back.
     turns_back: u32,
+    /// The rules at the start, and those that records of the journal brought.
+    first: Arc<Workflow>,
+    flows: BTreeMap<usize, Workflow>,
 }
 
 /// How a history went.
@@ -64,6 +67,8 @@ impl World {
         let state = State::with_mutant(flow.clone(), mutant);
         Self {
             rng,
+            first: flow.clone(),
+            flows: BTreeMap::new(),
             flow,
             mutant,
             state,
@@ -328,10 +333,46 @@ impl World {
         }
         self.replays()?;
         let nothing_runs = held.is_empty();
+        if chance(&mut self.rng, 15) {
+            self.amend()?;
+        }
         self.record(resumed(held))?;
         if nothing_runs && chance(&mut self.rng, 5) {
             self.turn_back()?;
         }
+        Ok(())
+    }
+
+    /// Somebody edits the runbook while nothing is driven; what is refused leaves no trace.
+    fn amend(&mut self) -> Turn {
+        let (flow, steps) = random::amended(&mut self.rng, &self.flow, self.journal.len());
+        let event = Event::RunAmended {
+            by: person(2),
+            reason: "better".into(),
+            version: String::new(),
+            was: String::new(),
+            digest: String::new(),
+            params: BTreeMap::new(),
+            source: Value::Null,
+            steps,
+        };
+        let mut next = self.state.clone();
+        if next.amend(&event, &flow, self.now).is_err() {
+            return if next == self.state { Ok(()) } else { Err("a refused amendment changed the state".into()) };
+        }
+        self.model.sees(&self.state, &event)?;
+        if let Event::RunAmended { steps, .. } = &event {
+            for (from, to) in steps.iter().filter_map(renaming) {
+                if let Some(did) = self.did.remove(from) {
+                    self.did.insert(to.clone(), did);
+                }
+            }
+        }
+        self.model.saw_amended(&self.state, &next, &event)?;
+        self.state = next;
+        self.flow = self.state.workflow().clone();
+        self.flows.insert(self.journal.len(), flow);
+        self.journal.push((event, self.now));
         Ok(())
     }
 
@@ -354,9 +395,13 @@ impl World {
 
     /// The fold of the journal is the state.
     fn replays(&mut self) -> Turn {
-        let mut folded = State::with_mutant(self.flow.clone(), self.mutant);
-        for (event, at) in &self.journal {
-            folded.apply(event, *at).map_err(|error| format!("replay refuses: {error}"))?;
+        let mut folded = State::with_mutant(self.first.clone(), self.mutant);
+        for (place, (event, at)) in self.journal.iter().enumerate() {
+            let applied = match self.flows.get(&place) {
+                Some(flow) => folded.amend(event, flow, *at),
+                None => folded.apply(event, *at),
+            };
+            applied.map_err(|error| format!("replay refuses: {error}"))?;
         }
         let same = folded == self.state;
         self.state = folded;
@@ -444,7 +489,18 @@ impl World {
         if self.state.outcome().is_some() && chance(&mut self.rng, 10) && self.turn_back()? {
             return Ok(());
         }
+        if !self.kind() && chance(&mut self.rng, 40) {
+            self.amend()?;
+        }
         self.record(resumed(Vec::new()))
+    }
+}
+
+/// The old and the new name of a step that was renamed.
+pub(super) fn renaming(entry: &StepAmended) -> Option<(&StepId, &StepId)> {
+    match &entry.change {
+        Change::Renamed { from } => Some((from, &entry.step)),
+        _ => None,
     }
 }
 

@@ -1,0 +1,364 @@
+//! Going on with another runbook: what changed since a run was started, what that means for it, and the record of it.
+//!
+//! Owned here: the comparison of two plans step by step, with the inputs that a step really had, and which plan a
+//! step is undone by. Whether an amendment can be is the scheduler's word (`scheduler::State::amend`). Refused: another
+//! runbook's name, another site. Called by `piton diff` and `piton resume --runbook`; `docs/design/amend.md`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::scope::{self, RunFacts};
+use super::turn::prompt;
+use super::{DriverError, Ended, Opening, Options, Told, drive, outside, read, workflow};
+use crate::event::{Change, Choice, Event, Record, StepAmended};
+use crate::ids::{RunId, StepId};
+use crate::journal::Journal;
+use crate::plan::{Plan, PlanStep, render_node};
+use crate::scheduler::{StepState, StepView};
+use crate::spec::runbook::Idempotent;
+
+/// One step of the comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepDiff {
+    /// Which: its new id, or the old one of a step that is gone.
+    pub step: StepId,
+    /// How it changed.
+    pub change: Change,
+    /// How it stands in the run; nothing for a step that is new.
+    pub state: Option<StepState>,
+    /// Whether it is done, or may have left something.
+    pub touched: bool,
+    /// Whether it failed and may be repeated, so that a change of its work is simply tried.
+    pub repeats: bool,
+}
+
+impl StepDiff {
+    fn new(step: &StepId, change: Change, view: Option<&StepView<'_>>, repeats: bool) -> Self {
+        let touched = view.is_some_and(is_touched);
+        Self { step: step.clone(), change, state: view.map(StepView::state), touched, repeats: touched && repeats }
+    }
+
+    /// Whether what it did stands, or must be settled first.
+    pub fn is_done(&self) -> bool {
+        self.touched && !self.repeats
+    }
+
+    /// Whether a person must decide before the run can go on.
+    pub fn wants_a_choice(&self) -> bool {
+        self.is_done() && matches!(self.change, Change::Changed | Change::Inputs)
+    }
+}
+
+/// What a person decides about steps.
+#[derive(Debug, Clone, Default)]
+pub struct Choices {
+    /// Changed steps that stay as they were done.
+    pub keep: BTreeSet<StepId>,
+    /// Steps that are done again, after their undo if they have one.
+    pub redo: BTreeSet<StepId>,
+    /// A step that is done again with everything that needs it.
+    pub from: Option<StepId>,
+}
+
+/// How a run compares to a plan, in the order of the new file, removed steps last.
+///
+/// # Errors
+/// When the plan is another runbook's or another site's.
+pub fn compare(run: &RunId, told: &Told, plan: &Plan) -> Result<Vec<StepDiff>, DriverError> {
+    let refused = |what: &str, old: &str, new: &str| {
+        let message = format!("the run is of {what} `{old}`, not `{new}`; start a new run");
+        Err(DriverError::Refused(message))
+    };
+    if told.plan.name != plan.name {
+        return refused("runbook", &told.plan.name, &plan.name);
+    }
+    let (old_site, new_site) = (&told.plan.site.site.name, &plan.site.site.name);
+    if old_site != new_site {
+        return refused("site", old_site, new_site);
+    }
+    let facts = facts_of(run, &told.records);
+    let inputs = inputs(&told.records);
+    let renamed = renames(&told.plan, plan);
+    let mut found = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let from = renamed.get(&step.id);
+        let view = told.state.step(from.unwrap_or(&step.id));
+        let change = match (told.plan.step(from.unwrap_or(&step.id)), &view) {
+            (_, None) => Change::Added,
+            // It was taken out by an earlier amendment and comes back: what it did then is not known to be the same.
+            (None, Some(_)) => Change::Changed,
+            (Some(_), Some(_)) if from.is_some() => {
+                Change::Renamed { from: from.cloned().unwrap_or_else(|| step.id.clone()) }
+            }
+            (Some(old), Some(view)) => change(told, plan, (old, step), view, (&facts, inputs.get(&step.id).copied())),
+        };
+        let repeats = step.idempotent != Idempotent::No && view.as_ref().is_some_and(StepView::is_repeatable);
+        found.push(StepDiff::new(&step.id, change, view.as_ref(), repeats));
+    }
+    let gone = |step: &&PlanStep| plan.step(&step.id).is_none() && !renamed.values().any(|from| *from == step.id);
+    for step in told.plan.steps.iter().filter(gone) {
+        let view = told.state.step(&step.id);
+        found.push(StepDiff::new(&step.id, Change::Removed, view.as_ref(), false));
+    }
+    Ok(found)
+}
+
+fn is_touched(view: &StepView<'_>) -> bool {
+    let states = [StepState::Succeeded, StepState::Running, StepState::InDoubt, StepState::Undoing];
+    view.effect_unknown() || states.contains(&view.state())
+}
+
+/// New steps that are an old one under another name: equal work, and only one of each that could be meant.
+fn renames(old: &Plan, new: &Plan) -> BTreeMap<StepId, StepId> {
+    let digests = |plan: &Plan, other: &Plan| {
+        let mut by_digest: BTreeMap<String, Vec<StepId>> = BTreeMap::new();
+        for step in plan.steps.iter().filter(|step| other.step(&step.id).is_none()) {
+            by_digest.entry(step.work_digest(&plan.files)).or_default().push(step.id.clone());
+        }
+        by_digest
+    };
+    let gone = digests(old, new);
+    let pairs = digests(new, old).into_iter().filter_map(|(digest, fresh)| {
+        match (fresh.as_slice(), gone.get(&digest)?.as_slice()) {
+            ([to], [from]) => Some((to.clone(), from.clone())),
+            _ => None,
+        }
+    });
+    pairs.collect()
+}
+
+/// How a step that both plans have changed. Of a step that has begun, the inputs count that it really had.
+fn change(
+    told: &Told,
+    plan: &Plan,
+    (old, new): (&PlanStep, &PlanStep),
+    view: &StepView<'_>,
+    had: (&RunFacts, Option<&Json>),
+) -> Change {
+    let frame = old.frame(&told.plan.files) == new.frame(&plan.files);
+    let text = old.action.args.to_json() == new.action.args.to_json();
+    let begun = is_touched(view) || view.state() == StepState::Waiting;
+    let inputs = if begun { same_inputs(told, plan, new, view, had) } else { None };
+    match (frame, text, inputs) {
+        (true, true, None | Some(true)) | (true, false, Some(true)) => {}
+        (true, true, Some(false)) => return Change::Inputs,
+        _ => return Change::Changed,
+    }
+    if old.undo_text() != new.undo_text() {
+        Change::Undo
+    } else if old.rules() != new.rules() {
+        Change::Rules
+    } else {
+        Change::Same
+    }
+}
+
+/// Whether the step would get now what it got; nothing if that was not recorded.
+fn same_inputs(
+    told: &Told,
+    plan: &Plan,
+    step: &PlanStep,
+    view: &StepView<'_>,
+    (facts, then): (&RunFacts, Option<&Json>),
+) -> Option<bool> {
+    let scope = scope::gather(plan, &told.state, step, facts).masked(plan);
+    let now = render_node(&step.action.args, &scope).map(|node| node.to_json());
+    if let Some(asked) = view.prompt() {
+        return Some(now.is_ok_and(|input| prompt(&input, &plan.files) == asked));
+    }
+    let then = then?;
+    Some(now.is_ok_and(|input| input == *then))
+}
+
+/// What each step got when it was last started, under its present name.
+fn inputs(records: &[Record]) -> BTreeMap<StepId, &Json> {
+    let mut latest = BTreeMap::new();
+    for record in records {
+        match &record.event {
+            Event::AttemptStarted { step, input, .. } if !input.is_null() => {
+                latest.insert(step.clone(), input);
+            }
+            Event::RunAmended { steps, .. } => {
+                for entry in steps {
+                    if let Change::Renamed { from } = &entry.change
+                        && let Some(input) = latest.remove(from)
+                    {
+                        latest.insert(entry.step.clone(), input);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    latest
+}
+
+fn facts_of(run: &RunId, records: &[Record]) -> RunFacts {
+    let first = records.first();
+    let starter = match first.map(|record| &record.event) {
+        Some(Event::RunStarted { by, .. }) => by.to_string(),
+        _ => String::new(),
+    };
+    RunFacts { id: run.to_string(), starter, started_at: first.map(|record| record.at.to_string()).unwrap_or_default() }
+}
+
+/// The fact of an amendment: everything that changed, with what was decided.
+///
+/// # Errors
+/// When a decision names a step that the new plan does not have.
+pub fn amendment(
+    told: &Told,
+    plan: &Plan,
+    diffs: &[StepDiff],
+    choices: &Choices,
+    (options, reason): (&Options, &str),
+) -> Result<Event, DriverError> {
+    let mut redo = choices.redo.clone();
+    if let Some(from) = &choices.from {
+        redo.extend(done_from(plan, diffs, from));
+        redo.insert(from.clone());
+    }
+    let unknown = choices.keep.iter().chain(&redo).find(|step| plan.step(step).is_none());
+    if let Some(step) = unknown {
+        return Err(DriverError::Refused(format!("the runbook has no step `{step}`")));
+    }
+    let choice = |step: &StepId| match (redo.contains(step), choices.keep.contains(step)) {
+        (true, _) => Some(Choice::Redo),
+        (false, true) => Some(Choice::Keep),
+        (false, false) => None,
+    };
+    let entries = diffs.iter().map(|diff| StepAmended {
+        step: diff.step.clone(),
+        change: diff.change.clone(),
+        choice: choice(&diff.step),
+    });
+    Ok(Event::RunAmended {
+        by: options.by.clone(),
+        reason: reason.to_owned(),
+        version: plan.version.clone(),
+        was: told.plan.digest.clone(),
+        digest: plan.digest.clone(),
+        params: plan.params.clone(),
+        source: serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?,
+        steps: entries.filter(|entry| entry.change != Change::Same || entry.choice.is_some()).collect(),
+    })
+}
+
+/// Done steps that need `from`, directly or through others.
+fn done_from(plan: &Plan, diffs: &[StepDiff], from: &StepId) -> BTreeSet<StepId> {
+    let done: BTreeSet<&StepId> = diffs.iter().filter(|diff| diff.touched).map(|diff| &diff.step).collect();
+    let mut reached = BTreeSet::from([from.clone()]);
+    loop {
+        let more: Vec<StepId> = plan
+            .steps
+            .iter()
+            .filter(|step| !step.is_finally && !reached.contains(&step.id))
+            .filter(|step| step.needs.iter().any(|(need, _)| reached.contains(need)))
+            .map(|step| step.id.clone())
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        reached.extend(more);
+    }
+    reached.into_iter().filter(|step| done.contains(step)).collect()
+}
+
+/// Whether the run can be amended like this; nothing is recorded.
+///
+/// # Errors
+/// With the scheduler's reason why it cannot.
+pub fn may_amend(told: &Told, plan: &Plan, event: &Event, options: &Options) -> Result<(), DriverError> {
+    let flow = flow_of(plan, &told.records)?;
+    let amended = told.state.clone().amend(event, &flow, options.clock.now());
+    amended.map_err(|error| DriverError::Refused(error.to_string()))
+}
+
+pub(super) fn flow_of(plan: &Plan, records: &[Record]) -> Result<crate::scheduler::Workflow, DriverError> {
+    let Some(Event::RunStarted { by, .. }) = records.first().map(|record| &record.event) else {
+        return Err(DriverError::Broken("its first record is not `run_started`".into()));
+    };
+    workflow::of_plan(plan, by).map_err(|error| DriverError::Broken(error.to_string()))
+}
+
+/// Records the amendment and goes on under the new plan.
+///
+/// # Errors
+/// When it cannot be, a milestone is missing, another driver has the run, or the journal fails.
+pub async fn resume_amended(
+    journal: &Journal,
+    run: RunId,
+    plan: Plan,
+    amended: Event,
+    options: Options,
+) -> Result<Ended, DriverError> {
+    let told = read(journal, &run).await?;
+    may_amend(&told, &plan, &amended, &options)?;
+    super::require_milestones(&plan, journal).await?;
+    let hooks = options.hooks.clone();
+    let seq = told.records.last().map_or(0, |record| record.seq);
+    let work = Box::pin(drive(Arc::new(plan), journal, run, options, Opening::Amended(Box::new(amended), seq)));
+    hooks.unless_crashed(work).await.ok_or(DriverError::Crashed)?
+}
+
+/// For steps that are undone by an earlier plan than the present one: that plan, and their id in it.
+///
+/// A step is undone by the plan under which it was done, unless a later amendment kept the step and changed its undo.
+pub(super) fn earlier_plans(records: &[Record]) -> Result<HashMap<StepId, (Arc<Plan>, StepId)>, DriverError> {
+    if !records.iter().any(|record| matches!(record.event, Event::RunAmended { .. })) {
+        return Ok(HashMap::new());
+    }
+    let mut latest = Arc::new(outside::original(records)?);
+    let mut by_step: HashMap<StepId, (Arc<Plan>, StepId)> = HashMap::new();
+    for record in records {
+        match &record.event {
+            Event::AttemptStarted { step, .. } | Event::StepWaiting { step, .. } => {
+                by_step.insert(step.clone(), (Arc::clone(&latest), step.clone()));
+            }
+            Event::RunAmended { steps, .. } => {
+                let plan = Arc::new(outside::brought(&record.event)?);
+                by_step = by_step.into_iter().map(|known| carried(known, &plan, steps)).collect();
+                latest = plan;
+            }
+            _ => {}
+        }
+    }
+    by_step.retain(|_, (plan, _)| !Arc::ptr_eq(plan, &latest));
+    Ok(by_step)
+}
+
+type Undoer = (StepId, (Arc<Plan>, StepId));
+
+fn carried((step, (old, old_id)): Undoer, plan: &Arc<Plan>, entries: &[StepAmended]) -> Undoer {
+    let is_from = |entry: &&StepAmended| matches!(&entry.change, Change::Renamed { from } if *from == step);
+    let step = entries.iter().find(is_from).map_or(step, |entry| entry.step.clone());
+    let redone = entries.iter().any(|entry| entry.step == step && entry.choice == Some(Choice::Redo));
+    let mended = match (old.step(&old_id), plan.step(&step)) {
+        (Some(was), Some(is)) => was.undo_text() != is.undo_text(),
+        _ => false,
+    };
+    if mended && !redone { (step.clone(), (Arc::clone(plan), step)) } else { (step, (old, old_id)) }
+}
+
+/// What a step is about, as canonical data; for a digest of its own in reports.
+pub fn step_digests(plan: &Plan) -> BTreeMap<StepId, String> {
+    plan.steps.iter().map(|step| (step.id.clone(), step.work_digest(&plan.files))).collect()
+}
+
+/// The machine form of a comparison.
+pub fn to_json(run: &RunId, told: &Told, plan: &Plan, diffs: &[StepDiff]) -> Json {
+    let steps = diffs.iter().map(|diff| {
+        serde_json::json!({
+            "step": diff.step, "change": diff.change.word(), "state": diff.state, "done": diff.is_done(),
+            "wants_a_choice": diff.wants_a_choice(),
+            "from": match &diff.change { Change::Renamed { from } => Some(from), _ => None },
+        })
+    });
+    serde_json::json!({
+        "run": run, "was": told.plan.digest, "digest": plan.digest, "same": told.plan.digest == plan.digest,
+        "site_changed": told.plan.site.tree != plan.site.tree, "params_changed": told.plan.params != plan.params,
+        "steps": steps.collect::<Json>(),
+    })
+}
