@@ -2,8 +2,6 @@
 //!
 //! A shell only when asked. What the command did is unknown after any failure but one to start. Called by the driver.
 
-use std::path::Path;
-
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -16,7 +14,7 @@ use crate::spec::actions::{Exec, OutputRule};
 #[async_trait]
 impl Action for Exec {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
-        let line = self.line(&cx.base);
+        let line = self.line(cx);
         if line.argv.is_empty() {
             return Err(Failure::permanent("`argv` is empty: there is nothing to run"));
         }
@@ -32,7 +30,7 @@ impl Action for Exec {
 
     async fn take_up(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
         let Some(held) = &cx.held else { return Err(Failure::unknown("nothing holds the command")) };
-        let line = self.line(&cx.base);
+        let line = self.line(cx);
         loop {
             match held.commands.attach(cx, held).await.map_err(|error| failed(&line, cx, &error))? {
                 Attached::Ended(finished) => return self.conclude(&line, cx, finished),
@@ -87,15 +85,18 @@ impl Exec {
         Ok(outputs)
     }
 
-    fn line(&self, base: &Path) -> CommandLine {
+    fn line(&self, cx: &Context) -> CommandLine {
+        let mut env = cx.fences.variables();
+        // What the author sets himself goes before.
+        env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
         let argv = match &self.shell {
             Some(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
             None => self.argv.clone(),
         };
         CommandLine {
             argv,
-            env: self.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
-            cwd: self.cwd.as_ref().map_or_else(|| base.to_path_buf(), |cwd| base.join(cwd)),
+            env,
+            cwd: self.cwd.as_ref().map_or_else(|| cx.base.to_path_buf(), |cwd| cx.base.join(cwd)),
             stdin: self.stdin.as_ref().map(|text| text.expose().to_owned()),
             leftovers: Leftovers::Kill,
         }
@@ -247,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn endless_output_is_kept_in_bounded_memory() {
         let place = Place::new();
-        let line = shell("head -c 100000000 /dev/urandom; echo the end").line(&place.cx.base);
+        let line = shell("head -c 100000000 /dev/urandom; echo the end").line(&place.cx);
         let finished = process::run(&line, &place.cx.cancel, &Masker::new(["never"])).await.expect("starts");
         assert_eq!(finished.stdout.total(), 100_000_008);
         assert!(finished.stdout.raw().is_none());

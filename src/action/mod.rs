@@ -9,6 +9,7 @@ mod db;
 mod db_copy;
 mod db_series;
 pub mod exec;
+pub mod fences;
 mod file_write;
 pub mod held;
 mod http;
@@ -166,6 +167,8 @@ pub struct Context {
     pub swap: Option<Arc<dyn build::Swap>>,
     /// Has the command of this attempt outlive its driver; nothing where a command ends with whoever started it.
     pub held: Option<held::Held>,
+    /// The locks that the step holds.
+    pub fences: fences::Fences,
     /// Where the command of this attempt leaves what it said.
     pub said: said::Said,
 }

@@ -68,6 +68,7 @@ impl Place {
             masker: Masker::default(),
             swap: None,
             held: None,
+            fences: crate::action::fences::Fences::default(),
             said: crate::action::said::Said::default(),
         };
         Self { folder, cx }

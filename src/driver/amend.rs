@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use super::scope::{self, RunFacts};
 use super::turn::prompt;
 use super::{DriverError, Ended, Opening, Options, Told, drive, outside, read, workflow};
+use crate::action::fences::Fences;
 use crate::event::{Change, Choice, Event, Record, StepAmended};
 use crate::ids::{RunId, StepId};
 use crate::journal::Journal;
@@ -163,7 +164,8 @@ fn same_inputs(
     view: &StepView<'_>,
     (facts, then): (&RunFacts, Option<&Json>),
 ) -> Option<bool> {
-    let scope = scope::gather(plan, &told.state, step, facts).masked(plan);
+    let fences = Fences::new(&step.locks, &plan.locks, BTreeMap::new());
+    let scope = scope::gather(plan, &told.state, step, facts, &fences).masked(plan);
     let now = render_node(&step.action.args, &scope).map(|node| node.to_json());
     if let Some(asked) = view.prompt() {
         return Some(now.is_ok_and(|input| prompt(&input, &plan.files) == asked));

@@ -103,7 +103,7 @@ impl Session {
         let mut cx = self.holding_context(&step, attempt, cancel);
         let view = self.state.step(&id);
         let before = view.and_then(|view| view.before()).unwrap_or_default();
-        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
+        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets, said) = (self.plan.clone(), self.secrets.clone(), cx.said.clone());
         self.tasks.spawn(async move {
             let result = match gathered.with_secrets(&plan, &secrets).await {

@@ -1,11 +1,13 @@
 //! Locks of steps: asked for before a step looks at the world, relied on when its start is recorded, given back with the
 //! fact that ends it. Who gets a lock is the journal's business; when a step needs one is the scheduler's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::DriverError;
 use super::attempt::Ready;
 use super::session::{Done, Session, Work};
+use crate::action::fences::Fences;
 use crate::action::{Failure, Progress};
 use crate::event::{Event, LockChange, LockGuard};
 use crate::ids::{LockName, RunId, StepId};
@@ -17,8 +19,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What came of waiting for locks.
 pub(super) enum Lined {
-    /// The step has this many locks.
-    Taken(u64),
+    /// The step has these locks, with their fences.
+    Taken(BTreeMap<LockName, u64>),
     /// Nobody wants them any more.
     GaveUp,
     /// They cannot be had.
@@ -28,8 +30,23 @@ pub(super) enum Lined {
 impl Session {
     /// The locks that a step needs beside those that its run holds from beginning to end.
     fn step_locks(&self, step: &StepId) -> Vec<LockName> {
-        let planned = self.plan.step(step).map(|step| step.locks.as_slice()).unwrap_or_default();
+        // Also of a step that the runbook no longer has: its undo needs them.
+        let planned = self.state.step(step).map(|step| step.rule().locks.as_slice()).unwrap_or_default();
         planned.iter().filter(|lock| !self.plan.locks.contains(lock)).cloned().collect()
+    }
+
+    /// The locks that a step holds now, by itself or through its run.
+    pub(super) fn fences(&self, step: &StepId) -> Fences {
+        let of_step = self.state.step(step).map(|step| step.rule().locks.as_slice()).unwrap_or_default();
+        let mut held = self.run_locked.clone();
+        held.extend(self.locked.get(step).into_iter().flatten().map(|(name, fence)| (name.clone(), *fence)));
+        Fences::new(of_step, &self.plan.locks, held)
+    }
+
+    /// Looks up what the run holds after it was taken up again: what it had let go of has another fence now.
+    pub(super) async fn look_up_run_locks(&mut self) -> Result<(), DriverError> {
+        self.run_locked = of_run(&self.journal.locks().await?.held, &self.run).1;
+        Ok(())
     }
 
     /// Whether a step must ask for locks before it may go on.
@@ -49,7 +66,10 @@ impl Session {
                 loop {
                     let ask = LockAsk { run: &run, generation, step: &id, locks: &locks, at: clock.now() };
                     match journal.ask_locks(ask).await? {
-                        LockAnswer::Taken => return Ok(Lined::Taken(locks.len() as u64)),
+                        LockAnswer::Taken => {
+                            let (mut of_steps, _) = of_run(&journal.locks().await?.held, &run);
+                            return Ok(Lined::Taken(of_steps.remove(&id).unwrap_or_default()));
+                        }
                         LockAnswer::Never { lock, holder } => return Ok(Lined::Refused(never(&lock, &holder, &run))),
                         LockAnswer::Waits { lock, behind } => {
                             let what = waits(&lock, &behind);
@@ -119,7 +139,7 @@ impl Session {
                 Event::UndoStarted { step, .. } => (step, true),
                 _ => return None,
             };
-            let locks = *self.locked.get(step).filter(|_| !free.contains(step))?;
+            let locks = self.locked.get(step).filter(|_| !free.contains(step))?.len() as u64;
             let repeatable = self.state.step(step).is_some_and(|view| view.rule().idempotent != Idempotent::No);
             let stays = !undoes && (!repeatable || self.outlives(step));
             Some(LockGuard { step: step.clone(), locks, stays })
@@ -128,15 +148,20 @@ impl Session {
     }
 }
 
-/// How many locks each step of a run holds.
-pub(super) fn of_run(held: &[HeldLock], run: &RunId) -> std::collections::BTreeMap<StepId, u64> {
-    let mut locked = std::collections::BTreeMap::new();
+/// Locks by name, with their fences.
+type ByName = BTreeMap<LockName, u64>;
+
+/// What each step of a run holds, and what the run itself holds.
+pub(super) fn of_run(held: &[HeldLock], run: &RunId) -> (BTreeMap<StepId, ByName>, ByName) {
+    let (mut of_steps, mut of_run): (BTreeMap<StepId, ByName>, ByName) = Default::default();
     for held in held.iter().filter(|held| held.run == *run) {
-        if let Some(step) = &held.step {
-            *locked.entry(step.clone()).or_default() += 1;
-        }
+        let locks = match &held.step {
+            Some(step) => of_steps.entry(step.clone()).or_default(),
+            None => &mut of_run,
+        };
+        locks.insert(held.name.clone(), held.fence);
     }
-    locked
+    (of_steps, of_run)
 }
 
 fn waits(lock: &LockName, (run, step): &(RunId, Option<StepId>)) -> String {

@@ -13,6 +13,7 @@ use super::scope::{self, RunFacts, Secrets};
 use super::{DriverError, Options, attempt, child, workflow};
 use crate::action::build::Part;
 use crate::action::databases::Databases;
+use crate::action::fences::Fences;
 use crate::action::mask::Masker;
 use crate::action::{Context, Preview};
 use crate::ids::{Actor, RunId, StepId};
@@ -39,7 +40,7 @@ pub async fn preview(plan: &Plan, by: &Actor, state_dir: PathBuf) -> Result<BTre
 
 async fn one(plan: &Plan, state: &State, step: &PlanStep, cx: &Context) -> Preview {
     let facts = RunFacts { id: cx.run.to_string(), starter: cx.actor.to_string(), started_at: String::new() };
-    let gathered = scope::gather(plan, state, step, &facts);
+    let gathered = scope::gather(plan, state, step, &facts, &cx.fences);
     if let Some(name) = gathered.unknown_before_a_run() {
         return Preview::Unknown(format!("uses `{name}`, which is not known yet"));
     }
@@ -77,6 +78,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         masker: Masker::default(),
         swap: None,
         held: None,
+        fences: Fences::default(),
         said: crate::action::said::Said::default(),
         children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone())),
     }

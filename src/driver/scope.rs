@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value as Json, json};
 
 use crate::action::Failure;
+use crate::action::fences::Fences;
 use crate::action::mask::Masker;
 use crate::event::Outputs;
 use crate::ids::StepId;
@@ -81,10 +82,12 @@ fn collect(node: &Node, found: &mut Vec<Reference>) {
 pub struct Gathered {
     scope: Json,
     references: Vec<Reference>,
+    /// What stands in the journal for `lock`, if it is used.
+    masked_lock: Option<Json>,
 }
 
 /// What the step sees, but for secrets.
-pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> Gathered {
+pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts, fences: &Fences) -> Gathered {
     let references = references(step);
     let used = |root: &str| references.iter().any(|reference| reference.path[0] == root);
     let mut scope = Map::new();
@@ -103,14 +106,18 @@ pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts) -> 
     if let Some(item) = &step.item {
         scope.insert("item".to_owned(), item.clone());
     }
-    Gathered { scope: Json::Object(scope), references }
+    let masked_lock = used("lock").then(|| fences.masked_scope());
+    if masked_lock.is_some() {
+        scope.insert("lock".to_owned(), fences.scope());
+    }
+    Gathered { scope: Json::Object(scope), references, masked_lock }
 }
 
 impl Gathered {
     /// A name that only a run can give a value to: an output, a fact of the run, a secret.
     pub fn unknown_before_a_run(&self) -> Option<String> {
         let unknown = |reference: &&Reference| match reference.path[0].as_str() {
-            "steps" | "secrets" => true,
+            "steps" | "secrets" | "lock" => true,
             "run" => matches!(reference.path.get(1).map(String::as_str), Some("id" | "started_at" | "outcome")),
             _ => false,
         };
@@ -119,7 +126,10 @@ impl Gathered {
 
     /// The scope with `***` for every secret, as the journal keeps inputs.
     pub fn masked(self, plan: &Plan) -> Json {
-        let Self { mut scope, references } = self;
+        let Self { mut scope, references, masked_lock } = self;
+        if let Some(lock) = masked_lock {
+            scope["lock"] = lock;
+        }
         for name in names(&references, "secrets") {
             scope["secrets"][&name] = "***".into();
         }
@@ -131,8 +141,11 @@ impl Gathered {
 
     /// The scope with secrets.
     pub async fn with_secrets(self, plan: &Plan, secrets_of_run: &Secrets) -> Result<Scope, Failure> {
-        let Self { mut scope, references } = self;
+        let Self { mut scope, references, masked_lock } = self;
         let mut masked = scope.clone();
+        if let Some(lock) = masked_lock {
+            masked["lock"] = lock;
+        }
         let mut secrets = Map::new();
         for name in names(&references, "secrets") {
             let source = plan.site.site.secrets.get(&name);

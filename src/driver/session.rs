@@ -21,7 +21,7 @@ use crate::action::process::Captured;
 use crate::action::said::Said;
 use crate::action::{Context, Failure};
 use crate::event::{Effect, Event, Finding, Outcome, Outputs, Stream, Transcript};
-use crate::ids::{Actor, RunId, StepId};
+use crate::ids::{Actor, LockName, RunId, StepId};
 use crate::journal::{AppendError, Journal, TranscriptText, Watch};
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::State;
@@ -98,8 +98,10 @@ pub(super) struct Session {
     pub(super) tasks: JoinSet<Done>,
     /// What came to an end as soon as it began.
     pub(super) over: Vec<Done>,
-    /// Steps that hold locks, and how many.
-    pub(super) locked: BTreeMap<StepId, u64>,
+    /// Steps that hold locks, with their fences.
+    pub(super) locked: BTreeMap<StepId, BTreeMap<LockName, u64>>,
+    /// The locks that the run holds from beginning to end, with their fences.
+    pub(super) run_locked: BTreeMap<LockName, u64>,
     pub(super) facts: RunFacts,
     pub(super) secrets: Arc<Secrets>,
     databases: Databases,
@@ -139,14 +141,13 @@ impl Session {
         if let Some(first) = records.first() {
             options.observer.record(first, &state);
         }
-        let locked = if plan.steps.iter().all(|step| step.locks.is_empty()) {
-            BTreeMap::new()
-        } else {
-            locks::of_run(&journal.locks().await?.held, &run)
-        };
+        let lockless = plan.locks.is_empty() && state.steps().all(|step| step.rule().locks.is_empty());
+        let (locked, run_locked) =
+            if lockless { Default::default() } else { locks::of_run(&journal.locks().await?.held, &run) };
         let secrets = if options.hooks.pretends() { Arc::new(Secrets::made_up(&plan)) } else { Arc::default() };
         Ok(Self {
             locked,
+            run_locked,
             databases: Databases::new(plan.site.clone()),
             earlier: super::amend::earlier_plans(&records)?,
             earlier_databases: Vec::new(),
@@ -183,6 +184,10 @@ impl Session {
                 self.take_up_held(held);
             }
             self.adopt(event)?;
+        }
+        if !self.plan.locks.is_empty() {
+            // A step may name the fence of a lock that the run takes with its first fact.
+            self.flush().await?;
         }
         loop {
             self.turn().await?;
@@ -341,6 +346,7 @@ impl Session {
             masker: self.masker(),
             swap: self.swap.clone(),
             held: None,
+            fences: self.fences(&step.id),
             said: Said::default(),
             children: Arc::clone(&self.children) as Arc<_>,
         }
@@ -361,6 +367,7 @@ impl Session {
             cx.databases = databases;
             cx.site = plan.site.clone();
         }
+        cx.fences = self.fences(id);
         cx.base.clone_from(&plan.base);
         cx.files = Arc::clone(&plan.files);
         Undoing { plan, step, cx }

@@ -121,7 +121,7 @@ impl Session {
         let cancel = self.occupy(&id, Work::Prepare);
         let cx = self.context(&step, attempt, cancel);
         let before = self.state.step(&id).and_then(|view| view.before());
-        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
+        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
         let prepared = self.launch(async move {
             let ready = match gathered.with_secrets(&plan, &secrets).await {
@@ -140,7 +140,7 @@ impl Session {
         let cancel = self.occupy(&id, Work::Probe);
         let cx = self.context(&step, attempt, cancel);
         let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
-        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts);
+        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
         self.launch_and_go_on(async move {
             let finding = match gathered.with_secrets(&plan, &secrets).await {
@@ -155,8 +155,9 @@ impl Session {
     async fn open_wait(&mut self, id: StepId, check_when: bool, expires_ms: Option<i64>) -> Result<(), DriverError> {
         let step = self.planned(&id);
         let cx = self.context(&step, 1, CancellationToken::new());
-        let scope =
-            scope::gather(&self.plan, &self.state, &step, &self.facts).with_secrets(&self.plan, &self.secrets).await;
+        let scope = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences)
+            .with_secrets(&self.plan, &self.secrets)
+            .await;
         let ready = match scope {
             Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, None).await,
             Err(failure) => attempt::Ready::Fail(failure),
@@ -242,6 +243,9 @@ impl Session {
                         self.options.observer.record(record, &self.state);
                     }
                     self.settle_slots(&records);
+                    if !locks.take.is_empty() {
+                        self.look_up_run_locks().await?;
+                    }
                 }
                 Err(AppendError::Conflict { .. }) => {
                     self.texts = texts;
@@ -330,7 +334,7 @@ impl Session {
                 let cancel = self.occupy(&id, Work::Undo);
                 let Undoing { plan, step, cx } = self.context_of_undo(&id, attempt, cancel);
                 let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
-                let gathered = scope::gather(&plan, &self.state, &step, &self.facts);
+                let gathered = scope::gather(&plan, &self.state, &step, &self.facts, &cx.fences);
                 let (secrets, said) = (self.secrets.clone(), cx.said.clone());
                 self.launch_and_go_on(async move {
                     let result = match gathered.with_secrets(&plan, &secrets).await {

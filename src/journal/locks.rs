@@ -90,10 +90,21 @@ pub enum LockAnswer {
     },
 }
 
-/// Whether two runs are the same or one was started by a step of the other: children are named after the parent.
-fn is_kin(of: &RunId, other: &RunId) -> bool {
-    let below = |child: &str, parent: &str| child.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'));
-    of == other || below(of.as_str(), other.as_str()) || below(other.as_str(), of.as_str())
+/// Whether `run` is the child run of this step, or a run below it: children are named after the step that started them.
+fn is_below(run: &RunId, parent: &RunId, step: Option<&StepId>) -> bool {
+    let rest = run.as_str().strip_prefix(parent.as_str()).and_then(|rest| match step {
+        Some(step) => rest.strip_prefix('.')?.strip_prefix(step.as_str()),
+        None => Some(rest),
+    });
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+impl HeldLock {
+    /// Whether the lock is kept until `run` has gone on: a run keeps its own while its steps and child runs wait, a step
+    /// its own while its child run does.
+    fn is_kept_for(&self, run: &RunId) -> bool {
+        is_below(run, &self.run, self.step.as_ref()) || (self.step.is_none() && is_below(&self.run, run, None))
+    }
 }
 
 impl LockTable {
@@ -128,6 +139,8 @@ impl LockTable {
                     && !mine(&waiter.run, Some(&waiter.step))
                     && ticket.is_none_or(|own| waiter.ticket < own)
                     && self.is_driven(&waiter.run)
+                    // Whoever waits for the asking run itself is overtaken: it would not move before.
+                    && !self.waits_for(waiter, ask.run, &mut BTreeSet::new())
             });
             if let Some(waiter) = before {
                 return Some((lock.clone(), waiter.run.clone(), Some(waiter.step.clone())));
@@ -136,36 +149,37 @@ impl LockTable {
         None
     }
 
-    /// Whether `holder` waits, by itself or by way of others, for something that the asking run keeps while it waits.
-    fn waits_for(&self, holder: &RunId, asking: &RunId) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut open = vec![holder.clone()];
-        while let Some(run) = open.pop() {
-            if is_kin(&run, asking) {
-                return true;
-            }
-            if !seen.insert(run.clone()) {
-                continue;
-            }
-            for waiter in self.waiting.iter().filter(|waiter| is_kin(&waiter.run, &run)) {
-                // A step gives its lock back by itself; only a run keeps its own while one of its steps waits.
-                let kept = self.holder(&waiter.name).filter(|held| held.step.is_none());
-                open.extend(kept.map(|held| held.run.clone()));
-            }
+    /// Whether a step in line waits, by itself or by way of others, for something that is kept until `run` has gone on.
+    fn waits_for(&self, waiter: &LockWaiter, run: &RunId, seen: &mut BTreeSet<(RunId, StepId)>) -> bool {
+        if !seen.insert((waiter.run.clone(), waiter.step.clone())) {
+            return false;
         }
-        false
+        let same = |other: &&LockWaiter| other.run == waiter.run && other.step == waiter.step;
+        self.waiting.iter().filter(same).any(|place| {
+            let held = self.holder(&place.name).filter(|held| self.stands(held));
+            let ahead = |other: &&LockWaiter| {
+                other.name == place.name && other.ticket < place.ticket && self.is_driven(&other.run)
+            };
+            held.is_some_and(|held| self.never_free(held, run, seen))
+                || self.waiting.iter().filter(ahead).any(|other| self.waits_for(other, run, seen))
+        })
+    }
+
+    /// Whether a lock stays held until `run` has gone on.
+    fn never_free(&self, held: &HeldLock, run: &RunId, seen: &mut BTreeSet<(RunId, StepId)>) -> bool {
+        held.is_kept_for(run)
+            || self
+                .waiting
+                .iter()
+                .filter(|waiter| held.is_kept_for(&waiter.run))
+                .any(|waiter| self.waits_for(waiter, run, seen))
     }
 
     /// What the asking step is told.
     pub(super) fn decide(&self, ask: &LockAsk<'_>) -> LockAnswer {
         let Some((lock, run, step)) = self.in_the_way(ask) else { return LockAnswer::Taken };
-        let keeps = self.holder(&lock).is_some_and(|held| held.step.is_none() && held.run == run);
-        // The step that started the asking run ends only after it.
-        let parent = step.as_ref().is_some_and(|step| {
-            let child = format!("{run}.{step}");
-            ask.run.as_str().strip_prefix(&*child).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        });
-        if parent || keeps && self.waits_for(&run, ask.run) {
+        let held = self.holder(&lock).filter(|held| held.run == run && held.step == step);
+        if held.is_some_and(|held| self.never_free(held, ask.run, &mut BTreeSet::new())) {
             return LockAnswer::Never { lock, holder: run };
         }
         LockAnswer::Waits { lock, behind: (run, step) }
@@ -283,6 +297,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_for_the_asking_run_is_overtaken() {
+        // y wants both, and stands in line for the one that x keeps as long as it runs.
+        let kept = |by: &str, step| {
+            table(vec![held("a", by, step, true)], vec![waiter("a", "y", 1), waiter("b", "y", 1)], &["x", "y", "z"])
+        };
+        assert_eq!(ask(&kept("x", None), "x", &["b"]), LockAnswer::Taken);
+        assert_eq!(ask(&kept("x", None), "x.t", &["b"]), LockAnswer::Taken, "a child of it as well");
+        assert_eq!(ask(&kept("x", Some("t")), "x.t", &["b"]), LockAnswer::Taken);
+        assert_eq!(ask(&kept("x", Some("t")), "x", &["b"]), waits("b", "y", Some("w")), "`t` gives it back by itself");
+        assert_eq!(ask(&kept("x", None), "z", &["b"]), waits("b", "y", Some("w")));
+        // Also if it waits behind another one that does.
+        let mut far = kept("x", None);
+        far.waiting = vec![waiter("a", "z", 1), waiter("c", "z", 1), waiter("c", "y", 2), waiter("b", "y", 2)];
+        assert_eq!(ask(&far, "x", &["b"]), LockAnswer::Taken);
+    }
+
+    #[test]
     fn waiting_that_would_never_end_is_refused() {
         let never = |lock: &str, holder: &str| LockAnswer::Never { lock: lock.into(), holder: holder.into() };
         // x keeps a and asks for b; y keeps b and waits for a.
@@ -301,6 +332,21 @@ mod tests {
         assert_eq!(ask(&parent, "x.s", &["a"]), never("a", "x"));
         let starter = table(vec![held("a", "x", Some("go"), true)], vec![], &["x", "x.go"]);
         assert_eq!(ask(&starter, "x.go", &["a"]), never("a", "x"));
+        // Two steps of one run each keep what the child of the other needs.
+        let steps = table(
+            vec![held("a", "x", Some("t"), true), held("b", "x", Some("u"), true)],
+            vec![waiter("b", "x.t", 1)],
+            &["x", "x.t", "x.u"],
+        );
+        assert_eq!(ask(&steps, "x.u", &["a"]), never("a", "x"));
+        // The same between runs that know nothing of each other.
+        let strangers = table(
+            vec![held("a", "x", Some("t"), true), held("b", "y", Some("u"), true)],
+            vec![waiter("b", "x.t", 1)],
+            &["x", "y", "x.t", "y.u"],
+        );
+        assert_eq!(ask(&strangers, "y.u.deep", &["a"]), never("a", "x"));
+        assert_eq!(ask(&strangers, "z", &["a"]), waits("a", "x", Some("t")));
         // y waits for a step's lock, which comes back by itself.
         let step = table(
             vec![held("a", "x", Some("t"), false), held("b", "y", None, true)],

@@ -6,6 +6,7 @@ mod digest;
 mod expand;
 mod files;
 mod graph;
+mod locks;
 mod names;
 mod params;
 mod render;
@@ -244,6 +245,8 @@ fn examine(source: &Arc<Source>, base: &Path, site: Option<&Site>, found: Found)
     let Some(runbook) = runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
     let is_partial = !problems.is_empty();
     problems.extend(check::check(&runbook, source, site, &seen, is_partial));
+    let known = json!({ "site": site.map(Site::scope) });
+    problems.extend(locks::check(&runbook, source, base, &known));
     let files = files::read(base, actions_of(&runbook), &mut problems);
     if problems.is_empty() { Ok(Checked { runbook, files }) } else { Err(Problems::new(Arc::clone(source), problems)) }
 }
@@ -308,6 +311,7 @@ impl Plan {
         let Loaded { runbook, problems, seen, tree, .. } = runbook::read(source).map_err(PlanError::Problems)?;
         let data = digest::canonical_node(&tree);
         drop(tree);
+        let is_new = kept.is_none();
         let Checked { mut runbook, files } = match kept {
             None => examine(source, base, Some(&site.site), Found { runbook, problems, seen })
                 .map_err(PlanError::Problems)?,
@@ -319,6 +323,12 @@ impl Plan {
         };
         let params = params::resolve(&runbook, given).map_err(PlanError::Params)?;
         let scope = json!({ "params": params, "site": site.site.scope() });
+        if is_new {
+            let problems = locks::check(&runbook, source, base, &scope);
+            if !problems.is_empty() {
+                return Err(PlanError::Problems(Problems::new(Arc::clone(source), problems)));
+            }
+        }
         let steps = expand::steps(&mut runbook, &scope)
             .map_err(|problem| PlanError::Problems(Problems::new(Arc::clone(source), vec![problem])))?;
         let value = |error: Malformed| PlanError::Value(error.0);

@@ -12,7 +12,8 @@ use crate::spec::runbook::{ParamType, Runbook, Step, Undo};
 use crate::spec::yaml::{Key, Node, Value};
 
 /// Roots of names that are no value by themselves, with what to write.
-const ROOTS: [(&str, &str); 5] = [
+const ROOTS: [(&str, &str); 6] = [
+    ("lock", "lock.fence"),
     ("params", "params.NAME"),
     ("site", "site.name"),
     ("steps", "steps.ID.outputs.NAME"),
@@ -254,6 +255,7 @@ impl<'a> Names<'a> {
             "run" => self.known("run", &rest, &["id", "starter", "started_at", "runbook", "version", "outcome"], at),
             "item" if place.in_foreach => {}
             "secrets" => self.secret(&rest, at, place),
+            "lock" => self.lock(&rest, at, place),
             "item" => {
                 let problem =
                     Problem::new("plan::item_outside_foreach", "`item` has a value inside `foreach` only", at);
@@ -261,7 +263,7 @@ impl<'a> Names<'a> {
                     .push(problem.label("no value here").help("add `foreach` to the step, or use another name"));
             }
             other => {
-                let mut roots = vec!["params", "site", "steps", "run", "secrets"];
+                let mut roots = vec!["params", "site", "steps", "run", "secrets", "lock"];
                 roots.extend(place.in_foreach.then_some("item"));
                 roots.extend(place.own_outputs.then_some("outputs"));
                 let problem =
@@ -307,6 +309,24 @@ impl<'a> Names<'a> {
                 Problem::new("plan::missing_secret", format!("the site has no secret `{name}`"), at).label("unknown");
             self.problems.push(problem.help_if(did_you_mean(name, site.secrets.names())));
         }
+    }
+
+    /// `lock` is what the step itself holds, or what its run holds if it holds nothing.
+    fn lock(&mut self, rest: &[&str], at: Span, place: &Place<'a>) {
+        self.known("lock", rest, &["name", "fence", "fences"], at);
+        let asks_people = place.step.is_some_and(|(step, _)| step.action.kind.is_wait_for_people());
+        let of_step = place.step.filter(|_| !asks_people);
+        let own = of_step.map_or(0, |(step, _)| step.fields.locks.len());
+        let count = if own == 0 && of_step.is_some() { self.runbook.locks.len() } else { own };
+        let (message, help) = match (count, rest.first().copied()) {
+            (0, _) if asks_people => ("a step for people holds no lock", "name the lock in words"),
+            (0, _) => ("`lock` has a value only where a lock is held", "add `locks` to the step"),
+            (2.., Some("name" | "fence")) => {
+                ("several locks are held here", "write `lock.fences`, which lists them all")
+            }
+            _ => return,
+        };
+        self.problems.push(Problem::new("plan::which_lock", message, at).label("no value here").help(help));
     }
 
     fn site(&mut self, rest: &[&str], at: Span) {

@@ -115,3 +115,63 @@ fn the_lock_of_a_step_in_doubt_stays_until_a_person_has_spoken() {
         post.write("first");
     }
 }
+
+/// A step that says which fence it finds, in its environment and in its arguments.
+const SAYS_FENCES: &str =
+    "argv: [/bin/sh, -c, 'echo $PITON_LOCK=$PITON_LOCK_FENCE $0 [$PITON_LOCK_FENCES] >> fences', '{{ lock.fence }}']";
+
+#[test]
+fn a_step_knows_the_fence_of_its_lock_and_each_taking_has_a_higher_one() {
+    for post in Post::each("fences") {
+        post.desk.runbook(
+            "fenced",
+            &format!(
+                "locks: [north/site]\nsteps:\n  - {{ id: own, locks: [north/db], exec: {{ {SAYS_FENCES} }}, undo: {{ exec: {{ {SAYS_FENCES} }} }} }}\n  - {{ id: whole, needs: [own], exec: {{ {SAYS_FENCES} }} }}\n  - {{ id: last, needs: [whole], exec: {{ argv: [test, -e, there] }}, idempotent: yes }}\n"
+            ),
+        );
+        post.piton(&["run", "fenced.yaml", "--run-id", "r-1"]).exits(4);
+        let first = "north/db=1 1 [north/db=1 north/site=1]\nnorth/site=1 1 [north/site=1]\n";
+        let fences = || std::fs::read_to_string(post.desk.path("fences")).expect("was said");
+        assert_eq!(fences(), first);
+        let input = post.piton(&["show", "r-1", "--events", "--json"]);
+        assert!(!input.out.contains("\"fence\":"), "{}", input.out);
+        post.write("there");
+        post.piton(&["resume", "r-1"]).exits(0);
+        assert_eq!(fences(), first, "nothing ran again");
+        // The run let go of its lock and took it again for the way back; so did the step.
+        post.piton(&["rollback", "r-1", "--reason", "not wanted", "--yes"]).exits(0);
+        assert_eq!(fences(), format!("{first}north/db=2 2 [north/db=2 north/site=3]\n"));
+        post.piton(&["run", "fenced.yaml"]).exits(0);
+        assert!(
+            fences().ends_with("north/db=3 3 [north/db=3 north/site=4]\nnorth/site=4 4 [north/site=4]\n"),
+            "{}",
+            fences()
+        );
+    }
+}
+
+#[test]
+fn child_runs_that_would_wait_for_each_other_end_with_a_reason() {
+    for post in Post::each("child_circle") {
+        // Names that are known only in a run pass the check; the journal refuses the one who would close the circle.
+        let child = |name: &str, other: &str| {
+            let script = format!("touch in-{name}; until test -e in-{other}; do sleep 0.02; done");
+            format!(
+                "params: {{ lock: {{ type: string }} }}\nsteps:\n  - {{ id: meet, exec: {{ shell: '{script}' }}, idempotent: yes }}\n  - {{ id: want, needs: [meet], locks: ['{{{{ params.lock }}}}'], exec: {{ argv: ['true'] }}, idempotent: yes }}\n"
+            )
+        };
+        post.desk.runbook("one", &child("one", "two"));
+        post.desk.runbook("two", &child("two", "one"));
+        post.desk.runbook(
+            "both",
+            "steps:\n  - { id: name, exec: { argv: [echo, b], outputs: { b: { stdout: true } } }, idempotent: yes }\n  - { id: x, needs: [name], locks: [a], runbook: { path: one.yaml, params: { lock: '{{ steps.name.outputs.b }}' } }, on_failure: continue }\n  - { id: y, needs: [name], locks: [b], runbook: { path: two.yaml, params: { lock: a } }, on_failure: continue }\n",
+        );
+        let run = post.piton(&["run", "both.yaml", "--run-id", "r-1"]).exits(4);
+        let show = post.piton(&["show", "r-1", "--json"]).exits(0).json();
+        let mut states = [state(&show, "x"), state(&show, "y")];
+        states.sort_unstable();
+        assert_eq!(states, ["failed", "succeeded"], "{}", run.out);
+        let reasons = post.piton(&["show", "r-1.x"]).out + &post.piton(&["show", "r-1.y"]).out;
+        assert!(reasons.contains("would never be free"), "{reasons}");
+    }
+}

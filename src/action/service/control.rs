@@ -83,6 +83,7 @@ impl Controlled<'_> {
     async fn call(&self, verb: &str, argv: &[String]) -> Result<Finished, Failure> {
         let mut line = CommandLine::new(argv, &self.cx.site.base);
         line.leftovers = Leftovers::Keep;
+        line.env = self.cx.fences.variables();
         let cancel = self.cx.cancel.child_token();
         let run = process::run(&line, &cancel, &self.cx.masker);
         tokio::pin!(run);

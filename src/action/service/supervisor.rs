@@ -219,7 +219,8 @@ impl Supervised<'_> {
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
         let cwd = self.spec.cwd.as_ref().map_or_else(|| base.clone(), |cwd| base.join(cwd));
         let mut line = CommandLine::new(&self.spec.argv, &cwd);
-        line.env.clone_from(&self.spec.env);
+        line.env = self.cx.fences.variables();
+        line.env.extend(self.spec.env.clone());
         line.env.insert(TOKEN_VARIABLE.into(), token.to_owned());
         line
     }

@@ -301,3 +301,22 @@ async fn a_daemon_that_a_control_command_starts_lives_on() {
     run(&action(ServiceVerb::Stop, "a"), &place.cx).await.expect("stops");
     until("the daemon is gone", || !proc::is_alive(daemon)).await;
 }
+
+#[tokio::test]
+async fn both_kinds_of_service_find_the_fence_of_the_lock() {
+    let mut place = Place::at(|folder| {
+        let note = "echo $PITON_LOCK=$PITON_LOCK_FENCE > up.new; mv up.new up";
+        let cwd = json!(folder);
+        format!(
+            "services:\n  a: {{ provider: {{ command: {{ start: [sh, -c, '{note}'], stop: [rm, up], status: [sh, -c, '[ -e up ] || exit 3'] }} }} }}\n  b: {{ provider: {{ process: {{ argv: [sh, -c, '{note}; exec sleep 600'], cwd: {cwd}, ready: {{ file: up }} }} }} }}\n"
+        )
+    });
+    let lock = [crate::ids::LockName::new("north/db")];
+    place.cx.fences = super::super::fences::Fences::new(&lock, &[], [(lock[0].clone(), 7)].into());
+    for service in ["a", "b"] {
+        run(&action(ServiceVerb::Start, service), &place.cx).await.expect("starts");
+        assert_eq!(fs::read_to_string(place.path("up")).expect("written"), "north/db=7\n");
+        run(&action(ServiceVerb::Stop, service), &place.cx).await.expect("stops");
+        let _ = fs::remove_file(place.path("up"));
+    }
+}
