@@ -27,6 +27,14 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// How often that is tried.
 const WRITES_MAX: u32 = 600;
 
+/// A result that is not on record yet.
+#[derive(Clone)]
+struct Unread {
+    slot: Slot,
+    is_shared: bool,
+    end: End,
+}
+
 /// A holder at work.
 struct Keeper {
     boot: String,
@@ -35,7 +43,7 @@ struct Keeper {
     /// What runs: how to stop it.
     running: Mutex<HashMap<u64, CancellationToken>>,
     /// What ended and is not on record yet.
-    unread: Mutex<HashMap<u64, (Slot, End)>>,
+    unread: Mutex<HashMap<u64, Unread>>,
     /// Cancelled once the driver is gone.
     alone: CancellationToken,
 }
@@ -62,10 +70,10 @@ pub async fn serve() -> io::Result<()> {
     // An error while reading is the end of the driver as well.
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
-            Ok(Request::Start { id, slot, line }) => {
+            Ok(Request::Start { id, slot, line, generation, is_shared }) => {
                 let stop = CancellationToken::new();
                 lock(&keeper.running).insert(id, stop.clone());
-                tasks.spawn(Arc::clone(&keeper).hold(id, slot, line, stop));
+                tasks.spawn(Arc::clone(&keeper).hold(id, (slot, generation, is_shared), line, stop));
             }
             Ok(Request::Stop { id }) => {
                 if let Some(stop) = lock(&keeper.running).get(&id) {
@@ -88,8 +96,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Keeper {
-    async fn hold(self: Arc<Self>, id: u64, slot: Slot, line: CommandLine, stop: CancellationToken) {
-        let end = match self.run(&slot, &line, &stop).await {
+    async fn hold(
+        self: Arc<Self>,
+        id: u64,
+        (slot, generation, is_shared): (Slot, u64, bool),
+        line: CommandLine,
+        stop: CancellationToken,
+    ) {
+        let end = match self.run(&slot, generation, &line, &stop).await {
             Ok(end) => end,
             Err(answer) => {
                 lock(&self.running).remove(&id);
@@ -97,7 +111,7 @@ impl Keeper {
             }
         };
         lock(&self.running).remove(&id);
-        lock(&self.unread).insert(id, (slot, end.clone()));
+        lock(&self.unread).insert(id, Unread { slot, is_shared, end: end.clone() });
         self.reply(id, Answer::Ended(end)).await;
         tokio::select! {
             () = self.alone.cancelled() => {}
@@ -107,8 +121,14 @@ impl Keeper {
     }
 
     /// Runs the command in its slot.
-    async fn run(&self, slot: &Slot, line: &CommandLine, stop: &CancellationToken) -> Result<End, Answer> {
-        let mut trace = slot.take(&self.boot, self.me).map_err(|error| match error.kind() {
+    async fn run(
+        &self,
+        slot: &Slot,
+        generation: u64,
+        line: &CommandLine,
+        stop: &CancellationToken,
+    ) -> Result<End, Answer> {
+        let mut trace = slot.take(&self.boot, self.me, generation).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Answer::Taken,
             _ => Answer::NoSlot(error.to_string()),
         })?;
@@ -139,8 +159,8 @@ impl Keeper {
 
     fn forget(&self, ids: &[u64]) {
         for id in ids {
-            if let Some((slot, _)) = lock(&self.unread).remove(id) {
-                slot.remove();
+            if let Some(Unread { slot, is_shared, .. }) = lock(&self.unread).remove(id) {
+                slot.settle(is_shared);
             }
         }
     }
@@ -148,7 +168,7 @@ impl Keeper {
     /// Writes a result beside its slot unless it is on record by now.
     async fn write_down(&self, id: u64) {
         for _ in 0..WRITES_MAX {
-            let Some((slot, end)) = lock(&self.unread).get(&id).cloned() else { return };
+            let Some(Unread { slot, end, .. }) = lock(&self.unread).get(&id).cloned() else { return };
             match slot.keep(&self.boot, end) {
                 Ok(()) => return,
                 // The run is over and its folder is gone: nobody will ask.

@@ -104,7 +104,8 @@ impl Commands {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut line = line.clone();
         line.cwd = std::path::absolute(&line.cwd).unwrap_or(line.cwd);
-        let start = Request::Start { id, slot: held.slot.clone(), line };
+        let Held { slot, generation, is_shared, .. } = held.clone();
+        let start = Request::Start { id, slot, line, generation, is_shared };
         let mut answer = self.start(id, &start).await.map_err(|error| HeldError::NoHolder(error.to_string()))?;
         let mut guard = StopGuard { commands: self.clone(), id: Some(id) };
         let answer = tokio::select! {
@@ -126,17 +127,18 @@ impl Commands {
             }
             Ok(Answer::Taken) => Err(HeldError::Taken),
             Ok(Answer::NoSlot(error)) => Err(HeldError::NoHolder(error)),
-            Err(_) => Err(Self::without_holder(&held.slot).await),
+            Err(_) => Err(Self::without_holder(held).await),
         }
     }
 
     /// The holder died: nothing of its commands may run on unseen.
-    async fn without_holder(slot: &Slot) -> HeldError {
+    async fn without_holder(held: &Held) -> HeldError {
+        let slot = &held.slot;
         let own = Identity::of(i32::try_from(std::process::id()).unwrap_or(0));
         if let Some(own) = own
-            && slot.take(&proc::boot_id(), own).is_ok()
+            && slot.take(&proc::boot_id(), own, held.generation).is_ok()
         {
-            slot.remove();
+            slot.settle(held.is_shared);
             return HeldError::NoHolder("it died".to_owned());
         }
         if let Ok(Some((_, Some(process)))) = slot.trace() {
@@ -187,7 +189,7 @@ impl Commands {
     pub fn recorded(&self, slot: &Slot) {
         match lock(&self.0.taken).remove(slot) {
             Some(Some(id)) => lock(&self.0.recorded).push(id),
-            Some(None) => slot.remove(),
+            Some(None) => slot.settle(true),
             None => {}
         }
     }

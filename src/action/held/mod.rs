@@ -39,6 +39,10 @@ pub struct Held {
     pub commands: Commands,
     /// Where the attempt's command leaves its trace.
     pub slot: Slot,
+    /// The generation of the driver that asks.
+    pub generation: u64,
+    /// Whether an earlier driver may have asked its own holder for the same: a slot that is taken then stays.
+    pub is_shared: bool,
     /// Cancelled when this driver lost the run: its commands go on for the next one.
     pub detached: CancellationToken,
 }
@@ -123,7 +127,7 @@ impl End {
 #[serde(rename_all = "snake_case")]
 enum Request {
     /// Take the slot, start the command, answer when it ended.
-    Start { id: u64, slot: Slot, line: CommandLine },
+    Start { id: u64, slot: Slot, line: CommandLine, generation: u64, is_shared: bool },
     /// End it: politely, then by force.
     Stop { id: u64 },
     /// Its result is on record; nothing of it need be kept.
@@ -166,8 +170,16 @@ fn folder(state_dir: &Path, run: &RunId) -> PathBuf {
     state_dir.join("commands").join(durable::file_name(run.as_str()))
 }
 
-fn generation_file(state_dir: &Path, run: &RunId, generation: u64) -> PathBuf {
-    folder(state_dir, run).join(format!("driver-{generation}"))
+fn generation_file(folder: &Path, generation: u64) -> PathBuf {
+    folder.join(format!("driver-{generation}"))
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "not removed");
+    }
 }
 
 /// Makes the folder of a run and notes that the driver of this generation keeps its slots there. From here on, a slot
@@ -178,7 +190,7 @@ pub fn open(state_dir: &Path, run: &RunId, generation: u64, is_new: bool) -> io:
         close(state_dir, run);
     }
     DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    write_new(&generation_file(state_dir, run, generation), proc::boot_id().as_bytes())
+    write_new(&generation_file(&folder, generation), proc::boot_id().as_bytes())
 }
 
 /// Removes all slots of a run in which nothing is held any more.
@@ -232,21 +244,27 @@ impl Slot {
         opening.and_then(|opening| jiff::Timestamp::from_millisecond(opening.at_ms).ok())
     }
 
-    /// Takes the slot; nobody can take it twice.
-    fn take(&self, boot: &str, holder: Identity) -> io::Result<File> {
-        let mut file = private(&self.opened())?;
+    /// Takes the slot for a driver of this generation; nobody can take it twice, and nobody sees it without its first line.
+    ///
+    /// Refused once the folder in which that driver worked is gone: its run came to rest meanwhile.
+    fn take(&self, boot: &str, holder: Identity, generation: u64) -> io::Result<File> {
+        if let Some(folder) = self.0.parent() {
+            fs::metadata(generation_file(folder, generation))?;
+        }
+        let own = self.with_ending(&format!("{}-{}.taking", holder.pid, holder.start_ticks));
+        let mut file = private(&own)?;
         let opening = Opening { boot: boot.to_owned(), holder, at_ms: crate::config::now().as_millisecond() };
-        write_line(&mut file, &opening)?;
-        Ok(file)
+        let taken = write_line(&mut file, &opening).and_then(|()| fs::hard_link(&own, self.opened()));
+        remove(&own);
+        taken.map(|()| file)
     }
 
-    fn remove(&self) {
-        for path in [self.ended(), self.opened()] {
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "not removed");
-            }
+    /// Forgets a result that is on record. The slot of an attempt that an earlier driver may have asked for as well stays
+    /// until the run rests: whoever comes late must find it taken.
+    fn settle(&self, is_shared: bool) {
+        remove(&self.ended());
+        if !is_shared {
+            remove(&self.opened());
         }
     }
 
@@ -298,7 +316,7 @@ pub fn standing(state_dir: &Path, run: &RunId, step: &StepId, attempt: u32, gene
             }
         }
         Ok(None) => {
-            let boot = durable::read(&generation_file(state_dir, run, generation)).ok().flatten();
+            let boot = durable::read(&generation_file(&folder(state_dir, run), generation)).ok().flatten();
             let here = boot.is_some_and(|boot| boot == proc::boot_id().as_bytes());
             if here { Standing::NeverStarted } else { Standing::Lost }
         }
@@ -310,4 +328,34 @@ fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
     line.push(b'\n');
     file.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_taken_once_whole_and_stays_where_others_may_come_late() {
+        let place = tempfile::tempdir().expect("a temp dir");
+        let (run, step) = (RunId::new("r"), StepId::new("each[a]"));
+        let me = Identity::of(i32::try_from(std::process::id()).expect("a number")).expect("is there");
+        let slot = Slot::of(place.path(), &run, &step, 1);
+        let take = |generation| slot.take(&proc::boot_id(), me, generation).map(drop).map_err(|error| error.kind());
+        let stands = || standing(place.path(), &run, &step, 1, 2);
+        assert_eq!(take(2), Err(io::ErrorKind::NotFound), "the run rests");
+        open(place.path(), &run, 2, true).expect("opens");
+        assert_eq!(take(1), Err(io::ErrorKind::NotFound), "who asked worked before the run rested");
+        assert_eq!(stands(), Standing::NeverStarted);
+        assert_eq!(take(2), Ok(()));
+        assert_eq!((take(2), stands()), (Err(io::ErrorKind::AlreadyExists), Standing::Held));
+        let end = End::NotStarted { error: "no".into(), may_pass: false };
+        slot.keep(&proc::boot_id(), end).expect("is kept");
+        assert_eq!(stands(), Standing::Ended);
+        slot.settle(true);
+        assert_eq!((take(2), slot.result().is_none()), (Err(io::ErrorKind::AlreadyExists), true), "late and refused");
+        slot.settle(false);
+        assert_eq!(stands(), Standing::NeverStarted);
+        let left: Vec<_> = fs::read_dir(folder(place.path(), &run)).expect("is there").flatten().collect();
+        assert_eq!(left.len(), 1, "only the mark of the driver: {left:?}");
+    }
 }
