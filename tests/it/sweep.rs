@@ -1,10 +1,13 @@
-//! A runbook of forty steps whose driver is killed with SIGKILL before and after every single append, then resumed.
+//! A runbook of forty steps whose driver is killed with SIGKILL before and after every single append, then resumed;
+//! on a file and on a server.
 //!
-//! The process kills itself through `PITON_FAULT`, so that no append is missed and none is met twice. People answer from
-//! what is really there. `PITON_SWEEP_TELL=1` prints how many kills there were.
+//! The process kills itself through `PITON_FAULT`, so that no append is missed and none is met twice. How many appends
+//! there are is found out by going on until a driver comes to its end alive: independent steps share appends, the more
+//! the busier the machine. People answer from what is really there. `PITON_SWEEP_TELL=1` prints how many kills there were.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,16 +15,16 @@ use piton::driver::{self, DriverError, Options, Told};
 use piton::event::{Event, Outcome};
 use piton::ids::RunId;
 use piton::journal::{Journal, Verified};
+use piton::plan::{Given, Plan};
 use piton::scheduler::StepState;
+use piton::site::LoadedSite;
 use serde_json::Value as Json;
 
 use super::cli::{Desk, Said};
+use super::support::postgres::PrivatePostgres;
 
 /// Scenarios at the same time; most of their time they wait for disks and commands.
 const THREADS: usize = 6;
-
-/// Fewest places at which a driver of forty steps must have died; independent steps share appends.
-const KILLS_MIN: u64 = 60;
 
 /// Most sittings until a run must have come to its end.
 const SITTINGS_MAX: u32 = 60;
@@ -36,11 +39,16 @@ enum Repeat {
 }
 
 struct Forty {
+    /// The runbook, with [`LOCK`] where the lock of the run at hand belongs.
     text: String,
     /// Steps that leave a mark, and how often they may.
     marks: BTreeMap<String, Repeat>,
     finally: Vec<&'static str>,
 }
+
+/// Stands for a lock that no other run wants: on a server all runs share one store, and one that is killed would have the
+/// others wait for its end.
+const LOCK: &str = "LOCK-OF-THE-RUN";
 
 /// One step that leaves a mark which its undo takes away.
 fn marking(id: &str, idempotent: &str, rest: &str) -> String {
@@ -73,7 +81,7 @@ fn forty() -> Forty {
         before = id;
     }
     for number in 0..4 {
-        add(format!("locked{number}"), "no", "    needs: [once1]\n    locks: [thing]\n".into());
+        add(format!("locked{number}"), "no", format!("    needs: [once1]\n    locks: [{LOCK}]\n"));
     }
     for number in 0..3 {
         add(format!("long{number}"), "resumable", format!("    needs: [once{number}]\n    timeout: 1m\n"));
@@ -111,6 +119,23 @@ fn forty() -> Forty {
     Forty { text, marks, finally: vec!["tell", "tidy"] }
 }
 
+/// How many steps of the plan stand one behind the other: those up to the approval, and those behind it.
+///
+/// The start of a step is on record before it acts, and is recorded after the end of the one before it. So at least as
+/// many appends are met. Where the last step does not come to its turn because the one before it failed, the undos of all
+/// the others do.
+fn longest_chain(plan: &Plan) -> [u64; 2] {
+    let mut depth: BTreeMap<&str, u64> = BTreeMap::new();
+    let [mut deepest, mut last] = [0; 2];
+    for step in plan.in_order() {
+        let before = step.needs.iter().map(|(need, _)| depth[need.as_str()]).max().unwrap_or(0);
+        depth.insert(step.id.as_str(), before + 1);
+        let longest = if step.is_finally { &mut last } else { &mut deepest };
+        *longest = (*longest).max(before + 1);
+    }
+    [depth["go"], deepest - depth["go"] + last]
+}
+
 /// Which part of the run is killed: the one before the approval or the one behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leg {
@@ -143,10 +168,10 @@ struct Sitting<'s> {
 }
 
 impl Sweep {
-    /// The command line of a scenario, with the store in it.
+    /// The desk of a run, with the runbook on it.
     fn sit(&self, run: String) -> Sitting<'_> {
         let desk = Desk::new();
-        desk.write("forty.yaml", &self.forty.text);
+        desk.write("forty.yaml", &self.forty.text.replace(LOCK, &run));
         if self.breaks {
             desk.write("break", "");
         }
@@ -155,29 +180,37 @@ impl Sweep {
 
     /// Kills before and after every append until there is none left to kill at; how many were met.
     fn every_append(&self) -> u64 {
-        let flavours = [(Leg::Start, "before"), (Leg::Start, "after"), (Leg::Rest, "before"), (Leg::Rest, "after")];
-        let kills = AtomicU64::new(0);
-        for (leg, when) in flavours {
-            let (next, over) = (AtomicU64::new(1), AtomicBool::new(false));
-            std::thread::scope(|scope| {
-                for _ in 0..THREADS {
-                    scope.spawn(|| {
-                        while !over.load(Ordering::SeqCst) {
-                            let number = next.fetch_add(1, Ordering::SeqCst);
-                            let scenario = Scenario { leg, when, number, breaks: self.breaks };
-                            if self.one(scenario) {
-                                kills.fetch_add(1, Ordering::SeqCst);
-                            } else {
-                                over.store(true, Ordering::SeqCst);
-                            }
-                        }
-                    });
+        let measured = self.sit("measured".into());
+        let plan = Plan::load(&measured.desk.path("forty.yaml"), LoadedSite::empty(), &Given::new()).expect("is valid");
+        let [start, rest] = longest_chain(&plan);
+        let kills = |leg, fewest| -> u64 {
+            ["before", "after"].map(|when| self.every_append_of(leg, when, fewest)).iter().sum()
+        };
+        kills(Leg::Start, start) + kills(Leg::Rest, rest)
+    }
+
+    /// Kills at the first append, the second and so on, until a driver comes to its end without having met the number.
+    fn every_append_of(&self, leg: Leg, when: &'static str, fewest: u64) -> u64 {
+        let (next, over, met) = (AtomicU64::new(1), AtomicBool::new(false), Mutex::new(BTreeSet::new()));
+        let one_after_the_other = || {
+            while !over.load(Ordering::SeqCst) {
+                let number = next.fetch_add(1, Ordering::SeqCst);
+                if self.one(Scenario { leg, when, number, breaks: self.breaks }) {
+                    met.lock().expect("nobody panics with it").insert(number);
+                } else {
+                    over.store(true, Ordering::SeqCst);
                 }
-            });
-        }
-        let kills = kills.load(Ordering::SeqCst);
-        assert!(kills > KILLS_MIN, "only {kills} appends were met");
-        kills
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(one_after_the_other);
+            }
+        });
+        let met = met.into_inner().expect("nobody panics with it");
+        let in_sequence = met.iter().zip(1..).take_while(|(number, next)| *number == next).count() as u64;
+        assert!(in_sequence >= fewest, "{leg:?}: {fewest} steps stand in a row, {when} these appends: {met:?}");
+        met.len() as u64
     }
 
     /// One kill and what follows; false when the driver came to the end of its leg alive.
@@ -192,18 +225,26 @@ impl Sweep {
             sitting.piton(&["approve", &sitting.run, "go"], None).exits(0);
             sitting.piton(&["resume", &sitting.run], Some(&fault))
         };
-        let killed = said.code == -1;
-        if !killed {
+        let what = format!("{scenario:?}");
+        if said.code != -1 {
+            let done = match (leg, breaks) {
+                (Leg::Start, _) => 6,
+                (Leg::Rest, false) => 0,
+                (Leg::Rest, true) => 4,
+            };
+            said.exits(done);
             return false;
         }
         assert!(said.out.contains(&fault), "the first line names the fault: {}", said.out);
+        let left = sitting.records().len();
         if when == "after" {
             // And once more while it is taken up again.
             let again = format!("crash-before-append={}", number % 5 + 1);
             sitting.piton(&["resume", &sitting.run], Some(&again));
         }
         sitting.to_the_end();
-        sitting.account(&format!("{scenario:?}"));
+        sitting.account(&what);
+        sitting.shows_interruption(left, &what);
         true
     }
 }
@@ -222,6 +263,27 @@ impl Sitting<'_> {
 
     fn show(&self) -> Json {
         self.piton(&["show", &self.run, "--json"], None).exits(0).json()
+    }
+
+    /// What the audit says for programs; nothing of a run that was never recorded.
+    fn records(&self) -> Vec<Json> {
+        let said = self.piton(&["audit", &self.run, "--json"], None);
+        if said.code == 0 { said.json_lines() } else { Vec::new() }
+    }
+
+    /// Whoever comes behind a dead driver says so on record, and the audit tells people.
+    fn shows_interruption(&self, left: usize, what: &str) {
+        let records = self.records();
+        let kind = |at: usize| records.get(at).map(|record| record["kind"].as_str().expect("a word"));
+        let Some(before) = left.checked_sub(1) else { return };
+        let Some(behind) = kind(left) else {
+            return assert_eq!(kind(before), Some("run_finished"), "{what}: nothing came after record {left}");
+        };
+        assert_eq!(behind, "run_resumed", "{what}: after record {left}");
+        let rested = matches!(kind(before), Some("run_finished" | "step_answered"));
+        let words = if rested { "the run rested for" } else { "the run was interrupted; nothing was recorded for" };
+        let text = self.piton(&["audit", &self.run], None).exits(0).out;
+        assert!(text.contains(words), "{what}: `{words}` is missing in\n{text}");
     }
 
     /// Resumes until the run is over, answering what people are asked.
@@ -355,4 +417,19 @@ fn a_run_killed_at_every_append_does_everything_once_on_sqlite() {
 #[test]
 fn a_run_killed_at_every_append_goes_all_the_way_back_on_sqlite() {
     sweep(None, true);
+}
+
+/// A database for one sweep, so that two of them do not meet.
+fn database(name: &str) -> String {
+    PrivatePostgres::start().create_database(name)
+}
+
+#[test]
+fn a_run_killed_at_every_append_does_everything_once_on_postgres() {
+    sweep(Some(database("sweep_once")), false);
+}
+
+#[test]
+fn a_run_killed_at_every_append_goes_all_the_way_back_on_postgres() {
+    sweep(Some(database("sweep_back")), true);
 }
