@@ -75,11 +75,19 @@ pub(super) fn links(append: &Append<'_>, prev_hash: &str) -> Result<(Vec<Row>, V
 }
 
 /// What a stored row says.
-pub(super) fn record(run: &RunId, row: &Row) -> Result<Record, JournalError> {
-    let broken = |why: String| JournalError::Broken { run: run.clone(), seq: row.seq, why };
-    let event = serde_json::from_str(&row.payload).map_err(|why| broken(why.to_string()))?;
-    let at = Timestamp::from_millisecond(row.at_ms).map_err(|why| broken(why.to_string()))?;
-    Ok(Record { run: run.clone(), seq: row.seq, at, generation: row.generation, event, hash: row.hash.clone() })
+pub(super) fn record(run: &RunId, row: Row) -> Result<Record, JournalError> {
+    let event = event(run, &row)?;
+    let at = Timestamp::from_millisecond(row.at_ms).map_err(|why| broken(run, &row, &why))?;
+    Ok(Record { run: run.clone(), seq: row.seq, at, generation: row.generation, event, hash: row.hash })
+}
+
+/// Only the event of it.
+pub(super) fn event(run: &RunId, row: &Row) -> Result<Event, JournalError> {
+    serde_json::from_str(&row.payload).map_err(|why| broken(run, row, &why))
+}
+
+fn broken(run: &RunId, row: &Row, why: &dyn std::error::Error) -> JournalError {
+    JournalError::Broken { run: run.clone(), seq: row.seq, why: why.to_string() }
 }
 
 /// Recomputes a chain from its first record.
@@ -96,9 +104,9 @@ pub(super) fn verify(run: &RunId, rows: &[Row]) -> Verified {
         if row.hash != digest(prev_hash, run, row) {
             return bad("its content does not match its hash");
         }
-        match record(run, row) {
+        match event(run, row) {
             Err(_) => return bad("its content cannot be read"),
-            Ok(record) if record.event.kind() != row.kind => return bad("its kind is not the kind of its content"),
+            Ok(event) if event.kind() != row.kind => return bad("its kind is not the kind of its content"),
             Ok(_) => {}
         }
         prev_hash = &row.hash;
@@ -107,7 +115,7 @@ pub(super) fn verify(run: &RunId, rows: &[Row]) -> Verified {
 }
 
 /// The records of `rows`, which must follow `from_seq` without gaps.
-pub(super) fn records(run: &RunId, from_seq: u64, rows: &[Row]) -> Result<Vec<Record>, JournalError> {
+pub(super) fn records(run: &RunId, from_seq: u64, rows: Vec<Row>) -> Result<Vec<Record>, JournalError> {
     let mut out = Vec::with_capacity(rows.len());
     for (place, row) in (from_seq.max(1)..).zip(rows) {
         if row.seq != place {
@@ -120,12 +128,13 @@ pub(super) fn records(run: &RunId, from_seq: u64, rows: &[Row]) -> Result<Vec<Re
 }
 
 /// The records that are there already, if they say what `append` wants to say at the same place; else a conflict.
-pub(super) fn same_again(append: &Append<'_>, head: u64, behind: &[Row]) -> Result<Vec<Record>, AppendError> {
+pub(super) fn same_again(append: &Append<'_>, head: u64, mut behind: Vec<Row>) -> Result<Vec<Record>, AppendError> {
     let conflict = AppendError::Conflict { actual_seq: head };
     if head < append.expected_seq || behind.len() < append.events.len() || append.events.is_empty() {
         return Err(conflict);
     }
-    let there = records(append.run, append.expected_seq + 1, &behind[..append.events.len()])?;
+    behind.truncate(append.events.len());
+    let there = records(append.run, append.expected_seq + 1, behind)?;
     let same = |(record, event): (&Record, &Event)| {
         record.event == *event && record.generation == append.generation.unwrap_or(0)
     };

@@ -131,7 +131,7 @@ impl Memory {
         let head = rows.len() as u64;
         if head != expected_seq {
             let behind: Vec<Row> = rows.iter().filter(|row| row.seq > expected_seq).cloned().collect();
-            return chain::same_again(&append, head, &behind);
+            return chain::same_again(&append, head, behind);
         }
         let prev_hash = rows.last().map_or(FIRST.to_owned(), |row| row.hash.clone());
         shared.check_locks(run, at, locks)?;
@@ -223,7 +223,7 @@ impl Memory {
         for (run, summary) in &shared.runs {
             let rows = shared.rows.get(run).filter(|_| summary.site == site).into_iter().flatten();
             for row in rows.filter(|row| row.kind == "run_finished") {
-                ends.push(chain::record(run, row)?);
+                ends.push(chain::record(run, row.clone())?);
             }
         }
         ends.sort_by_key(|record| record.at);

@@ -291,7 +291,7 @@ impl Journal {
         if rows.is_empty() && self.head(run).await?.seq == 0 {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
-        chain::records(run, from_seq, &rows)
+        chain::records(run, from_seq, rows)
     }
 
     /// Recomputes the hash chain of a run, then looks at everything that its records name.

@@ -53,7 +53,7 @@ pub(super) async fn first_bad(
     let mut good = BTreeSet::new();
     // Most records name none, so they need not be read a second time: payloads are compact JSON.
     for row in rows.iter().filter(|row| row.payload.contains("\"said\":[")) {
-        for said in chain::record(run, row)?.event.said() {
+        for said in chain::event(run, row)?.said() {
             if good.contains(&said.digest) {
                 continue;
             }

@@ -193,7 +193,7 @@ async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &Lock
     };
     if seq != expected_seq {
         let behind = rows(tx, run, expected_seq + 1).await?;
-        return Ok(chain::same_again(&append, seq, &behind));
+        return Ok(chain::same_again(&append, seq, behind));
     }
     let (new, records) = answered!(chain::links(&append, &prev_hash));
     if !new.is_empty() {

@@ -116,7 +116,7 @@ impl Postgres {
         for line in &found {
             let fault = |error| self.line.fault(error);
             let run: String = line.try_get("run").map_err(fault)?;
-            ends.push(chain::record(&RunId::new(run), &row(line).map_err(fault)?)?);
+            ends.push(chain::record(&RunId::new(run), row(line).map_err(fault)?)?);
         }
         Ok(ends)
     }

@@ -65,7 +65,7 @@ impl Sqlite {
         let (seq, prev_hash) = head(&mut tx, run).await.map_err(fault)?.ok_or_else(unknown)?;
         if seq != expected_seq {
             let behind = rows(&mut tx, run, expected_seq + 1).await.map_err(fault)?;
-            return chain::same_again(&append, seq, &behind);
+            return chain::same_again(&append, seq, behind);
         }
         let (new, records) = chain::links(&append, &prev_hash)?;
         insert(&mut tx, run, &new).await.map_err(fault)?;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -37,7 +38,11 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/sqlite/0003.sql"),
     include_str!("../migrations/sqlite/0004.sql"),
 ];
+/// What makes a record, in the order that `row` takes it.
+const ROW: &str = "seq, at_ms, generation, kind, payload, prev_hash, hash";
 const READERS_MAX: u32 = 4;
+/// Records that a reader may be ahead of who asked for them; a long run is read many times faster than record by record.
+const ROWS_AHEAD: usize = 1000;
 /// How often to look for what other processes recorded.
 const TICK: Duration = Duration::from_millis(250);
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -61,24 +66,24 @@ impl Sqlite {
             .busy_timeout(BUSY_WAIT)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .row_buffer_size(ROWS_AHEAD);
         let fault = |error| fault(path, error);
         let anchor = Anchor::open(path).map_err(|source| JournalError::Make { path: anchor::path_of(path), source })?;
         // Read before the journal: what is noted here was durable there.
         let mark = anchor.latest().map_err(|source| JournalError::Make { path: anchor::path_of(path), source })?;
-        // The first connection looks before it changes anything, the journal mode included.
+        // It looks before it changes anything, the journal mode included.
         let plain = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_WAIT);
-        let mut first = SqliteConnection::connect_with(&plain).await.map_err(fault)?;
-        migrate(&mut first, path, mark.as_ref()).await?;
+        let mut writer = SqliteConnection::connect_with(&plain).await.map_err(fault)?;
+        migrate(&mut writer, path, mark.as_ref()).await?;
         if let Some(mark) = mark {
-            let there = rows(&mut first, &mark.run, mark.seq).await.map_err(fault)?;
+            let there = rows(&mut writer, &mark.run, mark.seq).await.map_err(fault)?;
             if !mark.is_among(&there) {
-                let come = head(&mut first, &mark.run).await.map_err(fault)?.map_or(0, |(seq, _)| seq);
+                let come = head(&mut writer, &mark.run).await.map_err(fault)?.map_or(0, |(seq, _)| seq);
                 return Err(cut_off(path, &mark, come));
             }
         }
-        first.close().await.map_err(fault)?;
-        let writer = connect_patiently(&options).await.map_err(fault)?;
+        write_ahead(&mut writer).await.map_err(fault)?;
         // A file needs no ping before each use.
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
@@ -252,34 +257,36 @@ impl Sqlite {
     }
 
     pub(super) async fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
-        let found = sqlx::query(
-            "SELECT e.run AS of_run, e.* FROM events e JOIN runs r ON r.run = e.run
-             WHERE e.kind = 'run_finished' AND r.site = ? ORDER BY e.at_ms, e.run, e.seq",
-        )
-        .bind(site)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| self.fault(error))?;
+        let text = format!(
+            "SELECT r.run, {ROW} FROM events e JOIN runs r ON r.run = e.run
+             WHERE e.kind = 'run_finished' AND r.site = ? ORDER BY e.at_ms, e.run, e.seq"
+        );
+        let found = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(site)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.fault(error))?;
         let mut ends = Vec::with_capacity(found.len());
         for line in &found {
-            let run: String = line.try_get("of_run").map_err(|error| self.fault(error))?;
-            let row = row(line).map_err(|error| self.fault(error))?;
-            ends.push(chain::record(&RunId::new(run), &row)?);
+            let run: String = line.try_get(0).map_err(|error| self.fault(error))?;
+            let row = row(line, 1).map_err(|error| self.fault(error))?;
+            ends.push(chain::record(&RunId::new(run), row)?);
         }
         Ok(ends)
     }
 }
 
-/// Connects and switches the file to its write-ahead log. Of two processes that do so at once, SQLite refuses one without
-/// letting it wait.
-async fn connect_patiently(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+/// Switches the file to its write-ahead log, every commit synced. Of two processes that switch at once, SQLite refuses
+/// one without letting it wait.
+async fn write_ahead(writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let since = tokio::time::Instant::now();
     loop {
-        match SqliteConnection::connect_with(options).await {
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON";
+        match sqlx::raw_sql(pragmas).execute(&mut *writer).await {
             Err(error) if primary_code(&error) == Some(5) && since.elapsed() < BUSY_WAIT => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            connected => return connected,
+            switched => return switched.map(drop),
         }
     }
 }
@@ -367,12 +374,9 @@ async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<(u64, S
 }
 
 async fn rows(conn: &mut SqliteConnection, run: &RunId, from_seq: u64) -> Result<Vec<Row>, sqlx::Error> {
-    let found = sqlx::query("SELECT * FROM events WHERE run = ? AND seq >= ? ORDER BY seq")
-        .bind(run.as_str())
-        .bind(from_seq.cast_signed())
-        .fetch_all(conn)
-        .await?;
-    found.iter().map(row).collect()
+    let text = sqlx::AssertSqlSafe(format!("SELECT {ROW} FROM events WHERE run = ? AND seq >= ? ORDER BY seq"));
+    let query = sqlx::query(text).bind(run.as_str()).bind(from_seq.cast_signed());
+    query.fetch(conn).map(|line| line.and_then(|line| row(&line, 0))).try_collect().await
 }
 
 async fn lease(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<Lease>, sqlx::Error> {
@@ -398,15 +402,16 @@ fn parse_outcome(text: &str) -> Result<Outcome, sqlx::Error> {
     outcome_of(text).map_err(|error| decode("outcome", error))
 }
 
-fn row(line: &SqliteRow) -> Result<Row, sqlx::Error> {
+/// A record whose columns are those of [`ROW`], behind `first` others.
+fn row(line: &SqliteRow, first: usize) -> Result<Row, sqlx::Error> {
     Ok(Row {
-        seq: line.try_get::<i64, _>("seq")?.cast_unsigned(),
-        at_ms: line.try_get("at_ms")?,
-        generation: line.try_get::<i64, _>("generation")?.cast_unsigned(),
-        kind: line.try_get("kind")?,
-        payload: line.try_get("payload")?,
-        prev_hash: line.try_get("prev_hash")?,
-        hash: line.try_get("hash")?,
+        seq: line.try_get::<i64, _>(first)?.cast_unsigned(),
+        at_ms: line.try_get(first + 1)?,
+        generation: line.try_get::<i64, _>(first + 2)?.cast_unsigned(),
+        kind: line.try_get(first + 3)?,
+        payload: line.try_get(first + 4)?,
+        prev_hash: line.try_get(first + 5)?,
+        hash: line.try_get(first + 6)?,
     })
 }
 
