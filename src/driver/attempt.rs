@@ -223,7 +223,7 @@ pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, bef
 pub async fn undo(plan: Arc<Plan>, step: Planned, cx: Context, scope: Scope, before: Json) -> Result<(), Failure> {
     let limit = step.timeout.map(crate::spec::values::Millis::duration);
     let work = async {
-        match &step.undo {
+        match step.undo.as_deref() {
             Some(Undo::Auto(_)) => make(&plan, &step.action, &scope, &cx, Part::Action)?.0.undo(&cx, &before).await,
             Some(Undo::Action(spec)) => {
                 let (undoing, _) = make(&plan, spec, &scope, &cx, Part::Undo)?;

@@ -56,14 +56,14 @@ pub fn used_outputs(plan: &Plan, id: &StepId) -> BTreeSet<String> {
 /// Every name that the step uses anywhere.
 fn references(step: &PlanStep) -> Vec<Reference> {
     let mut found = Vec::new();
-    let undo = match &step.undo {
+    let undo = match step.undo.as_deref() {
         Some(Undo::Action(action)) => Some(action),
         Some(Undo::Auto(_)) | None => None,
     };
-    for action in std::iter::once(&step.action).chain(step.verify.as_ref()).chain(undo) {
+    for action in std::iter::once(&step.action).chain(step.verify.as_deref()).chain(undo) {
         collect(&action.args, &mut found);
     }
-    for expression in step.when.iter().chain(step.outputs.values()) {
+    for expression in step.when.as_deref().into_iter().chain(step.outputs.values()) {
         found.extend(expression.references());
     }
     found
@@ -104,7 +104,7 @@ pub fn gather(plan: &Plan, state: &State, step: &PlanStep, facts: &RunFacts, fen
         scope.insert("steps".to_owned(), steps(plan, state, &references));
     }
     if let Some(item) = &step.item {
-        scope.insert("item".to_owned(), item.clone());
+        scope.insert("item".to_owned(), item.as_ref().clone());
     }
     let masked_lock = used("lock").then(|| fences.masked_scope());
     if masked_lock.is_some() {

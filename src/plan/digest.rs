@@ -123,14 +123,14 @@ impl PlanStep {
     /// Its work without its own arguments.
     pub(crate) fn frame(&self, files: &Files) -> Json {
         let action = |action: &ActionSpec| json!({ action.kind.key(): action.args.to_json() });
-        let actions = std::iter::once(&self.action).chain(&self.verify);
+        let actions = std::iter::once(&self.action).chain(self.verify.as_deref());
         let used: BTreeMap<String, Option<String>> = actions
             .flat_map(super::files::paths)
             .map(|(path, _)| (path.clone(), files.get(&path).map(|text| sha256_hex(text.as_bytes()))))
             .collect();
         let outputs: BTreeMap<&String, &String> = self.outputs.iter().map(|(name, rule)| (name, &rule.text)).collect();
         json!({
-            "action": self.action.kind.key(), "item": self.item, "verify": self.verify.as_ref().map(action),
+            "action": self.action.kind.key(), "item": self.item, "verify": self.verify.as_deref().map(action),
             "when": self.when.as_ref().map(|when| &when.text), "outputs": outputs, "files": used,
             "phase": self.phase.word(), "finally": self.is_finally,
         })
@@ -138,7 +138,7 @@ impl PlanStep {
 
     /// How it is undone, as written.
     pub(crate) fn undo_text(&self) -> Json {
-        match &self.undo {
+        match self.undo.as_deref() {
             None => Json::Null,
             Some(Undo::Auto(_)) => "auto".into(),
             Some(Undo::Action(undo)) => json!({ undo.kind.key(): undo.args.to_json() }),

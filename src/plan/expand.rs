@@ -12,24 +12,24 @@ use crate::spec::reference::{Expression, Malformed, render};
 use crate::spec::runbook::{OnFailure, Runbook, Step};
 
 /// The steps that one step of the runbook becomes, by id, with their items.
-type Items = Vec<(StepId, Option<Json>)>;
+type Items = Vec<(StepId, Option<Box<Json>>)>;
 
 /// All steps of the runbook, expanded; they are taken out of it.
 pub fn steps(runbook: &mut Runbook, scope: &Json) -> Result<Vec<PlanStep>, Problem> {
     let (steps, last) = (std::mem::take(&mut runbook.steps), std::mem::take(&mut runbook.finally));
-    let mut items: HashMap<String, Items> = HashMap::with_capacity(steps.len() + last.len());
+    let mut items: HashMap<StepId, Items> = HashMap::with_capacity(steps.len() + last.len());
     for step in steps.iter().chain(&last) {
-        items.insert(step.id().to_string(), instances(step, scope)?);
+        items.insert(step.id().clone(), instances(step, scope)?);
     }
     let mut inner = scope.clone();
     let mut all = Vec::with_capacity(steps.len() + last.len());
     let parts = steps.into_iter().map(|step| (step, false)).chain(last.into_iter().map(|step| (step, true)));
     for (step, is_finally) in parts {
-        let own = &items[step.id().as_str()];
+        let own = &items[step.id()];
         for (step, (id, item)) in std::iter::repeat_n(step, own.len()).zip(own) {
             let scope = match item {
                 Some(item) => {
-                    inner["item"] = item.clone();
+                    inner["item"] = item.as_ref().clone();
                     &inner
                 }
                 None => scope,
@@ -72,7 +72,7 @@ fn instances(step: &Step, scope: &Json) -> Result<Items, Problem> {
         if !seen.insert(name.clone()) {
             return Err(wrong(Malformed(format!("two items have the key `{name}`"))));
         }
-        found.push((StepId::new(format!("{}[{name}]", step.id())), Some(item)));
+        found.push((StepId::new(format!("{}[{name}]", step.id())), Some(Box::new(item))));
     }
     Ok(found)
 }
@@ -81,9 +81,9 @@ fn plan_step(
     runbook: &Runbook,
     step: Step,
     id: StepId,
-    item: Option<Json>,
+    item: Option<Box<Json>>,
     is_finally: bool,
-    items: &HashMap<String, Items>,
+    items: &HashMap<StepId, Items>,
     scope: &Json,
 ) -> Result<PlanStep, Problem> {
     let idempotent = idempotency(&step);
@@ -102,15 +102,15 @@ fn plan_step(
         .map(|lock| render(&lock.value, scope).map(LockName::new).map_err(|e| value_problem(lock.span, e)));
     let fallback = if is_finally { OnFailure::Continue } else { runbook.on_failure };
     Ok(PlanStep {
-        when: when.transpose()?,
+        when: when.transpose()?.map(Box::new),
         needs: needs.collect(),
         outputs: outputs.collect::<Result<_, _>>()?,
         locks: locks.collect::<Result<_, _>>()?,
         declared: fields.id.value.to_string(),
         name: fields.name,
         action,
-        verify: fields.verify.map(|verify| verify.0),
-        undo: fields.undo,
+        verify: fields.verify.map(|verify| Box::new(verify.0)),
+        undo: fields.undo.map(Box::new),
         timeout: fields.timeout.or(runbook.defaults.timeout),
         retry: fields.retry.map(|retry| retry.value).or_else(|| runbook.defaults.retry.clone()),
         idempotent,

@@ -69,15 +69,15 @@ pub struct PlanStep {
     /// What it is called in reports.
     pub name: Option<String>,
     /// The item of a `foreach`.
-    pub item: Option<Json>,
+    pub item: Option<Box<Json>>,
     /// The action.
     pub action: ActionSpec,
     /// The postcondition.
-    pub verify: Option<ActionSpec>,
+    pub verify: Option<Box<ActionSpec>>,
     /// The inverse.
-    pub undo: Option<Undo>,
+    pub undo: Option<Box<Undo>>,
     /// The condition.
-    pub when: Option<Expression>,
+    pub when: Option<Box<Expression>>,
     /// Steps that come first.
     pub needs: Vec<(StepId, Option<NeedOutcome>)>,
     /// Longest time of one attempt.

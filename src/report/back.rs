@@ -28,7 +28,7 @@ pub struct Back<'a> {
 /// How a step is undone, in a few words.
 fn how(step: Option<&PlanStep>) -> String {
     let Some(step) = step else { return String::new() };
-    match &step.undo {
+    match step.undo.as_deref() {
         Some(Undo::Auto(_)) => format!("the inverse of {}", step.action.kind.key()),
         Some(Undo::Action(undo)) => undo.kind.key().to_owned(),
         None => String::new(),

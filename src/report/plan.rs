@@ -80,9 +80,9 @@ fn notes(step: &PlanStep) -> Vec<String> {
     if let Some(retry) = step.retry.as_ref().filter(|retry| retry.attempts > 1) {
         notes.push(format!("up to {} attempts, first pause {}", retry.attempts, retry.backoff.initial));
     }
-    notes.push(match step.undo {
+    notes.push(match step.undo.as_deref() {
         Some(Undo::Auto(_)) => "undone by its inverse".to_owned(),
-        Some(Undo::Action(ref action)) => format!("undone by {}", action.kind.key()),
+        Some(Undo::Action(action)) => format!("undone by {}", action.kind.key()),
         None => "no undo".to_owned(),
     });
     notes.push(match step.idempotent {

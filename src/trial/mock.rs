@@ -114,14 +114,14 @@ fn fill(outputs: &mut Map<String, Json>, path: &[String]) {
 
 fn references(step: &PlanStep) -> Vec<Reference> {
     let mut found = Vec::new();
-    let undo = match &step.undo {
+    let undo = match step.undo.as_deref() {
         Some(Undo::Action(action)) => Some(action),
         Some(Undo::Auto(_)) | None => None,
     };
-    for action in std::iter::once(&step.action).chain(step.verify.as_ref()).chain(undo) {
+    for action in std::iter::once(&step.action).chain(step.verify.as_deref()).chain(undo) {
         collect(&action.args, &mut found);
     }
-    for expression in step.when.iter().chain(step.outputs.values()) {
+    for expression in step.when.as_deref().into_iter().chain(step.outputs.values()) {
         found.extend(expression.references());
     }
     found

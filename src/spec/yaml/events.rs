@@ -85,7 +85,10 @@ impl<'a> Builder<'a> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Some(Value::List(items)),
+                (Event::SequenceEnd, _) => {
+                    items.shrink_to_fit();
+                    return Some(Value::List(items));
+                }
                 (event, span) => items.push(self.node(event, span, depth + 1)?),
             }
         }
@@ -96,7 +99,11 @@ impl<'a> Builder<'a> {
         loop {
             let (event, span) = self.next()?;
             let text = match event {
-                Event::MappingEnd => return distinct(&pairs).then_some(Value::Map(pairs)),
+                Event::MappingEnd => {
+                    // A file of many steps is mostly mappings of one or two keys.
+                    pairs.shrink_to_fit();
+                    return distinct(&pairs).then_some(Value::Map(pairs));
+                }
                 Event::Scalar(text, ScalarStyle::Plain, 0, None) if is_plain_key(&text) => text,
                 Event::Scalar(text, ScalarStyle::DoubleQuoted | ScalarStyle::SingleQuoted, 0, None) => text,
                 _ => return None,
