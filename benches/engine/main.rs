@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 use measure::{BenchError, Folder, children_cpu, commits, median, piton, time, watch};
 use runbooks::{Work, chain, independent, layers, makefile};
 
+/// The allocator of the program: the replay is measured inside of this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bytes that a chained step adds to the journal: the end of one attempt and the start of the next.
 const STEP_BYTES: usize = 600;
 const CHAIN: usize = 1000;
