@@ -52,7 +52,7 @@ impl State {
     pub(super) fn settled(&mut self, number: usize) {
         let phase = self.rule(number).phase;
         self.open[phase.slot()] -= 1;
-        if self.stage == Stage::Rollback {
+        if self.stage == Stage::Rollback || (self.rolled_back && phase != Phase::Finally) {
             // Nothing stands in line on the way back; who goes forward again counts anew.
             return;
         }
