@@ -5,9 +5,9 @@
 
 use serde_json::Value as Json;
 
-use super::database::{Database, Engine};
+use super::database::Database;
+use super::engine::Engine;
 use super::error::TransferError;
-use super::schema::quote;
 use super::session::{Arg, Begin, Session};
 use super::value::Value;
 
@@ -87,17 +87,15 @@ pub async fn copied(to: &Database, token: &str) -> Result<Copied, TransferError>
 pub async fn forget(to: &Database, token: &str) -> Result<(), TransferError> {
     let mut session = Session::open(to).await?;
     if exists(&mut session).await? {
-        let sql = format!("DELETE FROM {} WHERE token = $1", quote(TABLE));
+        let engine = session.engine();
+        let sql = format!("DELETE FROM {} WHERE token = {}", engine.quote(TABLE), engine.text_parameter(1));
         session.run(&sql, vec![text(token)]).await?;
     }
     Ok(())
 }
 
 async fn exists(session: &mut Session) -> Result<bool, TransferError> {
-    let sql = match session.engine() {
-        Engine::Sqlite => format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{TABLE}'"),
-        Engine::Postgres => format!("SELECT count(to_regclass('{TABLE}'))::text"),
-    };
+    let sql = session.engine().has_table(TABLE);
     Ok(session.number(&sql, Vec::new()).await? == Some(1))
 }
 
@@ -115,7 +113,7 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), TransferError> 
         "CREATE TABLE IF NOT EXISTS {} (token TEXT NOT NULL, table_name TEXT NOT NULL, last_key TEXT, rows BIGINT NOT NULL, \
          chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, updated_at TEXT NOT NULL, {ADDED}, \
          PRIMARY KEY (token, table_name))",
-        quote(TABLE)
+        session.engine().quote(TABLE)
     );
     session.run(&sql, Vec::new()).await?;
     session.commit().await
@@ -141,7 +139,9 @@ async fn add_columns(session: &mut Session) -> Result<(), TransferError> {
     // Another copy may have been faster.
     if session.number(&sql, Vec::new()).await? == Some(1) {
         for column in ADDED.split(", ") {
-            session.run(&format!("ALTER TABLE {} ADD COLUMN {column}", quote(TABLE)), Vec::new()).await?;
+            session
+                .run(&format!("ALTER TABLE {} ADD COLUMN {column}", session.engine().quote(TABLE)), Vec::new())
+                .await?;
         }
     }
     session.commit().await
@@ -153,7 +153,7 @@ pub(super) async fn load(session: &mut Session, token: &str) -> Result<Vec<Table
         "SELECT table_name, last_key, CAST(rows AS TEXT), CAST(chunk_no AS TEXT), CAST(done AS TEXT), updated_at, \
          CAST(inserted AS TEXT), CAST(updated AS TEXT), CAST(unchanged AS TEXT), CAST(kept AS TEXT), asked \
          FROM {} WHERE token = $1 ORDER BY table_name",
-        quote(TABLE)
+        session.engine().quote(TABLE)
     );
     let rows = session.rows(&sql, vec![text(token)]).await?;
     rows.iter()
@@ -209,7 +209,7 @@ pub(super) async fn advance(session: &mut Session, token: &str, state: &TableChe
          last_key = excluded.last_key, rows = excluded.rows, chunk_no = excluded.chunk_no, done = excluded.done, \
          updated_at = excluded.updated_at, inserted = excluded.inserted, updated = excluded.updated, \
          unchanged = excluded.unchanged, kept = excluded.kept, asked = excluded.asked WHERE {0}.chunk_no = excluded.chunk_no - 1",
-        quote(TABLE)
+        session.engine().quote(TABLE)
     );
     let number = |n: u64| Arg::One(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)));
     let args = vec![

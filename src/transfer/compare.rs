@@ -16,6 +16,7 @@ use super::rows::{self, Lookups, Range, Side};
 use super::schema::Column;
 use super::session::{Begin, Session};
 use super::value::{Value, canonical};
+use super::write;
 
 const CHUNK_ROWS: usize = 5_000;
 
@@ -182,7 +183,7 @@ impl Walk<'_> {
             after = Some(last.source_key.clone());
             let keys: Vec<Vec<Value>> = chunk.iter().map(|row| plan.key_of(&row.values)).collect();
             let columns = plan.target_columns();
-            let held = rows::find(target, &plan.target, &plan.target_key(), &keys, &columns, false).await?;
+            let held = write::find(target, &plan.target, &plan.target_key(), &keys, &columns, false).await?;
             for ((row, key), held) in chunk.iter().zip(&keys).zip(&held) {
                 walked += 1;
                 source_hash.add(plan, &row.values);
@@ -255,7 +256,7 @@ impl Walk<'_> {
             let asked: Vec<Vec<Value>> = keys.iter().flatten().cloned().collect();
             let columns: Vec<Column> = plan.source_key.clone();
             let mut held =
-                rows::find(source, &plan.source, &plan.source_key, &asked, &columns, false).await?.into_iter();
+                write::find(source, &plan.source, &plan.source_key, &asked, &columns, false).await?.into_iter();
             for (row, key) in chunk.iter().zip(&keys) {
                 let there = key.is_some() && held.next().flatten().is_some();
                 if !there {

@@ -11,16 +11,18 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::{self, Counts, TableCheckpoint};
-use super::database::{Database, Engine};
+use super::database::Database;
+use super::engine::Engine;
 use super::error::TransferError;
 use super::mapping::Mapping;
 use super::overlap::{OverlapReport, TableOverlap, guard, judged_columns};
 use super::plan::{TablePlan, plan_set};
 use super::policy::{Policy, RowEffect, additive_overflow, effect};
-use super::rows::{self, Change, Lookups, MappedRow, Range, Side};
-use super::schema::quote;
+use super::postgres;
+use super::rows::{self, Lookups, MappedRow, Range, Side};
 use super::session::{Arg, Begin, Session};
 use super::value::{Kind, Value};
+use super::write::{self, Change};
 
 /// Rows of a chunk where the caller names none.
 pub const CHUNK_ROWS_DEFAULT: usize = 5_000;
@@ -368,7 +370,10 @@ impl TableCopy<'_> {
                 return Err(error);
             }
             if last {
-                advance_sequences(target, self.plan).await?;
+                if target.engine() == Engine::Postgres {
+                    // AUTOINCREMENT of SQLite follows inserts by itself.
+                    postgres::advance_sequences(target, self.plan).await?;
+                }
             }
             target.commit().await?;
             self.report.inserted += inserted;
@@ -390,7 +395,7 @@ impl TableCopy<'_> {
         let plan = self.plan;
         let keys: Vec<Vec<Value>> = chunk.iter().map(|row| plan.key_of(&row.values)).collect();
         let columns = judged_columns(plan);
-        let existing = rows::find(target, &plan.target, &plan.target_key(), &keys, &columns, true).await?;
+        let existing = write::find(target, &plan.target, &plan.target_key(), &keys, &columns, true).await?;
         let mut sorted = Sorted::default();
         for ((row, key), existing) in chunk.iter().zip(&keys).zip(&existing) {
             let values = row.values.clone();
@@ -409,13 +414,13 @@ impl TableCopy<'_> {
                 RowEffect::Forbidden => return Err(self.forbidden(key)),
             }
         }
-        let inserted = rows::insert(target, plan, &sorted.insert).await?;
+        let inserted = write::insert(target, plan, &sorted.insert).await?;
         if inserted != u64::try_from(sorted.insert.len()).unwrap_or(u64::MAX) {
             return Ok(None);
         }
         let reset = self.request.policy == Policy::SourceWins { replace_row: true };
-        rows::update(target, plan, &sorted.overwrite, Change::Overwrite { reset }).await?;
-        rows::update(target, plan, &sorted.add, Change::Add).await?;
+        write::update(target, plan, &sorted.overwrite, Change::Overwrite { reset }).await?;
+        write::update(target, plan, &sorted.add, Change::Add).await?;
         Ok(Some(sorted))
     }
 
@@ -457,27 +462,4 @@ impl TableCopy<'_> {
         }
         error
     }
-}
-
-/// Sets PostgreSQL's sequences past the greatest value; SQLite's AUTOINCREMENT follows inserts by itself.
-async fn advance_sequences(target: &mut Session, plan: &TablePlan) -> Result<(), TransferError> {
-    if target.engine() == Engine::Sqlite {
-        return Ok(());
-    }
-    let table = plan.target.quoted();
-    for column in &plan.target.columns {
-        if !matches!(column.kind, Kind::Integer(_)) {
-            continue;
-        }
-        let args = [&table, &column.name].map(|name| Arg::One(Value::Text(name.clone()))).to_vec();
-        let found = target.rows("SELECT pg_get_serial_sequence($1, $2)", args).await?;
-        let Some(sequence) = found.first().and_then(|row| row.first()).and_then(Value::to_text) else { continue };
-        let sql = format!(
-            "SELECT setval($1::regclass, GREATEST(m.top, s.last_value), s.is_called OR m.top >= s.last_value)::text \
-             FROM (SELECT max({}) AS top FROM {table}) AS m, {sequence} AS s WHERE m.top IS NOT NULL AND m.top >= 1",
-            quote(&column.name)
-        );
-        target.rows(&sql, vec![Arg::One(Value::Text(sequence))]).await?;
-    }
-    Ok(())
 }

@@ -2,37 +2,19 @@
 //!
 //! Refuses engines that are not spoken here. Used by every other file of this module and by the database actions.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
+use super::engine::Engine;
 use super::error::TransferError;
+use super::{postgres, sqlite};
 
 /// How long a SQLite writer waits for another process's lock.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECTIONS_MAX: u32 = 8;
-
-/// The engines that are spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Engine {
-    /// SQLite 3, one file.
-    Sqlite,
-    /// PostgreSQL, a server.
-    Postgres,
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sqlite => "SQLite",
-            Self::Postgres => "PostgreSQL",
-        })
-    }
-}
 
 /// How to open a database.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +45,7 @@ impl Database {
         let lost = |source| TransferError::Connect { address: address.clone(), source };
         match url.split(':').next() {
             Some("sqlite") => {
-                let opened = sqlite_options(url, &options).map_err(|e| bad(e.to_string()))?;
+                let opened = sqlite::options(url, &options).map_err(|e| bad(e.to_string()))?;
                 let pool = SqlitePoolOptions::new()
                     .max_connections(CONNECTIONS_MAX)
                     .acquire_timeout(CONNECT_TIMEOUT)
@@ -73,7 +55,7 @@ impl Database {
                 Ok(Self::Sqlite(pool))
             }
             Some("postgres" | "postgresql") => {
-                let opened = postgres_options(url, &options).map_err(|e| bad(e.to_string()))?;
+                let opened = postgres::options(url, &options).map_err(|e| bad(e.to_string()))?;
                 let pool = PgPoolOptions::new()
                     .max_connections(CONNECTIONS_MAX)
                     .acquire_timeout(CONNECT_TIMEOUT)
@@ -101,37 +83,6 @@ impl Database {
             Self::Postgres(pool) => pool.close().await,
         }
     }
-}
-
-fn sqlite_options(url: &str, options: &ConnectOptions) -> Result<SqliteConnectOptions, sqlx::Error> {
-    let opened = SqliteConnectOptions::from_str(url)?
-        .read_only(options.read_only)
-        .create_if_missing(options.create && !options.read_only)
-        .busy_timeout(SQLITE_BUSY_TIMEOUT)
-        .foreign_keys(true)
-        .row_buffer_size(1_000);
-    if options.read_only {
-        return Ok(opened);
-    }
-    Ok(opened.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full))
-}
-
-/// Sets what makes text output independent of the server's configuration: zone, date style, float digits, byte strings.
-fn postgres_options(url: &str, options: &ConnectOptions) -> Result<PgConnectOptions, sqlx::Error> {
-    let mut settings = vec![
-        ("TimeZone", "UTC".to_owned()),
-        ("DateStyle", "ISO,YMD".to_owned()),
-        ("IntervalStyle", "iso_8601".to_owned()),
-        ("extra_float_digits", "3".to_owned()),
-        ("bytea_output", "hex".to_owned()),
-    ];
-    if let Some(limit) = options.statement_timeout {
-        settings.push(("statement_timeout", limit.as_millis().to_string()));
-    }
-    if options.read_only {
-        settings.push(("default_transaction_read_only", "on".to_owned()));
-    }
-    Ok(PgConnectOptions::from_str(url)?.application_name("piton").options(settings))
 }
 
 /// The address as it may be shown: `postgres://user:***@host/db`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use miette::Diagnostic;
 use thiserror::Error;
 
-use super::database::Engine;
+use super::engine::Engine;
 use super::overlap::OverlapReport;
 
 /// A failed database operation.

@@ -28,11 +28,7 @@ pub async fn migrate(database: &Database, folder: &Path) -> Result<Vec<i64>, Tra
 /// The versions that are recorded as applied, in order.
 pub async fn applied(database: &Database) -> Result<Vec<i64>, TransferError> {
     let mut session = Session::open(database).await?;
-    let exists = match database {
-        Database::Sqlite(_) => "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
-        Database::Postgres(_) => "SELECT count(to_regclass('_sqlx_migrations'))::text",
-    };
-    if session.number(exists, Vec::new()).await? != Some(1) {
+    if session.number(&session.engine().has_table("_sqlx_migrations"), Vec::new()).await? != Some(1) {
         return Ok(Vec::new());
     }
     let sql = "SELECT CAST(version AS TEXT) FROM _sqlx_migrations WHERE success ORDER BY version";

@@ -13,6 +13,7 @@ use super::rows::{self, Lookups, Range};
 use super::schema::Column;
 use super::session::{Begin, Session};
 use super::value::Value;
+use super::write;
 
 /// How many keys a report names.
 pub const KEYS_SHOWN: usize = 10;
@@ -110,7 +111,7 @@ pub(super) async fn table_overlap(
         let Some(last) = chunk.last() else { return Ok(report) };
         after = Some(last.source_key.clone());
         let keys: Vec<Vec<Value>> = chunk.iter().map(|row| plan.key_of(&row.values)).collect();
-        let existing = rows::find(target, &plan.target, &plan.target_key(), &keys, &columns, false).await?;
+        let existing = write::find(target, &plan.target, &plan.target_key(), &keys, &columns, false).await?;
         for ((row, key), existing) in chunk.iter().zip(&keys).zip(&existing) {
             let judged = effect(request.policy, plan, existing.as_deref(), &row.values);
             report.selected += 1;

@@ -3,10 +3,12 @@
 //! Refuses unmapped columns that are not ignored, keys that are not unique, columns that do not exist; every problem is named at once.
 //! Used by `copy`, `overlap` and `compare`; [`check`] is called by preflights.
 
-use super::database::{Database, Engine};
+use super::database::Database;
+use super::engine::Engine;
 use super::error::TransferError;
 use super::mapping::{Lookup, Mapping, TableMapping};
-use super::schema::{self, Column, Table, postgres_kind, quote};
+use super::postgres;
+use super::schema::{self, Column, Table};
 use super::session::Session;
 use super::value::{Kind, Value};
 
@@ -126,7 +128,7 @@ async fn plan_table(
         None => None,
         Some(time) => {
             let column = source.require(time)?.clone();
-            let becomes = columns.iter().find(|plan| is_column(&plan.from, time));
+            let becomes = columns.iter().find(|plan| is_column(&plan.from, &source, time));
             if becomes.is_none() {
                 problems.push(format!("`{name}`: the time column `{time}` is not mapped to a target column"));
             }
@@ -148,8 +150,8 @@ async fn plan_table(
 }
 
 /// True where the value is one plain source column of this name.
-fn is_column(from: &From, name: &str) -> bool {
-    matches!(from, From::Source(sql, _) if *sql == quote(name))
+fn is_column(from: &From, source: &Table, name: &str) -> bool {
+    matches!(from, From::Source(sql, _) if *sql == source.engine.quote(name))
 }
 
 async fn plan_columns(
@@ -177,7 +179,7 @@ async fn plan_columns(
                 continue;
             };
             used.push(mapped.clone());
-            From::Source(quote(&mapped), Some(found.kind))
+            From::Source(source.engine.quote(&mapped), Some(found.kind))
         } else {
             if !table.ignore.target.contains(&column.name) && !column.generated {
                 problems.push(format!("target column `{}.{}` is neither filled nor ignored", target.name, column.name));
@@ -223,7 +225,7 @@ async fn expression_kind(
             );
             let rows = session.rows(&sql, Vec::new()).await?;
             let base = rows.first().and_then(|row| row.first()).and_then(Value::to_text);
-            Ok(base.map(|base| postgres_kind(&base, -1)))
+            Ok(base.map(|base| postgres::kind(&base, -1)))
         }
     }
 }
@@ -242,7 +244,7 @@ fn plan_key(
     let mut key = Vec::new();
     for name in names {
         source_key.push(source.require(name)?.clone());
-        match columns.iter().position(|plan| is_column(&plan.from, name)) {
+        match columns.iter().position(|plan| is_column(&plan.from, source, name)) {
             Some(index) => key.push(index),
             None => {
                 problems.push(format!("`{}`: the key column `{name}` is not mapped to a target column", source.name));

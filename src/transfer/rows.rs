@@ -1,13 +1,13 @@
-//! Reads and writes the rows of one planned table: chunks by key, look-ups by key, inserts, updates, on either engine.
+//! Reads the rows of one planned table: chunks by key, look-ups, counts, on every engine.
 //!
 //! Refuses rows whose values the target cannot hold and rows without a full key. Used by `copy`, `overlap` and `compare`.
 
 use std::collections::HashMap;
 
-use super::database::Engine;
+use super::engine::Engine;
 use super::error::TransferError;
 use super::plan::{From, TablePlan};
-use super::schema::{Column, Table, quote};
+use super::schema::{Column, Table};
 use super::session::{Arg, Session};
 use super::value::{Value, convert};
 
@@ -43,28 +43,23 @@ impl Params {
         Self { engine, args: Vec::new() }
     }
 
+    /// A whole number of ours, compared with a column.
+    fn integer(&mut self, number: i64) -> String {
+        self.args.push(Arg::One(Value::Int(number)));
+        self.engine.integer_parameter(self.args.len())
+    }
+
     fn bind(&mut self, value: Value, cast: &str) -> String {
         self.args.push(Arg::One(value));
-        match self.engine {
-            Engine::Sqlite => format!("?{}", self.args.len()),
-            Engine::Postgres => format!("(${}::text)::{cast}", self.args.len()),
-        }
-    }
-}
-
-/// A column as it is read.
-fn read(engine: Engine, sql: &str) -> String {
-    match engine {
-        Engine::Sqlite => sql.to_owned(),
-        Engine::Postgres => format!("({sql})::text"),
+        self.engine.parameter(self.args.len(), cast)
     }
 }
 
 fn range_sql(params: &mut Params, time: &Column, range: Range, clauses: &mut Vec<String>) {
-    let name = quote(&time.name);
+    let name = params.engine.quote(&time.name);
     for (bound, compare) in [(range.from, ">="), (range.to, "<")] {
         if let Some(bound) = bound {
-            clauses.push(format!("{name} {compare} {}", params.bind(Value::Int(bound), "int8")));
+            clauses.push(format!("{name} {compare} {}", params.integer(bound)));
         }
     }
 }
@@ -104,7 +99,7 @@ pub(super) async fn count(
         range_sql(&mut params, if side == Side::Source { source } else { target }, range, &mut clauses);
     }
     let table = if side == Side::Source { &plan.source } else { &plan.target };
-    let sql = format!("SELECT {} FROM {}{}", read(session.engine(), "count(*)"), table.quoted(), where_sql(&clauses));
+    let sql = format!("SELECT {} FROM {}{}", session.engine().read("count(*)"), table.quoted(), where_sql(&clauses));
     let counted = session.number(&sql, params.args).await?.unwrap_or(0);
     Ok(u64::try_from(counted).unwrap_or(0))
 }
@@ -112,11 +107,12 @@ pub(super) async fn count(
 /// Refuses source rows that a keyset walk would lose: keys with NULL and keys that are not unique.
 pub(super) async fn check_keys(session: &mut Session, plan: &TablePlan) -> Result<(), TransferError> {
     let table = plan.source.quoted();
+    let engine = session.engine();
     let problem =
         |problem: String| TransferError::Mapping { mapping: plan.source.name.clone(), problems: vec![problem] };
     for column in plan.source_key.iter().filter(|column| !column.not_null) {
         let sql =
-            format!("SELECT {} FROM {table} WHERE {} IS NULL", read(session.engine(), "count(*)"), quote(&column.name));
+            format!("SELECT {} FROM {table} WHERE {} IS NULL", engine.read("count(*)"), engine.quote(&column.name));
         let nulls = session.number(&sql, Vec::new()).await?.unwrap_or(0);
         if nulls > 0 {
             return Err(problem(format!("{nulls} rows have NULL in the key column `{}`", column.name)));
@@ -124,10 +120,10 @@ pub(super) async fn check_keys(session: &mut Session, plan: &TablePlan) -> Resul
     }
     let names: Vec<String> = plan.source_key.iter().map(|column| column.name.clone()).collect();
     if !plan.source.is_unique(&names) {
-        let list = names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+        let list = names.iter().map(|name| engine.quote(name)).collect::<Vec<_>>().join(", ");
         let sql = format!(
             "SELECT {} FROM (SELECT {list} FROM {table} GROUP BY {list} HAVING count(*) > 1 LIMIT 1) AS d",
-            read(session.engine(), "count(*)")
+            engine.read("count(*)")
         );
         if session.number(&sql, Vec::new()).await? != Some(0) {
             return Err(problem(format!("the key {names:?} is not unique in the source")));
@@ -156,8 +152,8 @@ pub(super) async fn load_lookups(
         let engine = target.engine();
         let sql = format!(
             "SELECT {}, {} FROM {}",
-            read(engine, &quote(&from.name)),
-            read(engine, &quote(&to.name)),
+            engine.read(&engine.quote(&from.name)),
+            engine.read(&engine.quote(&to.name)),
             table.quoted()
         );
         let mut map = HashMap::new();
@@ -197,7 +193,7 @@ async fn unmapped(
     if let Some((time, _)) = time_of(plan, range)? {
         range_sql(&mut params, time, range, &mut clauses);
     }
-    let shown = read(source.engine(), sql);
+    let shown = source.engine().read(sql);
     let sql = format!("SELECT DISTINCT {shown} FROM {}{}", plan.source.quoted(), where_sql(&clauses));
     let mut missing = Vec::new();
     source
@@ -223,14 +219,14 @@ pub(super) async fn read_chunk(
 ) -> Result<Vec<MappedRow>, TransferError> {
     let engine = session.engine();
     let mut params = Params::new(engine);
-    let keys: Vec<String> = plan.source_key.iter().map(|column| quote(&column.name)).collect();
+    let keys: Vec<String> = plan.source_key.iter().map(|column| engine.quote(&column.name)).collect();
     let mut clauses = keyset_sql(&mut params, &plan.source_key, after);
     if let Some((time, _)) = time_of(plan, range)? {
         range_sql(&mut params, time, range, &mut clauses);
     }
-    let mut shown: Vec<String> = keys.iter().map(|key| read(engine, key)).collect();
+    let mut shown: Vec<String> = keys.iter().map(|key| engine.read(key)).collect();
     shown.extend(plan.columns.iter().filter_map(|column| match &column.from {
-        From::Source(sql, _) => Some(read(engine, sql)),
+        From::Source(sql, _) => Some(engine.read(sql)),
         From::Constant(_) => None,
     }));
     let sql = format!(
@@ -255,7 +251,7 @@ pub(super) async fn read_chunk(
 /// `(k1, k2) > (.., ..)`, or nothing for the first chunk.
 fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> Vec<String> {
     let Some(after) = after else { return Vec::new() };
-    let names: Vec<String> = key.iter().map(|column| quote(&column.name)).collect();
+    let names: Vec<String> = key.iter().map(|column| params.engine.quote(&column.name)).collect();
     let bounds: Vec<String> =
         key.iter().zip(after).map(|(column, value)| params.bind(value.clone(), &column.cast)).collect();
     vec![format!("({}) > ({})", names.join(", "), bounds.join(", "))]
@@ -263,7 +259,10 @@ fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> V
 
 /// The key columns, qualified: a bare name would mean the output column, which PostgreSQL reads as text and would sort as text.
 fn order_sql(table: &Table, key: &[Column]) -> String {
-    key.iter().map(|column| format!("{}.{}", table.quoted(), quote(&column.name))).collect::<Vec<_>>().join(", ")
+    key.iter()
+        .map(|column| format!("{}.{}", table.quoted(), table.engine.quote(&column.name)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// `k1=1, k2=2` for messages.
@@ -311,210 +310,6 @@ fn map_row(
     Ok(values)
 }
 
-/// Finds rows of `table` by key; the answer has one entry per key, `None` where there is no such row.
-///
-/// `lock` keeps the found rows from changing until the transaction ends (PostgreSQL; SQLite's writers are alone anyway).
-pub(super) async fn find(
-    session: &mut Session,
-    table: &Table,
-    key: &[Column],
-    keys: &[Vec<Value>],
-    columns: &[Column],
-    lock: bool,
-) -> Result<Vec<Option<Vec<Value>>>, TransferError> {
-    let mut found: Vec<Option<Vec<Value>>> = vec![None; keys.len()];
-    let engine = session.engine();
-    let shown: String =
-        columns.iter().fold(String::new(), |all, c| all + ", " + &read(engine, &format!("t.{}", quote(&c.name))));
-    let batch = match engine {
-        Engine::Sqlite => SQLITE_BINDS_MAX / (key.len() + 1),
-        Engine::Postgres => keys.len().max(1),
-    };
-    for (number, part) in keys.chunks(batch).enumerate() {
-        let (list, args) = key_list(engine, key, part);
-        let joined: Vec<String> = key
-            .iter()
-            .enumerate()
-            .map(|(i, c)| format!("t.{} = {}", quote(&c.name), cast(engine, &format!("u.k{i}"), &c.cast)))
-            .collect();
-        let lock = if lock && engine == Engine::Postgres { " FOR UPDATE OF t" } else { "" };
-        let (table, joined) = (table.quoted(), joined.join(" AND "));
-        let sql = match engine {
-            Engine::Sqlite => format!("WITH {list} SELECT u.o{shown} FROM u CROSS JOIN {table} AS t ON {joined}"),
-            Engine::Postgres => format!("SELECT u.o::text{shown} FROM {list} JOIN {table} AS t ON {joined}{lock}"),
-        };
-        session
-            .each_row(&sql, args, |mut row| {
-                let values = row.split_off(1);
-                let position = row[0].as_integer().and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
-                if let Some(slot) = found.get_mut(number * batch + position.saturating_sub(1)) {
-                    *slot = Some(values);
-                }
-                Ok(())
-            })
-            .await?;
-    }
-    Ok(found)
-}
-
-/// Stays below SQLite's SQLITE_MAX_VARIABLE_NUMBER (32,766).
-const SQLITE_BINDS_MAX: usize = 30_000;
-/// Rows of one SQLite statement; larger ones gain nothing.
-const SQLITE_ROWS_MAX: usize = 1_000;
-
-fn cast(engine: Engine, sql: &str, to: &str) -> String {
-    match engine {
-        Engine::Sqlite => sql.to_owned(),
-        Engine::Postgres => format!("{sql}::{to}"),
-    }
-}
-
-/// `u(o, k0, k1, ..)`: the keys with their position from 1.
-fn key_list(engine: Engine, key: &[Column], keys: &[Vec<Value>]) -> (String, Vec<Arg>) {
-    let names: Vec<String> = (0..key.len()).map(|i| format!("k{i}")).collect();
-    match engine {
-        Engine::Sqlite => {
-            let numbered = keys.iter().enumerate().map(|(i, values)| {
-                let position = i64::try_from(i + 1).expect("a chunk is far smaller than i64");
-                std::iter::once(Value::Int(position)).chain(values.iter().cloned())
-            });
-            let (list, args) = sqlite_values(key.len() + 1, numbered);
-            (format!("u(o, {}) AS (VALUES {list})", names.join(", ")), args)
-        }
-        Engine::Postgres => {
-            let (list, args) = postgres_columns(key.len(), keys);
-            (format!("unnest({list}) WITH ORDINALITY AS u({}, o)", names.join(", ")), args)
-        }
-    }
-}
-
-fn sqlite_values<R: IntoIterator<Item = Value>>(width: usize, rows: impl Iterator<Item = R>) -> (String, Vec<Arg>) {
-    let args: Vec<Arg> = rows.flatten().map(Arg::One).collect();
-    let row = format!("({})", vec!["?"; width].join(", "));
-    (vec![row; args.len() / width].join(", "), args)
-}
-
-fn postgres_columns(width: usize, rows: &[Vec<Value>]) -> (String, Vec<Arg>) {
-    let args = (0..width).map(|i| Arg::Column(rows.iter().map(|row| row[i].to_text()).collect())).collect();
-    let list: Vec<String> = (1..=width).map(|i| format!("${i}::text[]")).collect();
-    (list.join(", "), args)
-}
-
-/// Inserts rows that are expected to be new; returns how many really were.
-pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<Value>]) -> Result<u64, TransferError> {
-    let names: Vec<String> = plan.columns.iter().map(|c| quote(&c.target.name)).collect();
-    let key: Vec<String> = plan.key.iter().map(|i| quote(&plan.columns[*i].target.name)).collect();
-    let head = format!("INSERT INTO {} ({})", plan.target.quoted(), names.join(", "));
-    let tail = format!("ON CONFLICT ({}) DO NOTHING", key.join(", "));
-    let width = plan.columns.len();
-    let mut inserted = 0;
-    match session.engine() {
-        Engine::Sqlite => {
-            for part in rows.chunks((SQLITE_BINDS_MAX / width).clamp(1, SQLITE_ROWS_MAX)) {
-                let (list, args) = sqlite_values(width, part.iter().cloned());
-                inserted += session.run(&format!("{head} VALUES {list} {tail}"), args).await?;
-            }
-        }
-        Engine::Postgres if !rows.is_empty() => {
-            let (list, args) = postgres_columns(width, rows);
-            let aliases: Vec<String> = (0..width).map(|i| format!("c{i}")).collect();
-            let shown: Vec<String> =
-                plan.columns.iter().enumerate().map(|(i, c)| format!("u.c{i}::{}", c.target.cast)).collect();
-            let sql = format!(
-                "{head} OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({list}) AS u({}) {tail}",
-                shown.join(", "),
-                aliases.join(", ")
-            );
-            inserted = session.run(&sql, args).await?;
-        }
-        Engine::Postgres => {}
-    }
-    Ok(inserted)
-}
-
-/// What an update does to the row that is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Sets the mapped columns; with `reset` the target-only ones go back to their defaults.
-    Overwrite { reset: bool },
-    /// Adds the additive columns and leaves everything else.
-    Add,
-}
-
-/// Updates rows that exist, by key; returns how many were found.
-pub(super) async fn update(
-    session: &mut Session,
-    plan: &TablePlan,
-    rows: &[Vec<Value>],
-    change: Change,
-) -> Result<u64, TransferError> {
-    let engine = session.engine();
-    let width = plan.columns.len();
-    let sets = assignments(engine, plan, change);
-    if sets.is_empty() || rows.is_empty() {
-        return Ok(0);
-    }
-    let on: Vec<String> = plan
-        .key
-        .iter()
-        .map(|i| {
-            let target = &plan.columns[*i].target;
-            format!("t.{} = {}", quote(&target.name), cast(engine, &format!("u.c{i}"), &target.cast))
-        })
-        .collect();
-    let aliases = (0..width).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
-    let (table, sets, on) = (plan.target.quoted(), sets.join(", "), on.join(" AND "));
-    let batch = match engine {
-        Engine::Sqlite => (SQLITE_BINDS_MAX / width).clamp(1, SQLITE_ROWS_MAX),
-        Engine::Postgres => rows.len(),
-    };
-    let mut updated = 0;
-    for part in rows.chunks(batch) {
-        let (sql, args) = match engine {
-            Engine::Sqlite => {
-                let (list, args) = sqlite_values(width, part.iter().cloned());
-                let sql =
-                    format!("WITH u({aliases}) AS (VALUES {list}) UPDATE {table} AS t SET {sets} FROM u WHERE {on}");
-                (sql, args)
-            }
-            Engine::Postgres => {
-                let (list, args) = postgres_columns(width, part);
-                (format!("UPDATE {table} AS t SET {sets} FROM unnest({list}) AS u({aliases}) WHERE {on}"), args)
-            }
-        };
-        updated += session.run(&sql, args).await?;
-    }
-    Ok(updated)
-}
-
-fn assignments(engine: Engine, plan: &TablePlan, change: Change) -> Vec<String> {
-    let given = |i: usize| cast(engine, &format!("u.c{i}"), &plan.columns[i].target.cast);
-    match change {
-        Change::Add => plan
-            .additive
-            .iter()
-            .map(|i| {
-                let name = quote(&plan.columns[*i].target.name);
-                let new = given(*i);
-                format!("{name} = CASE WHEN t.{name} IS NULL THEN {new} WHEN {new} IS NULL THEN t.{name} ELSE t.{name} + {new} END")
-            })
-            .collect(),
-        Change::Overwrite { reset } => {
-            let mapped = (0..plan.columns.len())
-                .filter(|i| !plan.key.contains(i))
-                .map(|i| format!("{} = {}", quote(&plan.columns[i].target.name), given(i)));
-            let others = plan.target_only.iter().filter(|_| reset).map(|column| {
-                let default = match engine {
-                    Engine::Sqlite => format!("({})", column.default.as_deref().unwrap_or("NULL")),
-                    Engine::Postgres => "DEFAULT".to_owned(),
-                };
-                format!("{} = {default}", quote(&column.name))
-            });
-            mapped.chain(others).collect()
-        }
-    }
-}
-
 /// Reads the next chunk of target keys in key order, with every planned column.
 pub(super) async fn read_target_chunk(
     session: &mut Session,
@@ -530,7 +325,7 @@ pub(super) async fn read_target_chunk(
     if let Some((_, time)) = time_of(plan, range)? {
         range_sql(&mut params, time, range, &mut clauses);
     }
-    let shown: Vec<String> = plan.columns.iter().map(|c| read(engine, &quote(&c.target.name))).collect();
+    let shown: Vec<String> = plan.columns.iter().map(|c| engine.read(&engine.quote(&c.target.name))).collect();
     let sql = format!(
         "SELECT {} FROM {}{} ORDER BY {} LIMIT {limit}",
         shown.join(", "),

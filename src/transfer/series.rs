@@ -4,9 +4,10 @@
 //! Watermarks are observed in the rows, never taken from the clock; the clock only keeps open buckets out.
 //! Called by the `db.watermark` and `db.gaps` actions.
 
-use super::database::{Database, Engine};
+use super::database::Database;
+use super::engine::Engine;
 use super::error::TransferError;
-use super::schema::{self, quote};
+use super::schema;
 use super::session::{Arg, Session};
 use super::value::Value;
 
@@ -78,14 +79,10 @@ impl Series {
 
     /// `e(entity)`: who must be complete. The column names itself after whatever the SQL calls it.
     fn entities(&self, engine: Engine) -> String {
-        let (table, entity) = (schema::quote_table(&self.table), quote(&self.entity));
-        match (&self.active, engine) {
-            (Some(sql), Engine::Sqlite | Engine::Postgres) => {
-                format!("e(entity) AS ({}\n)", sql.trim().trim_end_matches(';'))
-            }
-            (None, Engine::Sqlite | Engine::Postgres) => {
-                format!("e(entity) AS (SELECT DISTINCT {entity} FROM {table})")
-            }
+        let (table, entity) = (engine.quote_table(&self.table), engine.quote(&self.entity));
+        match &self.active {
+            Some(sql) => format!("e(entity) AS ({}\n)", sql.trim().trim_end_matches(';')),
+            None => format!("e(entity) AS (SELECT DISTINCT {entity} FROM {table})"),
         }
     }
 }
@@ -94,27 +91,23 @@ fn int(value: i64) -> Arg {
     Arg::One(Value::Int(value))
 }
 
-/// Names and casts that differ between the engines.
-fn dialect(engine: Engine) -> (&'static str, &'static str) {
-    match engine {
-        Engine::Sqlite => ("", ""),
-        Engine::Postgres => ("::int8", "::text"),
-    }
-}
-
 /// Observes how far every active entity has come; buckets that are still open at `now` (seconds since the epoch) do not count.
 pub async fn watermark(database: &Database, series: &Series, now: i64) -> Result<Watermark, TransferError> {
     series.check()?;
     let mut session = Session::open(database).await?;
     let table = schema::describe(&mut session, &series.table).await?;
-    let (time, entity) = (quote(&table.require(&series.time)?.name), quote(&table.require(&series.entity)?.name));
-    let (as_int, as_text) = dialect(session.engine());
+    let engine = session.engine();
+    let time = engine.quote(&table.require(&series.time)?.name);
+    let entity = engine.quote(&table.require(&series.entity)?.name);
     let open_bucket = now.div_euclid(series.timestep) * series.timestep;
     let sql = format!(
-        "WITH {} SELECT e.entity{as_text}, max(p.{time}){as_text} FROM e LEFT JOIN {} AS p ON p.{entity} = e.entity \
-         AND p.{time} < $1{as_int} GROUP BY e.entity ORDER BY max(p.{time}) IS NOT NULL, max(p.{time}), e.entity",
-        series.entities(session.engine()),
-        table.quoted()
+        "WITH {} SELECT {}, {} FROM e LEFT JOIN {} AS p ON p.{entity} = e.entity AND p.{time} < {} \
+         GROUP BY e.entity ORDER BY max(p.{time}) IS NOT NULL, max(p.{time}), e.entity",
+        series.entities(engine),
+        engine.read("e.entity"),
+        engine.read(&format!("max(p.{time})")),
+        table.quoted(),
+        engine.integer_parameter(1)
     );
     let mut last = Vec::new();
     for row in session.rows(&sql, vec![int(open_bucket)]).await? {
@@ -147,16 +140,20 @@ async fn last_complete(
     entities: usize,
     newest: i64,
 ) -> Result<Option<i64>, TransferError> {
-    let (time, entity, step) = (quote(&series.time), quote(&series.entity), series.timestep);
-    let (as_int, as_text) = dialect(session.engine());
+    let engine = session.engine();
+    let (time, entity, step) = (engine.quote(&series.time), engine.quote(&series.entity), series.timestep);
+    let bucket = engine.divide(&format!("p.{time}"), step);
     let wanted = i64::try_from(entities).unwrap_or(i64::MAX);
-    let oldest_sql = format!("SELECT (min({time})){as_text} FROM {table}");
+    let oldest_sql = format!("SELECT {} FROM {table}", engine.read(&format!("min({time})")));
     let Some(oldest) = session.number(&oldest_sql, Vec::new()).await? else { return Ok(None) };
     let sql = format!(
-        "WITH {} SELECT (max(b.bucket)){as_text} FROM (SELECT p.{time} / {step} AS bucket FROM {table} AS p \
-         JOIN e ON e.entity = p.{entity} WHERE p.{time} >= $1{as_int} AND p.{time} < $2{as_int} \
-         GROUP BY p.{time} / {step} HAVING count(DISTINCT p.{entity}) = $3{as_int}) AS b",
-        series.entities(session.engine())
+        "WITH {} SELECT {} FROM (SELECT {bucket} AS bucket FROM {table} AS p JOIN e ON e.entity = p.{entity} \
+         WHERE p.{time} >= {} AND p.{time} < {} GROUP BY {bucket} HAVING count(DISTINCT p.{entity}) = {}) AS b",
+        series.entities(engine),
+        engine.read("max(b.bucket)"),
+        engine.integer_parameter(1),
+        engine.integer_parameter(2),
+        engine.integer_parameter(3)
     );
     let mut end = newest + step;
     while end > oldest {
@@ -192,13 +189,18 @@ pub async fn gaps(
     }
     let mut session = Session::open(database).await?;
     let table = schema::describe(&mut session, &series.table).await?;
-    let (time, entity) = (quote(&table.require(&series.time)?.name), quote(&table.require(&series.entity)?.name));
-    let (as_int, as_text) = dialect(session.engine());
+    let engine = session.engine();
+    let time = engine.quote(&table.require(&series.time)?.name);
+    let entity = engine.quote(&table.require(&series.entity)?.name);
     let sql = format!(
-        "WITH {} SELECT e.entity{as_text}, p.{time}{as_text} FROM e LEFT JOIN {} AS p ON p.{entity} = e.entity \
-         AND p.{time} >= $1{as_int} AND p.{time} < $2{as_int} ORDER BY e.entity, p.{time}",
-        series.entities(session.engine()),
-        table.quoted()
+        "WITH {} SELECT {}, {} FROM e LEFT JOIN {} AS p ON p.{entity} = e.entity \
+         AND p.{time} >= {} AND p.{time} < {} ORDER BY e.entity, p.{time}",
+        series.entities(engine),
+        engine.read("e.entity"),
+        engine.read(&format!("p.{time}")),
+        table.quoted(),
+        engine.integer_parameter(1),
+        engine.integer_parameter(2)
     );
     let mut found = Gaps::default();
     let mut walk: Option<(Value, i64, EntityGaps)> = None;

@@ -4,14 +4,16 @@
 //! write tables; statements of the user go through `statement`.
 
 use futures_util::TryStreamExt;
+use sqlx::AssertSqlSafe;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgRow, Postgres};
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, TypeInfo, ValueRef};
+use sqlx::postgres::Postgres;
+use sqlx::sqlite::Sqlite;
 
-use super::database::{Database, Engine};
+use super::database::Database;
+use super::engine::Engine;
 use super::error::TransferError;
 use super::value::Value;
+use super::{postgres, sqlite};
 
 /// What a statement is given.
 #[derive(Debug, Clone)]
@@ -64,13 +66,7 @@ impl Session {
     }
 
     pub(super) async fn begin(&mut self, mode: Begin) -> Result<(), TransferError> {
-        let sql = match (self.engine(), mode) {
-            (Engine::Sqlite, Begin::Write) => "BEGIN IMMEDIATE",
-            (Engine::Sqlite, Begin::Snapshot) => "BEGIN",
-            (Engine::Postgres, Begin::Write) => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            (Engine::Postgres, Begin::Snapshot) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        };
-        self.run(sql, Vec::new()).await.map(drop)
+        self.run(self.engine().begin(mode), Vec::new()).await.map(drop)
     }
 
     /// Commits; a connection that breaks here leaves the effect unknown.
@@ -87,11 +83,11 @@ impl Session {
         let engine = self.engine();
         let text = AssertSqlSafe(sql.to_owned());
         match self {
-            Self::Sqlite(connection) => sqlx::query_with(text, sqlite_arguments(args)?)
+            Self::Sqlite(connection) => sqlx::query_with(text, sqlite::arguments(args)?)
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
-            Self::Postgres(connection) => sqlx::query_with(text, postgres_arguments(args)?)
+            Self::Postgres(connection) => sqlx::query_with(text, postgres::arguments(args)?)
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
@@ -122,15 +118,15 @@ impl Session {
         let text = AssertSqlSafe(sql.to_owned());
         match self {
             Self::Sqlite(connection) => {
-                let mut stream = sqlx::query_with(text, sqlite_arguments(args)?).fetch(&mut **connection);
+                let mut stream = sqlx::query_with(text, sqlite::arguments(args)?).fetch(&mut **connection);
                 while let Some(row) = stream.try_next().await.map_err(wrong)? {
-                    take(sqlite_row(&row).map_err(wrong)?)?;
+                    take(sqlite::row(&row).map_err(wrong)?)?;
                 }
             }
             Self::Postgres(connection) => {
-                let mut stream = sqlx::query_with(text, postgres_arguments(args)?).fetch(&mut **connection);
+                let mut stream = sqlx::query_with(text, postgres::arguments(args)?).fetch(&mut **connection);
                 while let Some(row) = stream.try_next().await.map_err(wrong)? {
-                    take(postgres_row(&row).map_err(wrong)?)?;
+                    take(postgres::row(&row).map_err(wrong)?)?;
                 }
             }
         }
@@ -142,65 +138,4 @@ impl Session {
         let rows = self.rows(sql, args).await?;
         Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer))
     }
-}
-
-pub(super) fn sqlite_arguments(args: Vec<Arg>) -> Result<SqliteArguments, TransferError> {
-    use sqlx::Arguments;
-    let mut bound = SqliteArguments::default();
-    for arg in args {
-        let Arg::One(value) = arg else { return Err(TransferError::statement("SQLite takes no column arguments")) };
-        match value {
-            Value::Null => bound.add(Option::<i64>::None),
-            Value::Int(number) => bound.add(number),
-            Value::Real(number) => bound.add(number),
-            Value::Text(text) => bound.add(text),
-            Value::Blob(bytes) => bound.add(bytes),
-            Value::BadText(_) => return Err(TransferError::statement("a text that is not UTF-8 cannot be bound")),
-        }
-        .map_err(|error| TransferError::statement(error.to_string()))?;
-    }
-    Ok(bound)
-}
-
-pub(super) fn postgres_arguments(args: Vec<Arg>) -> Result<PgArguments, TransferError> {
-    use sqlx::Arguments;
-    let mut bound = PgArguments::default();
-    for arg in args {
-        match arg {
-            Arg::One(Value::Null) => bound.add(Option::<String>::None),
-            Arg::One(value) => bound.add(
-                value.to_text().ok_or_else(|| TransferError::statement("a text that is not UTF-8 cannot be bound"))?,
-            ),
-            Arg::Column(column) => bound.add(column),
-        }
-        .map_err(|error| TransferError::statement(error.to_string()))?;
-    }
-    Ok(bound)
-}
-
-pub(super) fn sqlite_row(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
-    (0..row.len())
-        .map(|i| {
-            let raw = row.try_get_raw(i)?;
-            if raw.is_null() {
-                return Ok(Value::Null);
-            }
-            let name = raw.type_info().name().to_owned();
-            Ok(match name.as_str() {
-                "INTEGER" => Value::Int(row.try_get_unchecked(i)?),
-                "REAL" => Value::Real(row.try_get_unchecked(i)?),
-                "TEXT" => {
-                    let bytes: Vec<u8> = row.try_get_unchecked(i)?;
-                    String::from_utf8(bytes).map_or_else(|e| Value::BadText(e.into_bytes()), Value::Text)
-                }
-                _ => Value::Blob(row.try_get_unchecked(i)?),
-            })
-        })
-        .collect()
-}
-
-fn postgres_row(row: &PgRow) -> Result<Vec<Value>, sqlx::Error> {
-    (0..row.len())
-        .map(|i| Ok(row.try_get_unchecked::<Option<String>, _>(i)?.map_or(Value::Null, Value::Text)))
-        .collect()
 }

@@ -3,7 +3,7 @@
 //! Knows strings, quoted identifiers, comments, PostgreSQL's dollar quotes and `::` casts, and the `BEGIN .. END` bodies of triggers.
 //! Refuses text whose quotes do not close. Used by `statement`.
 
-use super::database::Engine;
+use super::engine::Engine;
 use super::error::TransferError;
 
 /// One piece of a statement.

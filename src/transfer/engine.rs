@@ -1,0 +1,114 @@
+//! What each engine calls things: quoting, parameters, casts, transactions, the list of its tables.
+//!
+//! Text only; it opens nothing and runs nothing. Used by every file of this module that builds SQL.
+
+use std::fmt;
+
+use super::session::Begin;
+
+/// The engines that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// SQLite 3, one file.
+    Sqlite,
+    /// PostgreSQL, a server.
+    Postgres,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+        })
+    }
+}
+
+impl Engine {
+    /// An identifier with its quotes doubled.
+    pub(super) fn quote(self, name: &str) -> String {
+        match self {
+            Self::Sqlite | Self::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
+        }
+    }
+
+    /// `schema.table` as two identifiers.
+    pub(super) fn quote_table(self, name: &str) -> String {
+        name.split('.').map(|part| self.quote(part)).collect::<Vec<_>>().join(".")
+    }
+
+    /// The parameter with this number (from 1), to be compared with or stored into a column of the type `cast`.
+    ///
+    /// Parameters must stand in the text in the order of their numbers, each once.
+    pub(super) fn parameter(self, number: usize, cast: &str) -> String {
+        match self {
+            Self::Sqlite => format!("?{number}"),
+            Self::Postgres => format!("(${number}::text)::{cast}"),
+        }
+    }
+
+    /// A whole number of ours as a parameter.
+    pub(super) fn integer_parameter(self, number: usize) -> String {
+        self.parameter(number, "int8")
+    }
+
+    /// A text of ours as a parameter.
+    pub(super) fn text_parameter(self, number: usize) -> String {
+        self.parameter(number, "text")
+    }
+
+    /// An expression as its value is read.
+    pub(super) fn read(self, sql: &str) -> String {
+        match self {
+            Self::Sqlite => sql.to_owned(),
+            Self::Postgres => format!("({sql})::text"),
+        }
+    }
+
+    /// A text expression as a value of the type `to`.
+    pub(super) fn cast(self, sql: &str, to: &str) -> String {
+        match self {
+            Self::Sqlite => sql.to_owned(),
+            Self::Postgres => format!("{sql}::{to}"),
+        }
+    }
+
+    /// Division of whole numbers.
+    pub(super) fn divide(self, sql: &str, by: i64) -> String {
+        match self {
+            Self::Sqlite | Self::Postgres => format!("{sql} / {by}"),
+        }
+    }
+
+    /// Opens a transaction.
+    pub(super) fn begin(self, mode: Begin) -> &'static str {
+        match (self, mode) {
+            (Self::Sqlite, Begin::Write) => "BEGIN IMMEDIATE",
+            (Self::Sqlite, Begin::Snapshot) => "BEGIN",
+            (Self::Postgres, Begin::Write) => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            (Self::Postgres, Begin::Snapshot) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// Lists the ordinary tables, catalogues left out.
+    pub(super) fn tables(self) -> &'static str {
+        match self {
+            Self::Sqlite => {
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name"
+            }
+            Self::Postgres => {
+                "SELECT CASE WHEN n.nspname = current_schema() THEN c.relname ELSE n.nspname || '.' || c.relname END \
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition \
+                 AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg_toast%' ORDER BY 1"
+            }
+        }
+    }
+
+    /// Counts (0 or 1) the ordinary table of our own with this name.
+    pub(super) fn has_table(self, name: &str) -> String {
+        match self {
+            Self::Sqlite => format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{name}'"),
+            Self::Postgres => format!("SELECT count(to_regclass('{name}'))::text"),
+        }
+    }
+}
