@@ -34,7 +34,7 @@ record! {
     /// A database.
     #[check(check_database)]
     pub struct DatabaseSite("a database") {
-        /// Its address: `sqlite:///path/file.db` or `postgres://user@host/name`.
+        /// Its address: `sqlite:///path/file.db`, `postgres://user@host/name` or `mysql://user@host/name`.
         url: Option<String>,
         /// Name of a secret that holds the address.
         secret: Option<Spanned<String>>,
@@ -45,11 +45,11 @@ fn check_database(node: &Node, d: &mut Decoder) {
     let choices = [Choice::Value("url"), Choice::Value("secret")];
     exactly_one("site::one_of", "a database", &choices, "`url: sqlite:///path/file.db`, or `secret: name`", node, d);
     if let Some(url) = known::<String>(node, "url", d)
-        && !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme))
+        && !["sqlite:", "postgres:", "postgresql:", "mysql:", "mariadb:"].iter().any(|scheme| url.starts_with(scheme))
     {
         let place = node.get("url").map_or(node.span, |url| url.span);
         let problem = Problem::new("site::bad_url", "this address names no database engine known here", place);
-        d.problem(problem.label("here").help("start it with `sqlite:` or `postgres:`"));
+        d.problem(problem.label("here").help("start it with `sqlite:`, `postgres:` or `mysql:`"));
     }
 }
 

@@ -104,8 +104,13 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), TransferError> 
     if exists(session).await? {
         return add_columns(session).await;
     }
+    let engine = session.engine();
+    if engine == Engine::Mariadb {
+        // DDL commits by itself there, and `IF NOT EXISTS` waits for the other one.
+        return session.run(CREATE_MARIADB, Vec::new()).await.map(drop);
+    }
     session.begin(Begin::Write).await?;
-    if session.engine() == Engine::Postgres {
+    if engine == Engine::Postgres {
         // Two copies may start at once; `IF NOT EXISTS` alone can still collide in the catalogue.
         session.run("SELECT pg_advisory_xact_lock(hashtext('piton_checkpoint'))", Vec::new()).await?;
     }
@@ -113,15 +118,24 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), TransferError> 
         "CREATE TABLE IF NOT EXISTS {} (token TEXT NOT NULL, table_name TEXT NOT NULL, last_key TEXT, rows BIGINT NOT NULL, \
          chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, updated_at TEXT NOT NULL, {ADDED}, \
          PRIMARY KEY (token, table_name))",
-        session.engine().quote(TABLE)
+        engine.quote(TABLE)
     );
     session.run(&sql, Vec::new()).await?;
     session.commit().await
 }
 
+/// The same table in MariaDB's words: no TEXT in a key, an engine with transactions, names that differ in case only are two.
+const CREATE_MARIADB: &str = "CREATE TABLE IF NOT EXISTS `piton_checkpoint` (token VARCHAR(500) NOT NULL, \
+    table_name VARCHAR(255) NOT NULL, last_key LONGTEXT, `rows` BIGINT NOT NULL, chunk_no BIGINT NOT NULL, done INTEGER NOT NULL, \
+    updated_at VARCHAR(64) NOT NULL, inserted BIGINT NOT NULL, updated BIGINT NOT NULL, unchanged BIGINT NOT NULL, \
+    kept BIGINT NOT NULL, asked LONGTEXT NOT NULL, PRIMARY KEY (token, table_name)) \
+    ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
 /// Brings a table of an older version to this one.
 async fn add_columns(session: &mut Session) -> Result<(), TransferError> {
     let missing = |engine| match engine {
+        // The table is younger than its last column there.
+        Engine::Mariadb => "SELECT 0".to_owned(),
         Engine::Sqlite => format!("SELECT count(*) = 0 FROM pragma_table_info('{TABLE}') WHERE name = 'asked'"),
         Engine::Postgres => format!(
             "SELECT (count(*) = 0)::int::text FROM pg_attribute \
@@ -149,11 +163,26 @@ async fn add_columns(session: &mut Session) -> Result<(), TransferError> {
 
 /// Every table of a token.
 pub(super) async fn load(session: &mut Session, token: &str) -> Result<Vec<TableCheckpoint>, TransferError> {
+    let engine = session.engine();
+    let columns = [
+        "table_name",
+        "last_key",
+        "rows",
+        "chunk_no",
+        "done",
+        "updated_at",
+        "inserted",
+        "updated",
+        "unchanged",
+        "kept",
+        "asked",
+    ];
+    let shown: Vec<String> = columns.iter().map(|name| engine.read(&engine.quote(name))).collect();
     let sql = format!(
-        "SELECT table_name, last_key, CAST(rows AS TEXT), CAST(chunk_no AS TEXT), CAST(done AS TEXT), updated_at, \
-         CAST(inserted AS TEXT), CAST(updated AS TEXT), CAST(unchanged AS TEXT), CAST(kept AS TEXT), asked \
-         FROM {} WHERE token = $1 ORDER BY table_name",
-        session.engine().quote(TABLE)
+        "SELECT {} FROM {} WHERE token = {} ORDER BY 1",
+        shown.join(", "),
+        engine.quote(TABLE),
+        engine.text_parameter(1)
     );
     let rows = session.rows(&sql, vec![text(token)]).await?;
     rows.iter()
@@ -198,39 +227,85 @@ fn decode(row: &[Value]) -> Option<TableCheckpoint> {
 /// Refuses to go on where another process has moved it in between (`chunk_no` is the guard).
 pub(super) async fn advance(session: &mut Session, token: &str, state: &TableCheckpoint) -> Result<(), TransferError> {
     let key = state.last_key.as_ref().map(|key| Json::Array(key.iter().map(Value::to_stored).collect()).to_string());
-    let integer = match session.engine() {
-        Engine::Sqlite => "",
-        Engine::Postgres => "::int8",
-    };
-    let sql = format!(
-        "INSERT INTO {0} (token, table_name, last_key, rows, chunk_no, done, updated_at, inserted, updated, unchanged, \
-         kept, asked) VALUES ($1, $2, $3, $4{integer}, $5{integer}, $6{integer}, $7, $8{integer}, $9{integer}, \
-         $10{integer}, $11{integer}, $12) ON CONFLICT (token, table_name) DO UPDATE SET \
-         last_key = excluded.last_key, rows = excluded.rows, chunk_no = excluded.chunk_no, done = excluded.done, \
-         updated_at = excluded.updated_at, inserted = excluded.inserted, updated = excluded.updated, \
-         unchanged = excluded.unchanged, kept = excluded.kept, asked = excluded.asked WHERE {0}.chunk_no = excluded.chunk_no - 1",
-        session.engine().quote(TABLE)
-    );
     let number = |n: u64| Arg::One(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)));
-    let args = vec![
-        text(token),
-        text(&state.table),
-        Arg::One(key.map_or(Value::Null, Value::Text)),
-        number(state.rows),
-        number(state.chunk_no),
-        number(u64::from(state.done)),
-        text(&crate::config::now().to_string()),
-        number(state.counts.inserted),
-        number(state.counts.updated),
-        number(state.counts.unchanged),
-        number(state.counts.kept),
-        text(&state.asked),
+    let moved = vec![
+        ("last_key", Arg::One(key.map_or(Value::Null, Value::Text))),
+        ("rows", number(state.rows)),
+        ("chunk_no", number(state.chunk_no)),
+        ("done", number(u64::from(state.done))),
+        ("updated_at", text(&crate::config::now().to_string())),
+        ("inserted", number(state.counts.inserted)),
+        ("updated", number(state.counts.updated)),
+        ("unchanged", number(state.counts.unchanged)),
+        ("kept", number(state.counts.kept)),
+        ("asked", text(&state.asked)),
     ];
-    if session.run(&sql, args).await? == 1 {
+    let done = match session.engine() {
+        Engine::Mariadb => advance_mariadb(session, token, state, moved).await?,
+        engine @ (Engine::Sqlite | Engine::Postgres) => {
+            let (sql, args) = upsert(engine, token, state, moved);
+            session.run(&sql, args).await?
+        }
+    };
+    if done == 1 {
         return Ok(());
     }
     Err(TransferError::request(format!(
         "another process moves the copy `{token}` of `{}`: stop one of the two",
         state.table
     )))
+}
+
+type Moved = Vec<(&'static str, Arg)>;
+
+/// One statement that inserts the first row and moves a later one only from the chunk before.
+fn upsert(engine: Engine, token: &str, state: &TableCheckpoint, moved: Moved) -> (String, Vec<Arg>) {
+    let table = engine.quote(TABLE);
+    let sets: Vec<String> = moved.iter().map(|(name, _)| format!("{name} = excluded.{name}")).collect();
+    let names: Vec<&str> = moved.iter().map(|(name, _)| *name).collect();
+    let mut args = vec![text(token), text(&state.table)];
+    args.extend(moved.into_iter().map(|(_, arg)| arg));
+    let marks: Vec<String> = args
+        .iter()
+        .enumerate()
+        .map(|(i, arg)| match arg {
+            Arg::One(Value::Int(_)) => engine.integer_parameter(i + 1),
+            Arg::One(_) | Arg::Column(_) => engine.text_parameter(i + 1),
+        })
+        .collect();
+    let sql = format!(
+        "INSERT INTO {table} (token, table_name, {}) VALUES ({}) ON CONFLICT (token, table_name) DO UPDATE SET {} \
+         WHERE {table}.chunk_no = excluded.chunk_no - 1",
+        names.join(", "),
+        marks.join(", "),
+        sets.join(", ")
+    );
+    (sql, args)
+}
+
+/// MariaDB's upsert has no condition: two statements of the same transaction.
+async fn advance_mariadb(
+    session: &mut Session,
+    token: &str,
+    state: &TableCheckpoint,
+    moved: Moved,
+) -> Result<u64, TransferError> {
+    let engine = Engine::Mariadb;
+    let names: Vec<String> = moved.iter().map(|(name, _)| engine.quote(name)).collect();
+    let table = engine.quote(TABLE);
+    let values: Vec<Arg> = moved.into_iter().map(|(_, arg)| arg).collect();
+    let sets: Vec<String> = names.iter().map(|name| format!("{name} = ?")).collect();
+    let sql = format!("UPDATE {table} SET {} WHERE token = ? AND table_name = ? AND chunk_no = ?", sets.join(", "));
+    let before = Arg::One(Value::unsigned(state.chunk_no.saturating_sub(1)));
+    let mut args = values.clone();
+    args.extend([text(token), text(&state.table), before]);
+    let updated = session.run(&sql, args).await?;
+    if updated > 0 || state.chunk_no > 1 {
+        return Ok(updated);
+    }
+    let marks = vec!["?"; names.len() + 2].join(", ");
+    let sql = format!("INSERT IGNORE INTO {table} ({}, token, table_name) VALUES ({marks})", names.join(", "));
+    let mut args = values;
+    args.extend([text(token), text(&state.table)]);
+    session.run(&sql, args).await
 }

@@ -1,7 +1,7 @@
 //! Copies a table set from one database into another: chunk by chunk, exactly once, resumable.
 //!
-//! **Reads**: one snapshot of the source for the whole call (SQLite: one read transaction; PostgreSQL: REPEATABLE READ), all tables
-//! included; a resume takes a new snapshot, so what is to be copied over several calls should be closed (a range of the past) or at rest.
+//! **Reads**: one snapshot of the source for the whole call (SQLite: one read transaction; PostgreSQL: REPEATABLE READ; MariaDB: WITH
+//! CONSISTENT SNAPSHOT, which tables without transactions take no part in), all tables included; a resume takes a new snapshot, so what is to be copied over several calls should be closed (a range of the past) or at rest.
 //! **Writes**: each chunk and its row in `piton_checkpoint` are one transaction of the target.
 //!
 //! Refuses what the policy forbids before anything is written. Called by the `db.copy` action.
@@ -227,6 +227,12 @@ fn fresh(plan: &TablePlan, asked: String) -> TableCheckpoint {
 /// What can be judged from the plan alone.
 fn check_request(plan: &TablePlan, request: &CopyRequest) -> Result<(), TransferError> {
     let table = &plan.source.name;
+    if !plan.target.transactional {
+        return Err(TransferError::request(format!(
+            "`{}` cannot be copied into exactly once: its storage engine has no transactions; ALTER TABLE .. ENGINE=InnoDB first",
+            plan.target.name
+        )));
+    }
     let split = match request.policy {
         Policy::SplitAt { at } if plan.time.is_none() => {
             return Err(TransferError::request(format!("`split_at({at})` needs a `time` column for `{table}`")));
@@ -344,12 +350,15 @@ impl TableCopy<'_> {
         if let Some(row) = chunk.last() {
             next.last_key = Some(row.source_key.clone());
         }
-        for _ in 0..CHUNK_ATTEMPTS {
+        for attempt in 1..=CHUNK_ATTEMPTS {
             target.begin(Begin::Write).await?;
             let done = match self.write_rows(target, chunk).await {
                 Ok(done) => done,
                 Err(error) => {
                     target.rollback().await?;
+                    if error.is_collision() && attempt < CHUNK_ATTEMPTS {
+                        continue;
+                    }
                     return Err(self.locate(target, chunk, error).await);
                 }
             };
@@ -369,11 +378,9 @@ impl TableCopy<'_> {
                 target.rollback().await?;
                 return Err(error);
             }
-            if last {
-                if target.engine() == Engine::Postgres {
-                    // AUTOINCREMENT of SQLite follows inserts by itself.
-                    postgres::advance_sequences(target, self.plan).await?;
-                }
+            // SQLite's AUTOINCREMENT and MariaDB's AUTO_INCREMENT follow inserts by themselves.
+            if last && target.engine() == Engine::Postgres {
+                postgres::advance_sequences(target, self.plan).await?;
             }
             target.commit().await?;
             self.report.inserted += inserted;
@@ -437,10 +444,17 @@ impl TableCopy<'_> {
 
     /// Finds the value behind PostgreSQL's "data exception" (class 22), which names neither row nor column.
     async fn locate(&self, target: &mut Session, chunk: &[MappedRow], error: TransferError) -> TransferError {
-        let TransferError::Sql { engine: Engine::Postgres, code: Some(code), message, .. } = &error else {
+        let TransferError::Sql { engine, code: Some(code), message, .. } = &error else {
             return error;
         };
-        if !code.starts_with("22") {
+        if *engine == Engine::Mariadb && code == "1062" {
+            return TransferError::request(format!(
+                "`{}` holds a row that the engine takes for the same as a new one: {message}; another unique key, or a collation that \
+                 sees no difference between the two",
+                self.plan.target.name
+            ));
+        }
+        if *engine != Engine::Postgres || !code.starts_with("22") {
             return error;
         }
         let why = message.clone();

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use super::engine::Engine;
 use super::error::TransferError;
-use super::{postgres, sqlite};
+use super::{mariadb, postgres, sqlite};
 
 /// How long a SQLite writer waits for another process's lock.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +20,7 @@ const CONNECTIONS_MAX: u32 = 8;
 /// How to open a database.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
-    /// Longest time for one statement, enforced by PostgreSQL (`statement_timeout`); SQLite has no such setting of its own, there the
+    /// Longest time for one statement, enforced by the server (`statement_timeout`, `max_statement_time`, on MySQL `max_execution_time`); SQLite has no such setting of its own, there the
     /// timeout of the single call counts.
     pub statement_timeout: Option<Duration>,
     /// Refuses every write through this handle.
@@ -35,10 +36,12 @@ pub enum Database {
     Sqlite(SqlitePool),
     /// A PostgreSQL server's database.
     Postgres(PgPool),
+    /// A MariaDB or MySQL server's database.
+    Mariadb(MySqlPool),
 }
 
 impl Database {
-    /// Opens `url` (`sqlite:///abs/path.db`, `sqlite:rel.db`, `postgres://...`) and proves it with one connection.
+    /// Opens `url` (`sqlite:///abs/path.db`, `sqlite:rel.db`, `postgres://...`, `mysql://...`, `mariadb://...`) and proves it with one connection.
     pub async fn connect(url: &str, options: ConnectOptions) -> Result<Self, TransferError> {
         let address = without_password(url);
         let bad = |why: String| TransferError::Address { url: address.clone(), why };
@@ -64,7 +67,27 @@ impl Database {
                     .map_err(lost)?;
                 Ok(Self::Postgres(pool))
             }
-            Some(_) | None => Err(bad("the engine is not one of sqlite, postgres".to_owned())),
+            Some("mysql" | "mariadb") => {
+                let opened = mariadb::options(url).map_err(|e| bad(e.to_string()))?;
+                let settings = mariadb::settings(&options);
+                let pool = MySqlPoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(CONNECT_TIMEOUT)
+                    .after_connect(move |connection, _| {
+                        let settings = settings.clone();
+                        Box::pin(async move {
+                            for sql in settings {
+                                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?;
+                            }
+                            Ok(())
+                        })
+                    })
+                    .connect_with(opened)
+                    .await
+                    .map_err(lost)?;
+                Ok(Self::Mariadb(pool))
+            }
+            Some(_) | None => Err(bad("the engine is not one of sqlite, postgres, mysql, mariadb".to_owned())),
         }
     }
 
@@ -73,6 +96,7 @@ impl Database {
         match self {
             Self::Sqlite(_) => Engine::Sqlite,
             Self::Postgres(_) => Engine::Postgres,
+            Self::Mariadb(_) => Engine::Mariadb,
         }
     }
 
@@ -81,6 +105,7 @@ impl Database {
         match self {
             Self::Sqlite(pool) => pool.close().await,
             Self::Postgres(pool) => pool.close().await,
+            Self::Mariadb(pool) => pool.close().await,
         }
     }
 }

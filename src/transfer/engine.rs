@@ -13,6 +13,8 @@ pub enum Engine {
     Sqlite,
     /// PostgreSQL, a server.
     Postgres,
+    /// MariaDB or MySQL, a server.
+    Mariadb,
 }
 
 impl fmt::Display for Engine {
@@ -20,6 +22,7 @@ impl fmt::Display for Engine {
         f.write_str(match self {
             Self::Sqlite => "SQLite",
             Self::Postgres => "PostgreSQL",
+            Self::Mariadb => "MariaDB",
         })
     }
 }
@@ -29,6 +32,7 @@ impl Engine {
     pub(super) fn quote(self, name: &str) -> String {
         match self {
             Self::Sqlite | Self::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
+            Self::Mariadb => format!("`{}`", name.replace('`', "``")),
         }
     }
 
@@ -44,23 +48,25 @@ impl Engine {
         match self {
             Self::Sqlite => format!("?{number}"),
             Self::Postgres => format!("(${number}::text)::{cast}"),
+            Self::Mariadb if cast.is_empty() => "?".to_owned(),
+            Self::Mariadb => format!("CAST(? AS {cast})"),
         }
     }
 
     /// A whole number of ours as a parameter.
     pub(super) fn integer_parameter(self, number: usize) -> String {
-        self.parameter(number, "int8")
+        self.parameter(number, if self == Self::Postgres { "int8" } else { "" })
     }
 
     /// A text of ours as a parameter.
     pub(super) fn text_parameter(self, number: usize) -> String {
-        self.parameter(number, "text")
+        self.parameter(number, if self == Self::Postgres { "text" } else { "" })
     }
 
     /// An expression as its value is read.
     pub(super) fn read(self, sql: &str) -> String {
         match self {
-            Self::Sqlite => sql.to_owned(),
+            Self::Sqlite | Self::Mariadb => sql.to_owned(),
             Self::Postgres => format!("({sql})::text"),
         }
     }
@@ -68,7 +74,7 @@ impl Engine {
     /// A text expression as a value of the type `to`.
     pub(super) fn cast(self, sql: &str, to: &str) -> String {
         match self {
-            Self::Sqlite => sql.to_owned(),
+            Self::Sqlite | Self::Mariadb => sql.to_owned(),
             Self::Postgres => format!("{sql}::{to}"),
         }
     }
@@ -77,16 +83,22 @@ impl Engine {
     pub(super) fn divide(self, sql: &str, by: i64) -> String {
         match self {
             Self::Sqlite | Self::Postgres => format!("{sql} / {by}"),
+            Self::Mariadb => format!("{sql} DIV {by}"),
         }
     }
 
-    /// Opens a transaction.
-    pub(super) fn begin(self, mode: Begin) -> &'static str {
+    /// Opens a transaction; the statements run one after the other.
+    pub(super) fn begin(self, mode: Begin) -> &'static [&'static str] {
         match (self, mode) {
-            (Self::Sqlite, Begin::Write) => "BEGIN IMMEDIATE",
-            (Self::Sqlite, Begin::Snapshot) => "BEGIN",
-            (Self::Postgres, Begin::Write) => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            (Self::Postgres, Begin::Snapshot) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            (Self::Sqlite, Begin::Write) => &["BEGIN IMMEDIATE"],
+            (Self::Sqlite, Begin::Snapshot) => &["BEGIN"],
+            (Self::Postgres, Begin::Write) => &["BEGIN ISOLATION LEVEL READ COMMITTED"],
+            (Self::Postgres, Begin::Snapshot) => &["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"],
+            (Self::Mariadb, Begin::Write) => &["SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"],
+            (Self::Mariadb, Begin::Snapshot) => &[
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+            ],
         }
     }
 
@@ -101,6 +113,10 @@ impl Engine {
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition \
                  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg_toast%' ORDER BY 1"
             }
+            Self::Mariadb => {
+                "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+                 AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY TABLE_NAME"
+            }
         }
     }
 
@@ -109,6 +125,9 @@ impl Engine {
         match self {
             Self::Sqlite => format!("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = '{name}'"),
             Self::Postgres => format!("SELECT count(to_regclass('{name}'))::text"),
+            Self::Mariadb => format!(
+                "SELECT count(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = '{name}'"
+            ),
         }
     }
 }

@@ -18,7 +18,9 @@ pub enum TransferError {
     #[error("`{url}` is no database address: {why}")]
     #[diagnostic(
         code(transfer::address),
-        help("write `sqlite:///abs/path.db`, `sqlite:rel.db` or `postgres://user@host/name`")
+        help(
+            "write `sqlite:///abs/path.db`, `sqlite:rel.db`, `postgres://user@host/name` or `mysql://user@host/name`"
+        )
     )]
     Address {
         /// The address without its password.
@@ -43,7 +45,7 @@ pub enum TransferError {
         engine: Engine,
         /// The engine's own message, with its detail where it gave one.
         message: String,
-        /// SQLSTATE on PostgreSQL, the extended result code on SQLite.
+        /// SQLSTATE on PostgreSQL, the extended result code on SQLite, the error number on MariaDB.
         code: Option<String>,
         /// Character of the caller's SQL text, counted from 1.
         position: Option<usize>,
@@ -159,6 +161,39 @@ pub enum TransferError {
         /// sqlx's reason.
         source: sqlx::migrate::MigrateError,
     },
+    /// A text of several statements failed after a part of it was committed by the engine itself.
+    #[error(
+        "statement {statement} of {of} failed: {why}; the first {committed} are done for good, since MariaDB commits DDL by itself"
+    )]
+    #[diagnostic(
+        code(transfer::half_done),
+        help("look at what is done; give each DDL statement a step of its own, or use `db.migrate`")
+    )]
+    HalfDone {
+        /// The statement that failed, counted from 1.
+        statement: usize,
+        /// How many there are.
+        of: usize,
+        /// How many are committed.
+        committed: usize,
+        /// What the engine said.
+        why: String,
+    },
+    /// A statement of a migration failed or its end is unknown.
+    #[error("migration {version} (`{name}`), statement {statement} of {of}: {why}")]
+    #[diagnostic(code(transfer::migration))]
+    Migration {
+        /// The migration.
+        version: i64,
+        /// Its name.
+        name: String,
+        /// The statement, counted from 1.
+        statement: usize,
+        /// How many there are.
+        of: usize,
+        /// What happened and what to do.
+        why: String,
+    },
     /// A request names something that cannot be done.
     #[error("{why}")]
     #[diagnostic(code(transfer::request))]
@@ -173,7 +208,7 @@ impl TransferError {
     pub fn effect_unknown(&self) -> bool {
         match self {
             Self::Sql { effect_unknown, .. } | Self::Timeout { effect_unknown, .. } => *effect_unknown,
-            Self::Migrate { .. } => true,
+            Self::Migrate { .. } | Self::Migration { .. } | Self::HalfDone { .. } => true,
             Self::Address { .. }
             | Self::Connect { .. }
             | Self::Statement { .. }
@@ -217,15 +252,34 @@ impl TransferError {
                 position = Some(at);
             }
         }
-        let code = database.code().map(std::borrow::Cow::into_owned);
+        let mut code = database.code().map(std::borrow::Cow::into_owned);
+        if let Some(mariadb) = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            code = Some(mariadb.number().to_string());
+        }
         // 57P01..57P03: the server went away under the statement.
-        let effect_unknown = code.as_deref().is_some_and(|code| code.starts_with("57P"));
+        // 1053, 1152, 1927, 3169: the same on MariaDB and MySQL.
+        let effect_unknown = code.as_deref().is_some_and(|code| match engine {
+            Engine::Postgres => code.starts_with("57P"),
+            Engine::Mariadb => matches!(code, "1053" | "1152" | "1927" | "3169"),
+            Engine::Sqlite => false,
+        });
         Self::Sql { engine, message, code, position, effect_unknown }
     }
 
     /// True where the engine itself interrupted the statement.
     pub(super) fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Sql { engine: Engine::Postgres, code: Some(code), .. } if code == "57014")
-            || matches!(self, Self::Sql { engine: Engine::Sqlite, code: Some(code), .. } if code == "9")
+        let Self::Sql { engine, code: Some(code), .. } = self else { return false };
+        match engine {
+            Engine::Postgres => code == "57014",
+            Engine::Sqlite => code == "9",
+            Engine::Mariadb => matches!(code.as_str(), "1317" | "1969" | "3024"),
+        }
+    }
+
+    /// True where another writer was in the way and the engine undid or can undo the whole transaction: a deadlock, a changed snapshot,
+    /// a key that appeared.
+    pub(super) fn is_collision(&self) -> bool {
+        matches!(self, Self::Sql { engine: Engine::Mariadb, code: Some(code), .. }
+            if matches!(code.as_str(), "1020" | "1062" | "1213" | "1586"))
     }
 }

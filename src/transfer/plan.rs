@@ -7,10 +7,11 @@ use super::database::Database;
 use super::engine::Engine;
 use super::error::TransferError;
 use super::mapping::{Lookup, Mapping, TableMapping};
-use super::postgres;
+use super::mariadb_value::MariaKind;
 use super::schema::{self, Column, Table};
 use super::session::Session;
 use super::value::{Kind, Value};
+use super::{mariadb, postgres};
 
 /// Where a target column's value comes from.
 #[derive(Debug, Clone)]
@@ -218,6 +219,7 @@ async fn expression_kind(
             session.rows(&format!("SELECT ({expression}) FROM {} LIMIT 0", source.quoted()), Vec::new()).await?;
             Ok(None)
         }
+        Engine::Mariadb => mariadb::expression_kind(session, source, expression).await,
         Engine::Postgres => {
             let sql = format!(
                 "SELECT typname::text FROM pg_type WHERE oid = pg_typeof((SELECT ({expression}) FROM {} LIMIT 1))::oid",
@@ -250,6 +252,11 @@ fn plan_key(
                 problems.push(format!("`{}`: the key column `{name}` is not mapped to a target column", source.name));
             }
         }
+    }
+    let approximate = source_key.iter().chain(key.iter().map(|index| &columns[*index].target));
+    for column in approximate.filter(|column| matches!(column.kind, Kind::Maria(MariaKind::Float(_)))) {
+        problems
+            .push(format!("the key column `{}` is a FLOAT, which MariaDB compares with nothing exactly", column.name));
     }
     let target_names: Vec<String> = key.iter().map(|index| columns[*index].target.name.clone()).collect();
     if !names.is_empty() && !target.is_unique(&target_names) {

@@ -2,8 +2,9 @@
 //!
 //! A pure function of the two rows; it reads and writes nothing. Used by `copy` (to act) and `overlap` (to foretell).
 
+use super::mariadb_value::{self, MariaKind};
 use super::plan::TablePlan;
-use super::value::{Value, canonical, decimal};
+use super::value::{Kind, Value, canonical, decimal};
 
 /// Who wins where both sides hold a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +127,23 @@ fn greater(a: &Value, b: &Value) -> bool {
 /// Why two rows cannot be added up, by target column; SQLite would turn an overflow into a floating-point number.
 pub(super) fn additive_overflow(plan: &TablePlan, existing: &[Value], incoming: &[Value]) -> Option<(String, String)> {
     plan.additive.iter().find_map(|i| {
+        if let Kind::Maria(kind) = plan.columns[*i].target.kind {
+            return maria_overflow(kind, &existing[*i], &incoming[*i])
+                .map(|why| (plan.columns[*i].target.name.clone(), why));
+        }
         let (Value::Int(a), Value::Int(b)) = (&existing[*i], &incoming[*i]) else { return None };
         let column = plan.columns[*i].target.name.clone();
         a.checked_add(*b).is_none().then(|| (column, format!("{a} + {b} is out of the range of 64 bits")))
     })
+}
+
+/// Why the sum of two whole numbers is none of a MariaDB column's.
+fn maria_overflow(kind: MariaKind, a: &Value, b: &Value) -> Option<String> {
+    let wide = |value: &Value| match value {
+        Value::Int(number) => Some(i128::from(*number)),
+        Value::UInt(number) => Some(i128::from(*number)),
+        _ => None,
+    };
+    let sum = wide(a)? + wide(b)?;
+    mariadb_value::fit(Value::Text(sum.to_string()), None, kind).err()
 }

@@ -82,12 +82,20 @@ pub(super) async fn describe(session: &mut Session, name: &str) -> Result<Table,
             numbered: text(identity) == "true" || text(default).starts_with("nextval("),
             default: default.to_text(),
             generated: text(generated) == "true",
+            members: None,
         });
     }
     let keys = session.rows(POSTGRES_KEYS, one(&quoted)).await?;
     let primary = |row: &&Vec<Value>| row.get(2).map(text).as_deref() == Some("true");
     let primary_key = keys.iter().filter(primary).filter_map(|row| row.get(1).map(text)).collect();
-    Ok(Table { engine: Engine::Postgres, name: name.to_owned(), columns, primary_key, unique: groups(&keys) })
+    Ok(Table {
+        engine: Engine::Postgres,
+        name: name.to_owned(),
+        columns,
+        primary_key,
+        unique: groups(&keys),
+        transactional: true,
+    })
 }
 
 /// The kind of a PostgreSQL type by its catalogue name and modifier (`atttypmod`, -1 for none).

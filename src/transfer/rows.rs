@@ -302,6 +302,9 @@ fn map_row(
             }
             (Some(_) | None, _) => convert(value, kind, column.target.kind).map_err(wrong)?,
         };
+        if let Some(members) = &column.target.members {
+            members.check(&value).map_err(wrong)?;
+        }
         if value == Value::Null && column.target.not_null {
             return Err(wrong("NULL is not allowed".to_owned()));
         }

@@ -4,16 +4,17 @@
 
 use super::engine::Engine;
 use super::error::TransferError;
+use super::mariadb_value::Members;
 use super::session::{Arg, Session};
 use super::value::{Kind, Value};
-use super::{postgres, sqlite};
+use super::{mariadb, postgres, sqlite};
 
 /// One column of a real table.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// The type to cast a text to, PostgreSQL only.
+    /// The type to cast a parameter to; PostgreSQL always, MariaDB where a plain one would be compared otherwise.
     pub(super) cast: String,
     pub(super) not_null: bool,
     /// The default as an SQL expression.
@@ -22,6 +23,8 @@ pub(super) struct Column {
     pub(super) generated: bool,
     /// Numbered by the engine where nothing is given.
     pub(super) numbered: bool,
+    /// What an `ENUM` or `SET` of MariaDB can hold.
+    pub(super) members: Option<Members>,
 }
 
 /// One real table.
@@ -33,6 +36,8 @@ pub(super) struct Table {
     pub(super) primary_key: Vec<String>,
     /// Sets of columns that are unique, the primary key included.
     pub(super) unique: Vec<Vec<String>>,
+    /// False where the engine cannot take back what was written (MyISAM and its like).
+    pub(super) transactional: bool,
 }
 
 impl Table {
@@ -76,6 +81,7 @@ pub(super) async fn describe(session: &mut Session, name: &str) -> Result<Table,
     let table = match engine {
         Engine::Sqlite => sqlite::describe(session, name).await?,
         Engine::Postgres => postgres::describe(session, name).await?,
+        Engine::Mariadb => mariadb::describe(session, name).await?,
     };
     if table.columns.is_empty() {
         return Err(TransferError::UnknownTable { engine, table: name.to_owned() });
@@ -86,7 +92,7 @@ pub(super) async fn describe(session: &mut Session, name: &str) -> Result<Table,
 /// The names of every ordinary table, engine catalogues and our own bookkeeping left out.
 pub(super) async fn tables(session: &mut Session) -> Result<Vec<String>, TransferError> {
     let rows = session.rows(session.engine().tables(), Vec::new()).await?;
-    let own = [super::checkpoint::TABLE, "_sqlx_migrations"];
+    let own = [super::checkpoint::TABLE, "_sqlx_migrations", super::mariadb_migrate::STEPS];
     Ok(rows.iter().filter_map(|row| row.first().map(text)).filter(|name| !own.contains(&name.as_str())).collect())
 }
 

@@ -1,10 +1,11 @@
-//! One connection with a transaction of its own, speaking rows of [`Value`]s to either engine.
+//! One connection with a transaction of its own, speaking rows of [`Value`]s to every engine.
 //!
 //! Refuses to go back into the pool: whatever is dropped half-way is closed, so the engine rolls back. Used by the files that read and
 //! write tables; statements of the user go through `statement`.
 
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
+use sqlx::mysql::MySql;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::Postgres;
 use sqlx::sqlite::Sqlite;
@@ -13,7 +14,7 @@ use super::database::Database;
 use super::engine::Engine;
 use super::error::TransferError;
 use super::value::Value;
-use super::{postgres, sqlite};
+use super::{mariadb, postgres, sqlite};
 
 /// What a statement is given.
 #[derive(Debug, Clone)]
@@ -38,6 +39,7 @@ pub(super) enum Begin {
 pub(super) enum Session {
     Sqlite(PoolConnection<Sqlite>),
     Postgres(PoolConnection<Postgres>),
+    Mariadb(PoolConnection<MySql>),
 }
 
 impl Session {
@@ -55,6 +57,11 @@ impl Session {
                 connection.close_on_drop();
                 Self::Postgres(connection)
             }
+            Database::Mariadb(pool) => {
+                let mut connection = pool.acquire().await.map_err(lost)?;
+                connection.close_on_drop();
+                Self::Mariadb(connection)
+            }
         })
     }
 
@@ -62,11 +69,15 @@ impl Session {
         match self {
             Self::Sqlite(_) => Engine::Sqlite,
             Self::Postgres(_) => Engine::Postgres,
+            Self::Mariadb(_) => Engine::Mariadb,
         }
     }
 
     pub(super) async fn begin(&mut self, mode: Begin) -> Result<(), TransferError> {
-        self.run(self.engine().begin(mode), Vec::new()).await.map(drop)
+        for sql in self.engine().begin(mode) {
+            self.run(sql, Vec::new()).await?;
+        }
+        Ok(())
     }
 
     /// Commits; a connection that breaks here leaves the effect unknown.
@@ -88,6 +99,14 @@ impl Session {
                 .await
                 .map(|done| done.rows_affected()),
             Self::Postgres(connection) => sqlx::query_with(text, postgres::arguments(args)?)
+                .execute(&mut **connection)
+                .await
+                .map(|done| done.rows_affected()),
+            // Not every statement of MySQL can be prepared.
+            Self::Mariadb(connection) if args.is_empty() => {
+                sqlx::raw_sql(text).execute(&mut **connection).await.map(|done| done.rows_affected())
+            }
+            Self::Mariadb(connection) => sqlx::query_with(text, mariadb::arguments(args)?)
                 .execute(&mut **connection)
                 .await
                 .map(|done| done.rows_affected()),
@@ -127,6 +146,12 @@ impl Session {
                 let mut stream = sqlx::query_with(text, postgres::arguments(args)?).fetch(&mut **connection);
                 while let Some(row) = stream.try_next().await.map_err(wrong)? {
                     take(postgres::row(&row).map_err(wrong)?)?;
+                }
+            }
+            Self::Mariadb(connection) => {
+                let mut stream = sqlx::query_with(text, mariadb::arguments(args)?).fetch(&mut **connection);
+                while let Some(row) = stream.try_next().await.map_err(wrong)? {
+                    take(mariadb::row(&row).map_err(wrong)?)?;
                 }
             }
         }

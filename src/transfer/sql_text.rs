@@ -1,7 +1,7 @@
 //! Reads SQL text just far enough to split it at `;` and to find `:name` parameters.
 //!
-//! Knows strings, quoted identifiers, comments, PostgreSQL's dollar quotes and `::` casts, and the `BEGIN .. END` bodies of triggers.
-//! Refuses text whose quotes do not close. Used by `statement`.
+//! Knows strings, quoted identifiers, comments, PostgreSQL's dollar quotes and `::` casts, MariaDB's escapes, and the `BEGIN .. END` bodies
+//! of triggers. Refuses text whose quotes do not close, and comments that MariaDB would execute. Used by `statement`.
 
 use super::engine::Engine;
 use super::error::TransferError;
@@ -115,9 +115,17 @@ impl Scanner<'_> {
     fn run(&mut self) -> Result<(), TransferError> {
         while let Some(c) = self.peek(0) {
             match (c, self.peek(1)) {
-                ('\'', _) => self.quoted('\'', self.has_escape_prefix())?,
-                ('"', _) => self.quoted('"', false)?,
-                ('`', _) if self.engine == Engine::Sqlite => self.quoted('`', false)?,
+                ('\'', _) => self.quoted('\'', self.has_escapes())?,
+                // A string on MariaDB, an identifier elsewhere.
+                ('"', _) => self.quoted('"', self.engine == Engine::Mariadb)?,
+                ('`', _) if self.engine != Engine::Postgres => self.quoted('`', false)?,
+                ('#', _) if self.engine == Engine::Mariadb => self.line_comment(),
+                // Two dashes are a comment on MariaDB only before a space.
+                ('-', Some('-'))
+                    if self.engine == Engine::Mariadb && self.peek(2).is_some_and(|c| !c.is_whitespace()) =>
+                {
+                    self.at += 2;
+                }
                 ('[', _) if self.engine == Engine::Sqlite => self.quoted(']', false)?,
                 ('-', Some('-')) => self.line_comment(),
                 ('/', Some('*')) => self.block_comment()?,
@@ -137,7 +145,10 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn has_escape_prefix(&self) -> bool {
+    fn has_escapes(&self) -> bool {
+        if self.engine == Engine::Mariadb {
+            return true;
+        }
         let before = |n: usize| self.at.checked_sub(n).map(|i| self.chars[i]);
         self.engine == Engine::Postgres
             && matches!(before(1), Some('e' | 'E'))
@@ -175,6 +186,14 @@ impl Scanner<'_> {
         let start = self.at;
         let mut depth = 1;
         self.at += 2;
+        if self.engine == Engine::Mariadb
+            && matches!((self.peek(0), self.peek(1)), (Some('!'), _) | (Some('M'), Some('!')))
+        {
+            return Err(TransferError::statement(format!(
+                "the comment at character {} would be executed: write its statement plainly",
+                start + 1
+            )));
+        }
         while depth > 0 {
             match (self.peek(0), self.peek(1)) {
                 (Some('*'), Some('/')) => {
@@ -242,13 +261,34 @@ impl Scanner<'_> {
             match word.as_str() {
                 "BEGIN" => self.depth += 1,
                 "CASE" if self.depth > 0 => self.depth += 1,
-                "END" => self.depth = self.depth.saturating_sub(1),
+                "END" if self.ends_a_block() => {}
+                "END" => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.skip_word("CASE");
+                }
                 _ => {}
             }
         }
         if self.current.words.len() < 8 {
             self.current.words.push(word);
         }
+    }
+
+    /// True behind the `END` of MariaDB's `END IF`, `END LOOP`, `END WHILE`, `END REPEAT`, whose beginnings do not count.
+    fn ends_a_block(&mut self) -> bool {
+        self.engine == Engine::Mariadb && ["IF", "LOOP", "WHILE", "REPEAT"].iter().any(|word| self.skip_word(word))
+    }
+
+    /// Steps over the next word if it is this one.
+    fn skip_word(&mut self, wanted: &str) -> bool {
+        let gap = self.chars[self.at..].iter().take_while(|c| c.is_whitespace()).count();
+        let rest = &self.chars[self.at + gap..];
+        let length = rest.iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
+        let found = rest[..length].iter().collect::<String>().eq_ignore_ascii_case(wanted);
+        if found && self.engine == Engine::Mariadb {
+            self.at += gap + length;
+        }
+        found
     }
 
     fn flush(&mut self) {
@@ -301,6 +341,19 @@ mod tests {
         let sql = "insert into t values (';'); create trigger g after insert on t begin select case when 1 then 2 end; delete from u; end; ; select 1;";
         let parts = split(sql, Engine::Sqlite).expect("readable");
         assert_eq!(parts.iter().map(SqlStatement::verb).collect::<Vec<_>>(), ["INSERT", "CREATE", "SELECT"]);
+    }
+
+    #[test]
+    fn mariadb_reads_quotes_dashes_and_bodies_its_own_way() {
+        let (text, names) = one("select \"it\\\"s :no\", 'a\\':no', `b:c`, 5--1, :yes # :no\n-- :no", Engine::Mariadb);
+        assert_eq!(names, ["yes"]);
+        assert!(text.contains("5--1, $1"), "{text}");
+        let sql = "create procedure p() begin if 1 then select 1; end if; while 0 do select 2; end while; \
+                   case 1 when 1 then select 3; end case; end; select 4;";
+        let parts = split(sql, Engine::Mariadb).expect("readable");
+        assert_eq!(parts.iter().map(SqlStatement::verb).collect::<Vec<_>>(), ["CREATE", "SELECT"]);
+        assert!(split("/*! drop table t */", Engine::Mariadb).is_err());
+        assert!(split("select 1 /*M!100000 , 2 */", Engine::Mariadb).is_err());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) fn arguments(args: Vec<Arg>) -> Result<SqliteArguments, TransferError
             Value::Null => bound.add(Option::<i64>::None),
             Value::Int(number) => bound.add(number),
             Value::Real(number) => bound.add(number),
+            // Beyond SQLite's numbers; only a comparison with text can meet it.
+            Value::UInt(number) => bound.add(number.to_string()),
             Value::Text(text) => bound.add(text),
             Value::Blob(bytes) => bound.add(bytes),
             Value::BadText(_) => return Err(TransferError::statement("a text that is not UTF-8 cannot be bound")),
@@ -89,6 +91,7 @@ pub(super) async fn describe(session: &mut Session, name: &str) -> Result<Table,
             default: default.to_text(),
             generated: hidden.as_integer().unwrap_or(0) > 1,
             numbered: false,
+            members: None,
         });
     }
     key.sort();
@@ -100,7 +103,7 @@ pub(super) async fn describe(session: &mut Session, name: &str) -> Result<Table,
     let sql = "SELECT i.name, c.name FROM pragma_index_list(?1) i JOIN pragma_index_info(i.name) c \
                WHERE i.\"unique\" = 1 AND i.partial = 0 ORDER BY i.name, c.seqno";
     unique.extend(groups(&session.rows(sql, one(bare)).await?));
-    Ok(Table { engine: Engine::Sqlite, name: name.to_owned(), columns, primary_key, unique })
+    Ok(Table { engine: Engine::Sqlite, name: name.to_owned(), columns, primary_key, unique, transactional: true })
 }
 
 /// Runs a query of the user.

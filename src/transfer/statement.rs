@@ -15,7 +15,7 @@ use super::error::TransferError;
 use super::session::{Arg, Begin, Session};
 use super::sql_text::{self, SqlStatement};
 use super::value::{Value, decimal, real_text};
-use super::{postgres_statement, sqlite};
+use super::{mariadb_statement, postgres_statement, sqlite};
 
 /// Named values for the `:names` of a statement.
 pub type Binds = BTreeMap<String, Json>;
@@ -79,10 +79,11 @@ pub async fn query(
     let statement = one_statement(sql, database.engine())?;
     check_binds(std::slice::from_ref(&statement), binds)?;
     let mut session = Session::open(database).await?;
-    let reads = matches!(statement.verb(), "SELECT" | "VALUES" | "WITH" | "TABLE" | "EXPLAIN" | "PRAGMA" | "SHOW");
+    let reads =
+        matches!(statement.verb(), "SELECT" | "VALUES" | "WITH" | "TABLE" | "EXPLAIN" | "PRAGMA" | "SHOW" | "DESCRIBE");
     let begin = match database.engine() {
         Engine::Sqlite if reads => Begin::Snapshot,
-        Engine::Sqlite | Engine::Postgres => Begin::Write,
+        Engine::Sqlite | Engine::Postgres | Engine::Mariadb => Begin::Write,
     };
     let transaction = statement.verb() != "PRAGMA";
     let guard = Interrupt::arm(database, &mut session, options.timeout).await?;
@@ -95,6 +96,9 @@ pub async fn query(
                 Session::Sqlite(_) => sqlite::query(&mut session, &statement, binds, options.keep_rows).await,
                 Session::Postgres(_) => {
                     postgres_statement::query(&mut session, &statement, binds, options.keep_rows).await
+                }
+                Session::Mariadb(_) => {
+                    mariadb_statement::query(&mut session, &statement, binds, options.keep_rows).await
                 }
             }
         })
@@ -125,12 +129,18 @@ pub async fn execute(
             )));
         }
     }
+    if database.engine() == Engine::Mariadb {
+        statements.iter().try_for_each(mariadb_statement::refuse_control)?;
+    }
     check_binds(&statements, binds)?;
     let mut session = Session::open(database).await?;
     let guard = Interrupt::arm(database, &mut session, options.timeout).await?;
     let affected = guard
         .watch(async {
             session.begin(Begin::Write).await?;
+            if session.engine() == Engine::Mariadb {
+                return mariadb_statement::execute(&mut session, &statements, binds).await;
+            }
             let mut affected = 0;
             for statement in &statements {
                 affected += execute_one(&mut session, statement, binds).await?;
@@ -205,6 +215,7 @@ async fn execute_one(session: &mut Session, statement: &SqlStatement, binds: &Bi
             let text = statement.render("", "", |i| format!("?{}", i + 1));
             session.run(&text.text, sqlite::arguments_of(statement, binds)).await
         }
+        Engine::Mariadb => mariadb_statement::execute(session, std::slice::from_ref(statement), binds).await,
         Engine::Postgres => {
             let described = postgres_statement::describe(session, statement, binds, false).await?;
             let text = statement.render("", "", |i| described.parameter(i));
@@ -282,6 +293,10 @@ impl Interrupt {
                 let pid = session.number("SELECT pg_backend_pid()::text", Vec::new()).await?;
                 pid.map(|pid| (database.clone(), pid))
             }
+            Session::Mariadb(_) => {
+                let id = session.number("SELECT CONNECTION_ID()", Vec::new()).await?;
+                id.map(|id| (database.clone(), id))
+            }
         };
         Ok(Self { limit: Some(limit), backend })
     }
@@ -329,7 +344,12 @@ impl Interrupt {
 async fn cancel_backend(database: &Database, pid: i64) {
     let asked = async {
         let mut other = Session::open(database).await?;
-        other.rows(&format!("SELECT pg_cancel_backend({pid})::text"), Vec::new()).await
+        match other.engine() {
+            Engine::Mariadb => other.run(&format!("KILL QUERY {pid}"), Vec::new()).await.map(drop),
+            Engine::Postgres | Engine::Sqlite => {
+                other.rows(&format!("SELECT pg_cancel_backend({pid})::text"), Vec::new()).await.map(drop)
+            }
+        }
     };
     if let Ok(Err(error)) = tokio::time::timeout(CANCEL_GRACE, asked).await {
         tracing::warn!(%error, pid, "the statement could not be cancelled");

@@ -7,11 +7,15 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use serde_json::json;
 
+use super::mariadb_value::{self, MariaKind};
+
 /// A value as an engine holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Null,
     Int(i64),
+    /// Above `i64::MAX`; MariaDB only.
+    UInt(u64),
     Real(f64),
     Text(String),
     Blob(Vec<u8>),
@@ -48,6 +52,8 @@ pub(super) enum Kind {
     Other,
     /// A SQLite column by affinity.
     Sqlite(Affinity),
+    /// A MariaDB column.
+    Maria(MariaKind),
 }
 
 /// SQLite's column affinities (its documentation, "Datatypes In SQLite", section 3).
@@ -80,11 +86,26 @@ impl Affinity {
 }
 
 impl Value {
+    /// A number without a sign.
+    pub(super) fn unsigned(number: u64) -> Self {
+        i64::try_from(number).map_or(Self::UInt(number), Self::Int)
+    }
+
+    /// About how many bytes it takes on the wire.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Null => 0,
+            Self::Int(_) | Self::UInt(_) | Self::Real(_) => 8,
+            Self::Text(text) => text.len(),
+            Self::Blob(bytes) | Self::BadText(bytes) => bytes.len(),
+        }
+    }
+
     pub(super) fn as_integer(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
             Self::Text(text) => text.parse().ok(),
-            Self::Real(_) | Self::Null | Self::Blob(_) | Self::BadText(_) => None,
+            Self::UInt(_) | Self::Real(_) | Self::Null | Self::Blob(_) | Self::BadText(_) => None,
         }
     }
 
@@ -93,6 +114,7 @@ impl Value {
         match self {
             Self::Null | Self::BadText(_) => None,
             Self::Int(number) => Some(number.to_string()),
+            Self::UInt(number) => Some(number.to_string()),
             Self::Real(number) => Some(real_text(*number)),
             Self::Text(text) => Some(text.clone()),
             Self::Blob(bytes) => Some(format!("\\x{}", hex(bytes))),
@@ -104,6 +126,7 @@ impl Value {
         match self {
             Self::Null => serde_json::Value::Null,
             Self::Int(number) => json!(number),
+            Self::UInt(number) => json!(number),
             Self::Real(number) if number.is_finite() => json!(number),
             Self::Real(number) => json!(real_text(*number)),
             Self::Text(text) => json!(text),
@@ -117,6 +140,7 @@ impl Value {
         match self {
             Self::Null => serde_json::Value::Null,
             Self::Int(number) => json!(number),
+            Self::UInt(number) => json!(number),
             Self::Text(text) => json!(text),
             Self::Real(number) => json!({ "real": real_text(*number) }),
             Self::Blob(bytes) | Self::BadText(bytes) => json!({ "blob": hex(bytes) }),
@@ -127,7 +151,7 @@ impl Value {
         use serde_json::Value as Json;
         match stored {
             Json::Null => Some(Self::Null),
-            Json::Number(number) => number.as_i64().map(Self::Int),
+            Json::Number(number) => number.as_i64().map(Self::Int).or_else(|| number.as_u64().map(Self::UInt)),
             Json::String(text) => Some(Self::Text(text.clone())),
             Json::Object(tagged) => {
                 if let Some(real) = tagged.get("real").and_then(Json::as_str) {
@@ -164,10 +188,37 @@ pub(super) fn convert(value: Value, from: Option<Kind>, to: Kind) -> Result<Valu
     if value == Value::Null {
         return Ok(Value::Null);
     }
+    if let Some(Kind::Maria(kind)) = from {
+        mariadb_value::refuse_zero_date(&value, kind)?;
+    }
+    if let Kind::Maria(kind) = to {
+        let same = from == Some(to) && !matches!(kind, MariaKind::Float(_));
+        return if same { Ok(value) } else { mariadb_value::fit(value, from, kind) };
+    }
+    let (value, from) = match from {
+        Some(Kind::Maria(kind)) => {
+            let (value, kind) = mariadb_value::neutral(value, kind);
+            // A text of MariaDB is nobody's spelling of bytes.
+            if to == Kind::Bytes && matches!(value, Value::Text(_)) {
+                return Err("a text is no byte string".to_owned());
+            }
+            (value, Some(kind))
+        }
+        _ => (value, from),
+    };
     if let Kind::Sqlite(affinity) = to {
         return to_sqlite(value, from, affinity);
     }
-    if from == Some(to) { Ok(value) } else { to_postgres(&value, from, to).map(Value::Text) }
+    if from == Some(to) && matches!(value, Value::Text(_)) {
+        return if let Value::Text(text) = &value
+            && text.contains('\0')
+        {
+            Err(NO_NUL.to_owned())
+        } else {
+            Ok(value)
+        };
+    }
+    to_postgres(&value, from, to).map(Value::Text)
 }
 
 fn to_sqlite(value: Value, from: Option<Kind>, affinity: Affinity) -> Result<Value, String> {
@@ -176,6 +227,8 @@ fn to_sqlite(value: Value, from: Option<Kind>, affinity: Affinity) -> Result<Val
         (value, _) => value,
     };
     Ok(match (native, affinity) {
+        (Value::UInt(number), Affinity::Text) => Value::Text(number.to_string()),
+        (Value::UInt(number), _) => return Err(format!("{number} is above SQLite's greatest whole number")),
         (Value::Int(number), Affinity::Real) => Value::Real(exact_real(number)?),
         (Value::Int(number), Affinity::Text) => Value::Text(number.to_string()),
         (Value::Real(number), Affinity::Text) => Value::Text(real_text(number)),
@@ -231,9 +284,12 @@ fn postgres_to_native(text: String, kind: Kind, affinity: Affinity) -> Result<Va
         | Kind::Uuid
         | Kind::Json
         | Kind::Other
-        | Kind::Sqlite(_) => Value::Text(text),
+        | Kind::Sqlite(_)
+        | Kind::Maria(_) => Value::Text(text),
     })
 }
+
+const NO_NUL: &str = "PostgreSQL text cannot hold a NUL character";
 
 fn to_postgres(value: &Value, from: Option<Kind>, to: Kind) -> Result<String, String> {
     let from_sqlite = matches!(from, Some(Kind::Sqlite(_)) | None);
@@ -243,7 +299,7 @@ fn to_postgres(value: &Value, from: Option<Kind>, to: Kind) -> Result<String, St
     }
     let text = value.to_text().expect("NULL, bytes and broken text are dealt with above");
     if text.contains('\0') {
-        return Err("PostgreSQL text cannot hold a NUL character".to_owned());
+        return Err(NO_NUL.to_owned());
     }
     match to {
         Kind::Integer(bits) => integer_text(&text, bits),
@@ -270,7 +326,7 @@ fn to_postgres(value: &Value, from: Option<Kind>, to: Kind) -> Result<String, St
             Ok(_) => Ok(text),
             Err(error) => Err(format!("not JSON: {error}")),
         },
-        Kind::Bytes | Kind::Other | Kind::Sqlite(_) => Ok(text),
+        Kind::Bytes | Kind::Other | Kind::Sqlite(_) | Kind::Maria(_) => Ok(text),
     }
 }
 
@@ -281,7 +337,7 @@ fn integer_text(text: &str, bits: u8) -> Result<String, String> {
     if fits { Ok(number.to_string()) } else { Err(format!("{number} is out of the range of {bits} bits")) }
 }
 
-fn float_text(text: &str, single: bool) -> Result<String, String> {
+pub(super) fn float_text(text: &str, single: bool) -> Result<String, String> {
     let real: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if !real.is_finite() {
         let spelled = text.to_lowercase().contains("inf") || text.to_lowercase().contains("nan");
@@ -366,7 +422,7 @@ pub(super) fn decimal(text: &str) -> Option<String> {
 }
 
 /// PostgreSQL writes `+00` where RFC 3339 wants `+00:00`.
-fn instant_text(text: &str) -> Option<String> {
+pub(super) fn instant_text(text: &str) -> Option<String> {
     let tail = text.len().checked_sub(3).and_then(|at| text.get(at..));
     let short_zone = tail.is_some_and(|t| t.starts_with(['+', '-']) && t[1..].bytes().all(|b| b.is_ascii_digit()));
     let full = if short_zone && text.contains(':') { format!("{text}:00") } else { text.to_owned() };
@@ -374,7 +430,7 @@ fn instant_text(text: &str) -> Option<String> {
     Some(format!("{}+00", civil_form(jiff::tz::TimeZone::UTC.to_datetime(at))))
 }
 
-fn civil_text(text: &str) -> Option<String> {
+pub(super) fn civil_text(text: &str) -> Option<String> {
     if text.ends_with('Z') {
         return None;
     }
@@ -385,7 +441,7 @@ fn civil_form(at: DateTime) -> String {
     at.to_string().replacen('T', " ", 1)
 }
 
-fn uuid_text(text: &str) -> Option<String> {
+pub(super) fn uuid_text(text: &str) -> Option<String> {
     let digits: String = text.chars().filter(|c| !matches!(c, '-' | '{' | '}')).collect::<String>().to_lowercase();
     if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
@@ -398,14 +454,25 @@ pub(super) fn canonical(value: &Value, kind: Kind) -> String {
     match (value, kind) {
         (Value::Null, _) => "~".to_owned(),
         (Value::Int(number), _) => format!("n{number}"),
+        (Value::UInt(number), _) => format!("n{number}"),
+        (Value::Real(number), Kind::Maria(MariaKind::Float(_))) => number_form(&mariadb_value::single_text(*number)),
         (Value::Real(number), _) => number_form(&real_text(*number)),
         (Value::Blob(bytes), _) => format!("b{}", hex(bytes)),
         (Value::BadText(bytes), _) => format!("x{}", hex(bytes)),
-        (Value::Text(text), Kind::Integer(_) | Kind::Float4 | Kind::Float8 | Kind::Numeric(_)) => number_form(text),
-        (Value::Text(text), Kind::Text { padded: true, .. }) => format!("t{}", text.trim_end_matches(' ')),
+        (
+            Value::Text(text),
+            Kind::Integer(_)
+            | Kind::Float4
+            | Kind::Float8
+            | Kind::Numeric(_)
+            | Kind::Maria(MariaKind::Decimal { .. } | MariaKind::Integer { .. }),
+        ) => number_form(text),
+        (Value::Text(text), Kind::Text { padded: true, .. } | Kind::Maria(MariaKind::Text { padded: true, .. })) => {
+            format!("t{}", text.trim_end_matches(' '))
+        }
         (Value::Text(text), Kind::Instant) => format!("t{}", instant_text(text).unwrap_or_else(|| text.clone())),
         (Value::Text(text), Kind::Civil) => format!("t{}", civil_text(text).unwrap_or_else(|| text.clone())),
-        (Value::Text(text), Kind::Json) => serde_json::from_str(text)
+        (Value::Text(text), Kind::Json | Kind::Maria(MariaKind::Json)) => serde_json::from_str(text)
             .map_or_else(|_| format!("t{text}"), |parsed| format!("j{}", sorted_json(&parsed))),
         (
             Value::Text(text),
@@ -415,7 +482,8 @@ pub(super) fn canonical(value: &Value, kind: Kind) -> String {
             | Kind::Date
             | Kind::Uuid
             | Kind::Other
-            | Kind::Sqlite(_),
+            | Kind::Sqlite(_)
+            | Kind::Maria(_),
         ) => format!("t{text}"),
     }
 }
@@ -446,7 +514,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Finds and changes the rows of one planned table by key: look-ups, inserts, updates, on every engine.
+//! Finds and changes the rows of one planned table by key: look-ups, inserts, updates; each engine has its own way.
 //!
 //! Writes in the caller's transaction only. Used by `copy`, `overlap` and `compare`.
 
@@ -6,123 +6,9 @@ use super::engine::Engine;
 use super::error::TransferError;
 use super::plan::TablePlan;
 use super::schema::{Column, Table};
-use super::session::{Arg, Session};
+use super::session::Session;
 use super::value::Value;
-
-/// Finds rows of `table` by key; the answer has one entry per key, `None` where there is no such row.
-///
-/// `lock` keeps the found rows from changing until the transaction ends (PostgreSQL; SQLite's writers are alone anyway).
-pub(super) async fn find(
-    session: &mut Session,
-    table: &Table,
-    key: &[Column],
-    keys: &[Vec<Value>],
-    columns: &[Column],
-    lock: bool,
-) -> Result<Vec<Option<Vec<Value>>>, TransferError> {
-    let mut found: Vec<Option<Vec<Value>>> = vec![None; keys.len()];
-    let engine = session.engine();
-    let shown: String =
-        columns.iter().fold(String::new(), |all, c| all + ", " + &engine.read(&format!("t.{}", engine.quote(&c.name))));
-    let batch = match engine {
-        Engine::Sqlite => SQLITE_BINDS_MAX / (key.len() + 1),
-        Engine::Postgres => keys.len().max(1),
-    };
-    for (number, part) in keys.chunks(batch).enumerate() {
-        let (list, args) = key_list(engine, key, part);
-        let joined: Vec<String> = key
-            .iter()
-            .enumerate()
-            .map(|(i, c)| format!("t.{} = {}", engine.quote(&c.name), engine.cast(&format!("u.k{i}"), &c.cast)))
-            .collect();
-        let lock = if lock && engine == Engine::Postgres { " FOR UPDATE OF t" } else { "" };
-        let (table, joined) = (table.quoted(), joined.join(" AND "));
-        let sql = match engine {
-            Engine::Sqlite => format!("WITH {list} SELECT u.o{shown} FROM u CROSS JOIN {table} AS t ON {joined}"),
-            Engine::Postgres => format!("SELECT u.o::text{shown} FROM {list} JOIN {table} AS t ON {joined}{lock}"),
-        };
-        session
-            .each_row(&sql, args, |mut row| {
-                let values = row.split_off(1);
-                let position = row[0].as_integer().and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
-                if let Some(slot) = found.get_mut(number * batch + position.saturating_sub(1)) {
-                    *slot = Some(values);
-                }
-                Ok(())
-            })
-            .await?;
-    }
-    Ok(found)
-}
-
-/// Stays below SQLite's SQLITE_MAX_VARIABLE_NUMBER (32,766).
-const SQLITE_BINDS_MAX: usize = 30_000;
-/// Rows of one SQLite statement; larger ones gain nothing.
-const SQLITE_ROWS_MAX: usize = 1_000;
-
-/// `u(o, k0, k1, ..)`: the keys with their position from 1.
-fn key_list(engine: Engine, key: &[Column], keys: &[Vec<Value>]) -> (String, Vec<Arg>) {
-    let names: Vec<String> = (0..key.len()).map(|i| format!("k{i}")).collect();
-    match engine {
-        Engine::Sqlite => {
-            let numbered = keys.iter().enumerate().map(|(i, values)| {
-                let position = i64::try_from(i + 1).expect("a chunk is far smaller than i64");
-                std::iter::once(Value::Int(position)).chain(values.iter().cloned())
-            });
-            let (list, args) = sqlite_values(key.len() + 1, numbered);
-            (format!("u(o, {}) AS (VALUES {list})", names.join(", ")), args)
-        }
-        Engine::Postgres => {
-            let (list, args) = postgres_columns(key.len(), keys);
-            (format!("unnest({list}) WITH ORDINALITY AS u({}, o)", names.join(", ")), args)
-        }
-    }
-}
-
-fn sqlite_values<R: IntoIterator<Item = Value>>(width: usize, rows: impl Iterator<Item = R>) -> (String, Vec<Arg>) {
-    let args: Vec<Arg> = rows.flatten().map(Arg::One).collect();
-    let row = format!("({})", vec!["?"; width].join(", "));
-    (vec![row; args.len() / width].join(", "), args)
-}
-
-fn postgres_columns(width: usize, rows: &[Vec<Value>]) -> (String, Vec<Arg>) {
-    let args = (0..width).map(|i| Arg::Column(rows.iter().map(|row| row[i].to_text()).collect())).collect();
-    let list: Vec<String> = (1..=width).map(|i| format!("${i}::text[]")).collect();
-    (list.join(", "), args)
-}
-
-/// Inserts rows that are expected to be new; returns how many really were.
-pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<Value>]) -> Result<u64, TransferError> {
-    let engine = session.engine();
-    let names: Vec<String> = plan.columns.iter().map(|c| engine.quote(&c.target.name)).collect();
-    let key: Vec<String> = plan.key.iter().map(|i| engine.quote(&plan.columns[*i].target.name)).collect();
-    let head = format!("INSERT INTO {} ({})", plan.target.quoted(), names.join(", "));
-    let tail = format!("ON CONFLICT ({}) DO NOTHING", key.join(", "));
-    let width = plan.columns.len();
-    let mut inserted = 0;
-    match engine {
-        Engine::Sqlite => {
-            for part in rows.chunks((SQLITE_BINDS_MAX / width).clamp(1, SQLITE_ROWS_MAX)) {
-                let (list, args) = sqlite_values(width, part.iter().cloned());
-                inserted += session.run(&format!("{head} VALUES {list} {tail}"), args).await?;
-            }
-        }
-        Engine::Postgres if !rows.is_empty() => {
-            let (list, args) = postgres_columns(width, rows);
-            let aliases: Vec<String> = (0..width).map(|i| format!("c{i}")).collect();
-            let shown: Vec<String> =
-                plan.columns.iter().enumerate().map(|(i, c)| format!("u.c{i}::{}", c.target.cast)).collect();
-            let sql = format!(
-                "{head} OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({list}) AS u({}) {tail}",
-                shown.join(", "),
-                aliases.join(", ")
-            );
-            inserted = session.run(&sql, args).await?;
-        }
-        Engine::Postgres => {}
-    }
-    Ok(inserted)
-}
+use super::{mariadb_rows, postgres_rows, sqlite_rows};
 
 /// What an update does to the row that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +19,47 @@ pub(super) enum Change {
     Add,
 }
 
+/// Finds rows of `table` by key; the answer has one entry per key, `None` where there is no such row.
+///
+/// `lock` keeps the found rows from changing until the transaction ends (SQLite's writers are alone anyway).
+pub(super) async fn find(
+    session: &mut Session,
+    table: &Table,
+    key: &[Column],
+    keys: &[Vec<Value>],
+    columns: &[Column],
+    lock: bool,
+) -> Result<Vec<Option<Vec<Value>>>, TransferError> {
+    match session.engine() {
+        Engine::Sqlite => sqlite_rows::find(session, table, key, keys, columns).await,
+        Engine::Postgres => postgres_rows::find(session, table, key, keys, columns, lock).await,
+        Engine::Mariadb => mariadb_rows::find(session, table, key, keys, columns, lock).await,
+    }
+}
+
+/// Puts the rows of an answer, which begin with their key's position from 1, where they belong.
+pub(super) fn place(found: &mut [Option<Vec<Value>>], first: usize, mut row: Vec<Value>) {
+    let values = row.split_off(1);
+    let position = row[0].as_integer().and_then(|o| usize::try_from(o).ok()).unwrap_or(0);
+    if let Some(slot) = found.get_mut(first + position.saturating_sub(1)) {
+        *slot = Some(values);
+    }
+}
+
+/// Inserts rows that are expected to be new; returns how many really were.
+///
+/// A key that another writer inserted in between is left out, or the engine's error.
+pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<Value>]) -> Result<u64, TransferError> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    match session.engine() {
+        Engine::Sqlite => sqlite_rows::insert(session, plan, rows).await,
+        Engine::Postgres => postgres_rows::insert(session, plan, rows).await,
+        Engine::Mariadb => mariadb_rows::insert(session, plan, rows).await,
+    }
+}
+
 /// Updates rows that exist, by key; returns how many were found.
 pub(super) async fn update(
     session: &mut Session,
@@ -140,68 +67,49 @@ pub(super) async fn update(
     rows: &[Vec<Value>],
     change: Change,
 ) -> Result<u64, TransferError> {
-    let engine = session.engine();
-    let width = plan.columns.len();
-    let sets = assignments(engine, plan, change);
-    if sets.is_empty() || rows.is_empty() {
+    let nothing = match change {
+        Change::Add => plan.additive.is_empty(),
+        Change::Overwrite { reset } => plan.columns.len() == plan.key.len() && (!reset || plan.target_only.is_empty()),
+    };
+    if nothing || rows.is_empty() {
         return Ok(0);
     }
-    let on: Vec<String> = plan
-        .key
-        .iter()
-        .map(|i| {
-            let target = &plan.columns[*i].target;
-            format!("t.{} = {}", engine.quote(&target.name), engine.cast(&format!("u.c{i}"), &target.cast))
-        })
-        .collect();
-    let aliases = (0..width).map(|i| format!("c{i}")).collect::<Vec<_>>().join(", ");
-    let (table, sets, on) = (plan.target.quoted(), sets.join(", "), on.join(" AND "));
-    let batch = match engine {
-        Engine::Sqlite => (SQLITE_BINDS_MAX / width).clamp(1, SQLITE_ROWS_MAX),
-        Engine::Postgres => rows.len(),
-    };
-    let mut updated = 0;
-    for part in rows.chunks(batch) {
-        let (sql, args) = match engine {
-            Engine::Sqlite => {
-                let (list, args) = sqlite_values(width, part.iter().cloned());
-                let sql =
-                    format!("WITH u({aliases}) AS (VALUES {list}) UPDATE {table} AS t SET {sets} FROM u WHERE {on}");
-                (sql, args)
-            }
-            Engine::Postgres => {
-                let (list, args) = postgres_columns(width, part);
-                (format!("UPDATE {table} AS t SET {sets} FROM unnest({list}) AS u({aliases}) WHERE {on}"), args)
-            }
-        };
-        updated += session.run(&sql, args).await?;
+    match session.engine() {
+        Engine::Sqlite => sqlite_rows::update(session, plan, rows, change).await,
+        Engine::Postgres => postgres_rows::update(session, plan, rows, change).await,
+        Engine::Mariadb => mariadb_rows::update(session, plan, rows, change).await,
     }
-    Ok(updated)
 }
 
-fn assignments(engine: Engine, plan: &TablePlan, change: Change) -> Vec<String> {
-    let given = |i: usize| engine.cast(&format!("u.c{i}"), &plan.columns[i].target.cast);
+/// `SET` clauses of an update: the row is called `t`, the new values `u.c0`, `u.c1` ..; `given` renders one of those.
+///
+/// `set_to` is the column's name on the left side, `default` what resets a column that only the target has.
+pub(super) fn assignments(
+    plan: &TablePlan,
+    change: Change,
+    given: impl Fn(usize) -> String,
+    set_to: impl Fn(&Column) -> String,
+    default: impl Fn(&Column) -> String,
+) -> Vec<String> {
     match change {
         Change::Add => plan
             .additive
             .iter()
             .map(|i| {
-                let name = engine.quote(&plan.columns[*i].target.name);
-                let new = given(*i);
-                format!("{name} = CASE WHEN t.{name} IS NULL THEN {new} WHEN {new} IS NULL THEN t.{name} ELSE t.{name} + {new} END")
+                let column = &plan.columns[*i].target;
+                let (left, new) = (set_to(column), given(*i));
+                let held = format!("t.{}", plan.target.engine.quote(&column.name));
+                format!(
+                    "{left} = CASE WHEN {held} IS NULL THEN {new} WHEN {new} IS NULL THEN {held} ELSE {held} + {new} END"
+                )
             })
             .collect(),
         Change::Overwrite { reset } => {
             let mapped = (0..plan.columns.len())
                 .filter(|i| !plan.key.contains(i))
-                .map(|i| format!("{} = {}", engine.quote(&plan.columns[i].target.name), given(i)));
-            let others = plan.target_only.iter().filter(|_| reset).map(|column| {
-                let default = match engine {
-                    Engine::Sqlite => format!("({})", column.default.as_deref().unwrap_or("NULL")),
-                    Engine::Postgres => "DEFAULT".to_owned(),
-                };
-                format!("{} = {default}", engine.quote(&column.name))
-            });
+                .map(|i| format!("{} = {}", set_to(&plan.columns[i].target), given(i)));
+            let others =
+                plan.target_only.iter().filter(|_| reset).map(|c| format!("{} = {}", set_to(c), default(c)));
             mapped.chain(others).collect()
         }
     }

@@ -1,4 +1,4 @@
-//! Copies between SQLite and PostgreSQL in every direction: all policies, resumes, aborts, guards, misfits.
+//! Copies between SQLite, PostgreSQL and MariaDB in every direction: all policies, resumes, aborts, guards, misfits.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,14 +10,15 @@ use piton::transfer::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::mariadb::PrivateMariadb;
 use crate::support::postgres::PrivatePostgres;
 
-const PAIRS: [(Engine, Engine); 4] = [
-    (Engine::Sqlite, Engine::Sqlite),
-    (Engine::Sqlite, Engine::Postgres),
-    (Engine::Postgres, Engine::Sqlite),
-    (Engine::Postgres, Engine::Postgres),
-];
+const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mariadb];
+
+/// Every engine into every engine.
+fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
+    ENGINES.into_iter().flat_map(|from| ENGINES.map(|to| (from, to)))
+}
 
 const MAPPING: &str = r#"
 apiVersion: piton/v1
@@ -56,6 +57,7 @@ async fn open(engine: Engine, folder: &tempfile::TempDir) -> Database {
     let url = match engine {
         Engine::Sqlite => format!("sqlite://{}", folder.path().join(format!("{number}.db")).display()),
         Engine::Postgres => PrivatePostgres::start().create_database(&format!("copy_{number}")),
+        Engine::Mariadb => PrivateMariadb::start().create_database(&format!("copy_{number}")),
     };
     Database::connect(&url, ConnectOptions { create: true, ..Default::default() }).await.expect("opens")
 }
@@ -110,7 +112,7 @@ fn request(policy: Policy, token: &str) -> CopyRequest {
 
 #[tokio::test]
 async fn every_pair_of_engines_copies_exactly_and_only_once() {
-    for engines in PAIRS {
+    for engines in pairs() {
         let pair = Pair::new(engines).await;
         let account = pair.copy(&request(Policy::Fail, "run/step")).await.expect("copies");
         assert_eq!((account.tables[0].read, account.tables[0].inserted), (30, 30), "{engines:?}");
@@ -138,7 +140,7 @@ async fn every_policy_decides_as_its_name_says_on_every_pair() {
         (Policy::BestCoverage, own(7, 30, "76", "own"), 0, 1),
         (Policy::MergeAdditive, own(9, 50, "76", "own"), 1, 0),
     ];
-    for engines in PAIRS {
+    for engines in pairs() {
         for (policy, wanted, updated, kept) in cases.clone() {
             let pair = Pair::new(engines).await;
             run(&pair.to, "INSERT INTO perf_item VALUES (1, 1800, 7, 30, 'x', 0, '76', 'own')").await;
@@ -162,7 +164,7 @@ async fn every_policy_decides_as_its_name_says_on_every_pair() {
 
 #[tokio::test]
 async fn a_copy_stopped_between_chunks_goes_on_without_adding_twice() {
-    for engines in PAIRS {
+    for engines in pairs() {
         let pair = Pair::new(engines).await;
         run(&pair.to, "INSERT INTO perf_item VALUES (1, 900, 100, 100, 'x', 0, '76', 'own')").await;
         let cancel = CancellationToken::new();
@@ -179,14 +181,14 @@ async fn a_copy_stopped_between_chunks_goes_on_without_adding_twice() {
 
 #[tokio::test]
 async fn a_chunk_that_fails_half_way_leaves_neither_rows_nor_checkpoint() {
-    for engines in PAIRS {
+    for engines in pairs() {
         let pair = Pair::new(engines).await;
         // The sixth row: the second chunk has written part of its rows when the engine refuses.
         let trap = match engines.1 {
             Engine::Sqlite => {
                 "CREATE TRIGGER trap BEFORE INSERT ON perf_item WHEN NEW.iv = 5 BEGIN SELECT RAISE(ABORT, 'trap'); END"
             }
-            Engine::Postgres => "ALTER TABLE perf_item ADD CONSTRAINT trap CHECK (iv <> 5)",
+            Engine::Postgres | Engine::Mariadb => "ALTER TABLE perf_item ADD CONSTRAINT trap CHECK (iv <> 5)",
         };
         run(&pair.to, trap).await;
         let error = pair.copy(&request(Policy::Fail, "t")).await.expect_err("the trap");
@@ -195,7 +197,7 @@ async fn a_chunk_that_fails_half_way_leaves_neither_rows_nor_checkpoint() {
         assert_eq!(copied(&pair.to, "t").await.expect("probe").rows(), 4);
         let undo = match engines.1 {
             Engine::Sqlite => "DROP TRIGGER trap",
-            Engine::Postgres => "ALTER TABLE perf_item DROP CONSTRAINT trap",
+            Engine::Postgres | Engine::Mariadb => "ALTER TABLE perf_item DROP CONSTRAINT trap",
         };
         run(&pair.to, undo).await;
         let rest = pair.copy(&request(Policy::Fail, "t")).await.expect("goes on");
@@ -239,7 +241,7 @@ async fn a_backend_killed_in_the_middle_loses_and_doubles_nothing() {
 
 #[tokio::test]
 async fn a_row_exactly_on_a_boundary_belongs_to_the_later_range() {
-    for engines in PAIRS {
+    for engines in pairs() {
         let pair = Pair::new(engines).await;
         let mut early = request(Policy::Fail, "early");
         early.range = Range { from: None, to: Some(2_700) };
@@ -358,8 +360,8 @@ async fn sqlites_autoincrement_goes_on_behind_the_copied_rows() {
 }
 
 #[tokio::test]
-async fn watermarks_and_gaps_agree_on_both_engines() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+async fn watermarks_and_gaps_agree_on_every_engine() {
+    for engine in ENGINES {
         let pair = Pair::new((engine, engine)).await;
         let series = Series {
             table: "perf".into(),
@@ -403,12 +405,13 @@ sets: { all: [keyed] }
 tables:
   keyed: { key: [code], ignore: { target: [id, note] } }
 ";
-    for engines in PAIRS {
+    for engines in pairs() {
         let pair = Pair::empty(engines).await;
         run(&pair.from, "CREATE TABLE keyed (code VARCHAR(20) NOT NULL PRIMARY KEY, n INTEGER)").await;
         let id = match engines.1 {
             Engine::Sqlite => "id INTEGER PRIMARY KEY AUTOINCREMENT",
             Engine::Postgres => "id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            Engine::Mariadb => "id int AUTO_INCREMENT PRIMARY KEY",
         };
         run(&pair.to, &format!("CREATE TABLE keyed ({id}, code VARCHAR(20) NOT NULL UNIQUE, n INTEGER, note TEXT)"))
             .await;
@@ -434,7 +437,7 @@ tables:
 
 #[tokio::test]
 async fn two_copies_under_one_token_cannot_both_write_a_chunk() {
-    for engine in [Engine::Sqlite, Engine::Postgres] {
+    for engine in ENGINES {
         let pair = Pair::new((Engine::Sqlite, engine)).await;
         run(&pair.to, "INSERT INTO perf_item VALUES (1, 900, 100, 100, 'x', 0, '76', 'own')").await;
         let same = request(Policy::MergeAdditive, "t");
@@ -454,7 +457,7 @@ async fn the_shipped_wfm_mapping_fits_the_shipped_schemas_on_every_pair() {
         std::fs::read_to_string(path).expect("shipped")
     };
     let mapping = Mapping::from_yaml(&read("6.5-to-7.6.yaml")).expect("valid");
-    for engines in PAIRS {
+    for engines in pairs() {
         let pair = Pair::empty(engines).await;
         run(&pair.from, &read("wfm-6.5.sql")).await;
         run(&pair.to, &read("wfm-7.6.sql")).await;

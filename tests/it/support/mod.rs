@@ -1,4 +1,5 @@
 //! What the integration tests share.
 
 pub(crate) mod lab;
+pub(crate) mod mariadb;
 pub(crate) mod postgres;
