@@ -310,7 +310,7 @@ impl State {
         let (attempts, undo_attempts) = (self.steps[number].attempts, self.steps[number].undo_attempts);
         let skipped = self.steps[number].skipped.clone().filter(|_| self.steps[number].status == Status::Skipped);
         self.steps[number] = Step { attempts, undo_attempts, ..Step::new() };
-        if let Some(reason @ crate::event::SkipReason::Person { .. }) = skipped {
+        if let Some(reason) = skipped.filter(|reason| matches!(**reason, crate::event::SkipReason::Person { .. })) {
             self.steps[number].status = Status::Skipped;
             self.steps[number].skipped = Some(reason);
         }

@@ -266,7 +266,7 @@ impl State {
         self.stops_waiting(number);
         let step = &mut self.steps[number];
         step.status = Status::Skipped;
-        step.skipped = Some(reason.clone());
+        step.skipped = Some(Box::new(reason.clone()));
         step.finished_at = Some(at);
         self.note_deviation(number, reason, at);
         self.settled(number);

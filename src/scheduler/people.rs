@@ -37,21 +37,23 @@ impl State {
         step.when_checked = true;
         step.started_at.get_or_insert(at);
         step.finished_at = None;
-        step.expires_at = expires_at;
-        step.prompt = Some(prompt.to_owned());
+        let asked = step.asked();
+        asked.expires_at = expires_at;
+        asked.prompt = Some(prompt.to_owned());
         Ok(())
     }
 
     pub(super) fn stops_waiting(&mut self, number: usize) {
         self.waiting.remove(&number);
-        if let Some(expires_at) = self.steps[number].expires_at.take() {
+        if let Some(expires_at) = self.steps[number].expires_at() {
+            self.steps[number].asked().expires_at = None;
             self.expiries.remove(&(expires_at, number));
         }
     }
 
     pub(super) fn on_expired(&mut self, step: &StepId, at: Timestamp) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
-        if self.steps[number].expires_at.is_none_or(|expires_at| expires_at > at) {
+        if self.steps[number].expires_at().is_none_or(|expires_at| expires_at > at) {
             return Err(refuse(step, "does not wait, or its time is not over"));
         }
         self.stops_waiting(number);
@@ -70,7 +72,7 @@ impl State {
     ) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
         self.check_answer(number, by, answer)?;
-        self.steps[number].answers.push((by.clone(), answer.clone(), at));
+        self.steps[number].asked().answers.push((by.clone(), answer.clone(), at));
         match answer {
             Answer::Approved { .. } => {
                 let people = self.approvers(number);
@@ -117,7 +119,7 @@ impl State {
 
     /// People who approved since the wait was opened.
     fn approvers(&self, number: usize) -> Vec<Actor> {
-        let given = self.steps[number].answers.iter();
+        let given = self.steps[number].answers().iter();
         given.filter(|(_, answer, _)| matches!(answer, Answer::Approved { .. })).map(|(by, ..)| by.clone()).collect()
     }
 

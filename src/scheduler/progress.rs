@@ -22,7 +22,7 @@ impl State {
     /// Whether step `on` ended as `outcome` asks.
     pub(super) fn met(&self, on: usize, outcome: NeedOutcome) -> Met {
         let step = &self.steps[on];
-        let deliberate = matches!(step.skipped, Some(SkipReason::When | SkipReason::Person { .. }))
+        let deliberate = matches!(step.skipped.as_deref(), Some(SkipReason::When | SkipReason::Person { .. }))
             || self.is(Mutant::AnyEndMeetsNeed);
         let met = match (step.status, outcome) {
             (Status::Succeeded, NeedOutcome::Done | NeedOutcome::Succeeded | NeedOutcome::Any)

@@ -139,7 +139,7 @@ impl State {
     }
 
     fn skipped_by_a_person(&self, number: usize) -> bool {
-        matches!(self.steps[number].skipped, Some(SkipReason::Person { .. }))
+        matches!(self.steps[number].skipped.as_deref(), Some(SkipReason::Person { .. }))
     }
 
     /// Gives a step that did not get through a fresh start; says whether it needed one.
@@ -148,7 +148,7 @@ impl State {
             return false;
         }
         let (status, dirty) = (self.steps[number].status, self.steps[number].dirty);
-        let by_need = matches!(self.steps[number].skipped, Some(SkipReason::Need(_)));
+        let by_need = matches!(self.steps[number].skipped.as_deref(), Some(SkipReason::Need(_)));
         if status == Status::Failed && dirty && self.rule(number).idempotent == Idempotent::No {
             self.steps[number].tries = 0;
             self.doubt(number);
@@ -174,7 +174,7 @@ impl State {
         step.skipped = None;
         step.finished_at = None;
         step.outputs = Kept::default();
-        step.answers.clear();
+        step.forget_answers();
         if !step.dirty {
             // Nothing of it is left in the world: the next attempt sees it afresh.
             step.before = Kept::default();

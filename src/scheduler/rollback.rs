@@ -93,7 +93,7 @@ impl State {
             self.stops_waiting(number);
             let step = &mut self.steps[number];
             step.status = Status::Pending;
-            step.answers.clear();
+            step.forget_answers();
         }
     }
 

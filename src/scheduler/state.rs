@@ -168,13 +168,20 @@ pub(super) struct Step {
     pub(super) turned: u64,
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
-    pub(super) expires_at: Option<Timestamp>,
     pub(super) before: Kept,
     pub(super) outputs: Kept,
     pub(super) error: Option<String>,
+    /// What was asked of people and said by them, if anything; few steps of a run ask.
+    pub(super) asked: Option<Box<Asked>>,
+    pub(super) skipped: Option<Box<SkipReason>>,
+}
+
+/// What people were asked about a step, and what they said.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Asked {
     pub(super) prompt: Option<String>,
+    pub(super) expires_at: Option<Timestamp>,
     pub(super) answers: Vec<(Actor, Answer, Timestamp)>,
-    pub(super) skipped: Option<SkipReason>,
 }
 
 impl Step {
@@ -194,13 +201,30 @@ impl Step {
             turned: 0,
             started_at: None,
             finished_at: None,
-            expires_at: None,
             before: Kept::default(),
             outputs: Kept::default(),
             error: None,
-            prompt: None,
-            answers: Vec::new(),
+            asked: None,
             skipped: None,
+        }
+    }
+
+    /// What is asked of people, to be changed.
+    pub(super) fn asked(&mut self) -> &mut Asked {
+        self.asked.get_or_insert_default()
+    }
+
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        self.asked.as_ref().and_then(|asked| asked.expires_at)
+    }
+
+    pub(super) fn answers(&self) -> &[(Actor, Answer, Timestamp)] {
+        self.asked.as_ref().map_or(&[], |asked| &asked.answers)
+    }
+
+    pub(super) fn forget_answers(&mut self) {
+        if let Some(asked) = &mut self.asked {
+            asked.answers.clear();
         }
     }
 }
@@ -501,7 +525,7 @@ impl<'a> StepView<'a> {
 
     /// When its wait expires, while it waits.
     pub fn expires_at(&self) -> Option<Timestamp> {
-        self.step().expires_at
+        self.step().expires_at()
     }
 
     /// When the next attempt is due, while it pauses.
@@ -526,17 +550,17 @@ impl<'a> StepView<'a> {
 
     /// What people were asked.
     pub fn prompt(&self) -> Option<&'a str> {
-        self.step().prompt.as_deref()
+        self.step().asked.as_ref().and_then(|asked| asked.prompt.as_deref())
     }
 
     /// What people answered, in order.
     pub fn answers(&self) -> &'a [(Actor, Answer, Timestamp)] {
-        &self.step().answers
+        self.step().answers()
     }
 
     /// Why it was passed over.
     pub fn skip_reason(&self) -> Option<&'a SkipReason> {
-        self.step().skipped.as_ref()
+        self.step().skipped.as_deref()
     }
 
     /// Whether the world may hold traces of an attempt that did not succeed.
