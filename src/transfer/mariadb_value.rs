@@ -4,7 +4,8 @@
 //! UTC. Refuses whatever MariaDB would round, cut, pad or turn into a zero date, also where its strict mode would only warn.
 //! Used by `value`.
 
-use super::value::{Kind, Value, civil_text, decimal, float_text, instant_text, unhex, uuid_text};
+use super::moment::{civil_text, has_zone, instant_text};
+use super::value::{Kind, Value, decimal, float_text, unhex, uuid_text};
 
 /// What a MariaDB column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,11 +321,6 @@ fn fit_date(text: String) -> Result<String, String> {
     text.parse::<jiff::civil::Date>().map_err(|error| format!("`{text}`: {error}"))?;
     check_year(&text)?;
     Ok(text)
-}
-
-/// True where a text ends in a zone (`Z`, `+01`, `-05:30`).
-fn has_zone(text: &str) -> bool {
-    text.ends_with(['Z', 'z', ']']) || text.get(10..).is_some_and(|tail| tail.contains(['+', '-']))
 }
 
 fn fit_civil(text: &str, from: Option<Kind>, digits: u8) -> Result<String, String> {

@@ -17,6 +17,7 @@ mod mariadb_rows;
 mod mariadb_statement;
 mod mariadb_value;
 mod migrate;
+mod moment;
 mod overlap;
 mod plan;
 mod policy;

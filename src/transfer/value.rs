@@ -3,11 +3,10 @@
 //! Refuses every conversion that would change a value (range, scale, NUL in text, invalid UTF-8) instead of rounding it.
 //! PostgreSQL values travel as the engine's own text form, which is exact in both directions; SQLite values as they are stored.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
 use serde_json::json;
 
 use super::mariadb_value::{self, MariaKind};
+use super::moment::{civil_text, date_text, instant_text, utc_text};
 
 /// A value as an engine holds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -319,8 +318,11 @@ fn to_postgres(value: &Value, from: Option<Kind>, to: Kind) -> Result<String, St
         }
         Kind::Bytes if from_sqlite => Err("a text is no byte string".to_owned()),
         Kind::Instant => instant_text(&text).ok_or_else(|| format!("`{text}` is no point in time with a zone")),
-        Kind::Civil => civil_text(&text).ok_or_else(|| format!("`{text}` is no date and time")),
-        Kind::Date => text.parse::<jiff::civil::Date>().map(|d| d.to_string()).map_err(|e| format!("`{text}`: {e}")),
+        Kind::Civil => {
+            let civil = if from == Some(Kind::Instant) { utc_text(&text) } else { civil_text(&text) };
+            civil.ok_or_else(|| format!("`{text}` is no date and time without a zone"))
+        }
+        Kind::Date => date_text(&text).ok_or_else(|| format!("`{text}` is no date of the form YYYY-MM-DD")),
         Kind::Uuid => uuid_text(&text).ok_or_else(|| format!("`{text}` is no UUID")),
         Kind::Json => match serde_json::from_str::<serde_json::Value>(&text) {
             Ok(_) => Ok(text),
@@ -419,26 +421,6 @@ pub(super) fn decimal(text: &str) -> Option<String> {
         (whole, fraction) => format!("{whole}.{fraction}"),
     };
     Some(if negative { format!("-{body}") } else { body })
-}
-
-/// PostgreSQL writes `+00` where RFC 3339 wants `+00:00`.
-pub(super) fn instant_text(text: &str) -> Option<String> {
-    let tail = text.len().checked_sub(3).and_then(|at| text.get(at..));
-    let short_zone = tail.is_some_and(|t| t.starts_with(['+', '-']) && t[1..].bytes().all(|b| b.is_ascii_digit()));
-    let full = if short_zone && text.contains(':') { format!("{text}:00") } else { text.to_owned() };
-    let at: Timestamp = full.parse().ok()?;
-    Some(format!("{}+00", civil_form(jiff::tz::TimeZone::UTC.to_datetime(at))))
-}
-
-pub(super) fn civil_text(text: &str) -> Option<String> {
-    if text.ends_with('Z') {
-        return None;
-    }
-    text.parse::<DateTime>().ok().map(civil_form)
-}
-
-fn civil_form(at: DateTime) -> String {
-    at.to_string().replacen('T', " ", 1)
 }
 
 pub(super) fn uuid_text(text: &str) -> Option<String> {
