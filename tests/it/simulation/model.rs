@@ -448,9 +448,12 @@ impl Model {
         let busy = self.accounts.values().any(|account| account.running || account.undoing);
         ensure(!busy, || "finishes while something runs".into())?;
         for (step, account) in self.accounts.iter().filter(|(_, account)| account.left && account.maybe) {
-            // A run that went forward again may ask what became of it.
-            let stays =
-                matches!(view(state, step).state(), StepState::Succeeded | StepState::Failed | StepState::InDoubt);
+            // A run that went forward again may ask what became of it, or come to rest before it is tried again.
+            let stays = match view(state, step).state() {
+                StepState::Succeeded | StepState::Failed | StepState::InDoubt => true,
+                StepState::Pending => !outcome.is_final(),
+                _ => false,
+            };
             ensure(stays || account.running, || format!("`{step}` was left as it is and counts as undone"))?;
         }
         let any = |wanted: StepState| state.steps().any(|step| step.state() == wanted);
