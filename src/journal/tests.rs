@@ -9,6 +9,8 @@ use crate::event::Answer;
 
 #[expect(dead_code, reason = "servers that are killed are the business of the integration tests")]
 #[path = "../../tests/it/support/postgres.rs"]
+mod postgres;
+#[path = "../../tests/it/support/server.rs"]
 mod server;
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -24,7 +26,7 @@ pub(super) async fn stores() -> (tempfile::TempDir, [Journal; 3]) {
 
 /// The address of an empty database.
 fn database() -> String {
-    server::PrivatePostgres::start().create_database(&format!("j{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    postgres::PrivatePostgres::start().create_database(&format!("j{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Lets time pass for leases: by the caller's clock, or by the server's.

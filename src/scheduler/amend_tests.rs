@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::tests::run_started;
 use super::*;
 use crate::event::{Change, Choice, Effect, Outcome, Outputs, StepAmended, WaitKind};
 
@@ -36,17 +37,7 @@ fn entry(step: &str, change: Change, choice: Option<Choice>) -> StepAmended {
 impl Story {
     fn new(steps: Vec<StepRule>) -> Self {
         let mut story = Self { state: State::new(Arc::new(flow(steps))) };
-        story.say(&Event::RunStarted {
-            runbook: "r".into(),
-            version: "1".into(),
-            digest: "d".into(),
-            site: "s".into(),
-            by: "ann".into(),
-            params: [].into(),
-            piton: "0".into(),
-            source: Value::Null,
-            parent: None,
-        });
+        story.say(&run_started());
         story
     }
 

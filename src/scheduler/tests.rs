@@ -14,6 +14,21 @@ struct Story {
     now: Timestamp,
 }
 
+/// The first fact of every run in these tests.
+pub(super) fn run_started() -> Event {
+    Event::RunStarted {
+        runbook: "r".into(),
+        version: "1".into(),
+        digest: "d".into(),
+        site: "s".into(),
+        by: "ann".into(),
+        params: [].into(),
+        piton: "0".into(),
+        source: Value::Null,
+        parent: None,
+    }
+}
+
 impl Story {
     fn new(steps: Vec<StepRule>) -> Self {
         Self::with(steps, RunRule { parallel_max: 2, ..RunRule::default() })
@@ -22,17 +37,7 @@ impl Story {
     fn with(steps: Vec<StepRule>, run: RunRule) -> Self {
         let flow = Workflow::new(steps, run).expect("hangs together");
         let mut story = Self { state: State::new(Arc::new(flow)), now: Timestamp::UNIX_EPOCH };
-        story.say(&Event::RunStarted {
-            runbook: "r".into(),
-            version: "1".into(),
-            digest: "d".into(),
-            site: "s".into(),
-            by: "ann".into(),
-            params: [].into(),
-            piton: "0".into(),
-            source: Value::Null,
-            parent: None,
-        });
+        story.say(&run_started());
         story
     }
 

@@ -451,7 +451,7 @@ impl Model {
             // A run that went forward again may ask what became of it, or come to rest before it is tried again.
             let stays = match view(state, step).state() {
                 StepState::Succeeded | StepState::Failed | StepState::InDoubt => true,
-                StepState::Pending => !outcome.is_final(),
+                StepState::Pending => !outcome.is_final() && view(state, step).effect_unknown(),
                 _ => false,
             };
             ensure(stays || account.running, || format!("`{step}` was left as it is and counts as undone"))?;

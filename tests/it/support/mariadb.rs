@@ -4,10 +4,12 @@
 //! takes one of its own.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use super::server;
 
 /// A running server.
 pub(crate) struct PrivateMariadb {
@@ -15,14 +17,6 @@ pub(crate) struct PrivateMariadb {
 }
 
 static SERVER: OnceLock<PrivateMariadb> = OnceLock::new();
-
-/// Watches the test process ($1), then kills the server whose pid file is $2 and removes $3.
-const WATCHDOG: &str = r#"
-while kill -0 "$1" 2>/dev/null; do sleep 0.5; done
-pid=$(head -n 1 "$2" 2>/dev/null) && kill -KILL "$pid" 2>/dev/null
-while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-rm -rf "$3"
-"#;
 
 /// Small, and as durable as throw-away data must be to survive a killed process.
 const SETTINGS: [&str; 8] = [
@@ -44,14 +38,8 @@ impl PrivateMariadb {
 
     /// A server of the test's own, to be killed and started again.
     pub(crate) fn of_its_own() -> Self {
-        let folder = tempfile::Builder::new().prefix("piton-maria-").tempdir().expect("a temp dir").keep();
-        let server = Self { folder };
-        if nix::unistd::geteuid().is_root() {
-            let user = nix::unistd::User::from_name("mysql").expect("the user list is readable");
-            let user = user.expect("root cannot run MariaDB: the user `mysql` is needed (apt install mariadb-server)");
-            nix::unistd::chown(&server.folder, Some(user.uid), Some(user.gid)).expect("root may give a folder away");
-        }
-        server.watch();
+        let server = Self { folder: server::folder("piton-maria-", "mysql", "mariadb-server") };
+        server::watch(&server.path("pid"), &server.folder, "KILL");
         let mut install = server.as_server("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         install.arg(format!("--datadir={}", server.path("data").display()));
@@ -126,31 +114,8 @@ impl PrivateMariadb {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    fn watch(&self) {
-        let watched =
-            [std::process::id().to_string(), self.path("pid").display().to_string(), self.folder.display().to_string()];
-        let status = Command::new("setsid")
-            .args(["-f", "sh", "-c", WATCHDOG, "piton-maria-watchdog"])
-            .args(watched)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .expect("setsid (util-linux) is there");
-        assert!(status.success(), "the watchdog did not start: {status}");
-    }
-
-    /// The server refuses to run as root.
     fn as_server(&self, name: &str) -> Command {
-        let program = binary(name);
-        let mut command = if nix::unistd::geteuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=mysql", "--regid=mysql", "--init-groups", "--"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
+        let mut command = server::as_user("mysql", &binary(name));
         command.current_dir(&self.folder);
         command
     }
@@ -167,10 +132,6 @@ impl Drop for PrivateMariadb {
 }
 
 fn binary(name: &str) -> PathBuf {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders)
-        .chain([Path::new("/usr/sbin").to_owned(), Path::new("/usr/local/sbin").to_owned()])
-        .map(|folder| folder.join(name))
-        .find(|path| path.exists())
+    server::on_path(name, &["/usr/sbin", "/usr/local/sbin"])
         .unwrap_or_else(|| panic!("MariaDB's `{name}` is not on PATH: apt install mariadb-server"))
 }

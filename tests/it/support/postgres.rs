@@ -6,21 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use super::server;
+
 /// A running server.
 pub(crate) struct PrivatePostgres {
     folder: PathBuf,
 }
 
 static SERVER: OnceLock<PrivatePostgres> = OnceLock::new();
-
-/// Watches the test process ($1), then stops the server whose data directory is $2 and removes $3. A server's `postmaster.pid` names its
-/// process in the first line; SIGQUIT is its immediate shutdown, which is all that throw-away data deserves.
-const WATCHDOG: &str = r#"
-while kill -0 "$1" 2>/dev/null; do sleep 0.5; done
-pid=$(head -n 1 "$2/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
-while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-rm -rf "$3"
-"#;
 
 impl PrivatePostgres {
     /// The server of this process.
@@ -62,26 +55,10 @@ impl PrivatePostgres {
     }
 
     fn launch() -> Self {
-        let folder = tempfile::Builder::new().prefix("piton-pg-").tempdir().expect("a temp dir").keep();
+        let folder = server::folder("piton-pg-", "postgres", "postgresql");
         let data = folder.join("data");
-        if nix::unistd::geteuid().is_root() {
-            let user = nix::unistd::User::from_name("postgres").expect("the user list is readable");
-            let user =
-                user.expect("root cannot run PostgreSQL: the user `postgres` is needed (apt install postgresql)");
-            nix::unistd::chown(&folder, Some(user.uid), Some(user.gid)).expect("root may give a folder away");
-        }
-        let watchdog = [std::process::id().to_string(), data.display().to_string(), folder.display().to_string()];
-        // `setsid -f` forks and returns at once; the watchdog itself must outlive this process.
-        let status = Command::new("setsid")
-            .args(["-f", "sh", "-c", WATCHDOG, "piton-pg-watchdog"])
-            .args(watchdog)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .expect("setsid (util-linux) is there");
-        assert!(status.success(), "the watchdog did not start: {status}");
+        // SIGQUIT is the server's immediate shutdown, which is all that throw-away data deserves.
+        server::watch(&data.join("postmaster.pid"), &folder, "QUIT");
         let data_text = data.display().to_string();
         run(as_server(&binary("initdb"))
             .args(["-D", &data_text, "-U", "postgres", "-A", "trust", "-E", "UTF8"])
@@ -102,24 +79,13 @@ fn binary(name: &str) -> PathBuf {
         .filter(|path| path.exists())
         .collect();
     found.sort();
-    found.pop().or_else(|| on_path(name)).unwrap_or_else(|| {
+    found.pop().or_else(|| server::on_path(name, &[])).unwrap_or_else(|| {
         panic!("PostgreSQL's `{name}` is neither under /usr/lib/postgresql nor on PATH: apt install postgresql")
     })
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.exists())
-}
-
-/// The server's programs refuse to run as root.
 fn as_server(program: &Path) -> Command {
-    let mut command = if nix::unistd::geteuid().is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
+    let mut command = server::as_user("postgres", program);
     command.current_dir("/");
     command
 }
