@@ -34,6 +34,16 @@ pub enum Stream {
     Stderr,
 }
 
+impl Stream {
+    /// Its name in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Stdout => "standard output",
+            Self::Stderr => "standard error",
+        }
+    }
+}
+
 /// What the command of an attempt said on one stream. Its text is kept beside the events; `docs/design/outputs.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transcript {

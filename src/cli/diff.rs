@@ -33,7 +33,7 @@ pub(super) async fn run(global: &Global, args: &Diff, out: Out) -> Result<Exit, 
     let plan = global.plan_for_run(&runbook, &told)?;
     let diffs = driver::compare(&run, &told, &plan)?;
     if out.json {
-        out.json_pretty(&driver::diff_to_json(&run, &told, &plan, &diffs))?;
+        out.json_pretty(&diff::to_json(&run, &told, &plan, &diffs))?;
     } else {
         out.text(&diff::to_text(&run, &told, &plan, &diffs, out.paint))?;
     }

@@ -250,22 +250,18 @@ pub fn amendment(
 
 /// Done steps that need `from`, directly or through others.
 fn done_from(plan: &Plan, diffs: &[StepDiff], from: &StepId) -> BTreeSet<StepId> {
-    let done: BTreeSet<&StepId> = diffs.iter().filter(|diff| diff.touched).map(|diff| &diff.step).collect();
-    let mut reached = BTreeSet::from([from.clone()]);
-    loop {
-        let more: Vec<StepId> = plan
-            .steps
-            .iter()
-            .filter(|step| !step.is_finally && !reached.contains(&step.id))
-            .filter(|step| step.needs.iter().any(|(need, _)| reached.contains(need)))
-            .map(|step| step.id.clone())
-            .collect();
-        if more.is_empty() {
-            break;
+    let mut needed_by: HashMap<&StepId, Vec<&StepId>> = HashMap::new();
+    for step in plan.steps.iter().filter(|step| !step.is_finally) {
+        for (need, _) in &step.needs {
+            needed_by.entry(need).or_default().push(&step.id);
         }
-        reached.extend(more);
     }
-    reached.into_iter().filter(|step| done.contains(step)).collect()
+    let (mut reached, mut open) = (BTreeSet::from([from]), vec![from]);
+    while let Some(step) = open.pop() {
+        let dependents = needed_by.get(step).into_iter().flatten().copied();
+        open.extend(dependents.filter(|dependent| reached.insert(*dependent)));
+    }
+    diffs.iter().filter(|diff| diff.touched && reached.contains(&diff.step)).map(|diff| diff.step.clone()).collect()
 }
 
 /// Whether the run can be amended like this; nothing is recorded.
@@ -342,25 +338,4 @@ fn carried((step, (old, old_id)): Undoer, plan: &Arc<Plan>, entries: &[StepAmend
         _ => false,
     };
     if mended && !redone { (step.clone(), (Arc::clone(plan), step)) } else { (step, (old, old_id)) }
-}
-
-/// What a step is about, as canonical data; for a digest of its own in reports.
-pub fn step_digests(plan: &Plan) -> BTreeMap<StepId, String> {
-    plan.steps.iter().map(|step| (step.id.clone(), step.work_digest(&plan.files))).collect()
-}
-
-/// The machine form of a comparison.
-pub fn to_json(run: &RunId, told: &Told, plan: &Plan, diffs: &[StepDiff]) -> Json {
-    let steps = diffs.iter().map(|diff| {
-        serde_json::json!({
-            "step": diff.step, "change": diff.change.word(), "state": diff.state, "done": diff.is_done(),
-            "wants_a_choice": diff.wants_a_choice(),
-            "from": match &diff.change { Change::Renamed { from } => Some(from), _ => None },
-        })
-    });
-    serde_json::json!({
-        "run": run, "was": told.plan.digest, "digest": plan.digest, "same": told.plan.digest == plan.digest,
-        "site_changed": told.plan.site.tree != plan.site.tree, "params_changed": told.plan.params != plan.params,
-        "steps": steps.collect::<Json>(),
-    })
 }

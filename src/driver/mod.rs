@@ -36,9 +36,7 @@ use crate::journal::{Append, AppendError, Journal, JournalError, LeaseError, Own
 use crate::plan::{Plan, PlanError};
 use crate::scheduler::State;
 
-pub use amend::{
-    Choices, StepDiff, amendment, compare, may_amend, resume_amended, step_digests, to_json as diff_to_json,
-};
+pub use amend::{Choices, StepDiff, amendment, compare, may_amend, resume_amended};
 pub use back::{LaterRun, later_runs, may_turn_back, rollback};
 pub use outside::{Told, read, say, say_by, stages};
 pub use preview::preview;

@@ -43,8 +43,7 @@ pub(super) fn link(
     generation: u64,
     event: &Event,
 ) -> Result<(Row, Record), JournalError> {
-    let broken = |why: serde_json::Error| JournalError::Broken { run: run.clone(), seq, why: why.to_string() };
-    let payload = serde_json::to_string(event).map_err(broken)?;
+    let payload = serde_json::to_string(event).map_err(|why| broken(run, seq, &why))?;
     let mut row = Row {
         seq,
         at_ms: at.as_millisecond(),
@@ -77,17 +76,17 @@ pub(super) fn links(append: &Append<'_>, prev_hash: &str) -> Result<(Vec<Row>, V
 /// What a stored row says.
 pub(super) fn record(run: &RunId, row: Row) -> Result<Record, JournalError> {
     let event = event(run, &row)?;
-    let at = Timestamp::from_millisecond(row.at_ms).map_err(|why| broken(run, &row, &why))?;
+    let at = Timestamp::from_millisecond(row.at_ms).map_err(|why| broken(run, row.seq, &why))?;
     Ok(Record { run: run.clone(), seq: row.seq, at, generation: row.generation, event, hash: row.hash })
 }
 
 /// Only the event of it.
 pub(super) fn event(run: &RunId, row: &Row) -> Result<Event, JournalError> {
-    serde_json::from_str(&row.payload).map_err(|why| broken(run, row, &why))
+    serde_json::from_str(&row.payload).map_err(|why| broken(run, row.seq, &why))
 }
 
-fn broken(run: &RunId, row: &Row, why: &dyn std::error::Error) -> JournalError {
-    JournalError::Broken { run: run.clone(), seq: row.seq, why: why.to_string() }
+fn broken(run: &RunId, seq: u64, why: &dyn std::error::Error) -> JournalError {
+    JournalError::Broken { run: run.clone(), seq, why: why.to_string() }
 }
 
 /// Recomputes a chain from its first record.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::chain::{self, Row};
 use super::{Journal, JournalError};
-use crate::event::{Stream, Transcript};
+use crate::event::Transcript;
 use crate::ids::RunId;
 use crate::plan::sha256_hex;
 
@@ -59,19 +59,13 @@ pub(super) async fn first_bad(
             }
             let found = journal.find_transcript(&said.digest).await?;
             if let Some(wrong) = wrong(&said.digest, found.as_deref()) {
-                return Ok(Some((row.seq, format!("what its command said on {} {wrong} ({})", of(said), said.digest))));
+                let stream = said.stream.words();
+                return Ok(Some((row.seq, format!("what its command said on {stream} {wrong} ({})", said.digest))));
             }
             good.insert(said.digest.clone());
         }
     }
     Ok(None)
-}
-
-fn of(said: &Transcript) -> &'static str {
-    match said.stream {
-        Stream::Stdout => "standard output",
-        Stream::Stderr => "standard error",
-    }
 }
 
 impl Journal {

@@ -1,5 +1,7 @@
 //! A run beside a changed runbook: what is kept, what was changed before it ran, what was changed and is done already.
 
+use serde_json::{Value as Json, json};
+
 use super::words::Paint;
 use crate::driver::{StepDiff, Told};
 use crate::event::{Change, Choice, StepAmended};
@@ -80,4 +82,20 @@ fn after(diff: &StepDiff) -> &'static str {
         (Change::Undo, true) => "; it is undone by the new one",
         _ => "",
     }
+}
+
+/// The machine form of a comparison.
+pub fn to_json(run: &RunId, told: &Told, plan: &Plan, diffs: &[StepDiff]) -> Json {
+    let steps = diffs.iter().map(|diff| {
+        json!({
+            "step": diff.step, "change": diff.change.word(), "state": diff.state, "done": diff.is_done(),
+            "wants_a_choice": diff.wants_a_choice(),
+            "from": match &diff.change { Change::Renamed { from } => Some(from), _ => None },
+        })
+    });
+    json!({
+        "run": run, "was": told.plan.digest, "digest": plan.digest, "same": told.plan.digest == plan.digest,
+        "site_changed": told.plan.site.tree != plan.site.tree, "params_changed": told.plan.params != plan.params,
+        "steps": steps.collect::<Json>(),
+    })
 }

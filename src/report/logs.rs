@@ -1,8 +1,9 @@
 //! What commands said, as people and programs read it: which step and attempt, which stream, and where a gap is.
 
+use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
 
-use crate::event::{Event, Gap, Record, Stream, Transcript};
+use crate::event::{Event, Gap, Record, Transcript};
 use crate::ids::StepId;
 
 /// What one command said on one stream.
@@ -41,11 +42,7 @@ impl Entry<'_> {
     /// What it is, in one line.
     pub fn heading(&self) -> String {
         let what = if self.undo { "undo" } else { "attempt" };
-        let stream = match self.said.stream {
-            Stream::Stdout => "standard output",
-            Stream::Stderr => "standard error",
-        };
-        let bytes = grouped(self.said.bytes);
+        let (stream, bytes) = (self.said.stream.words(), HumanCount(self.said.bytes));
         format!("{}, {what} {}, {stream} ({bytes} bytes)", self.step, self.attempt)
     }
 
@@ -54,7 +51,7 @@ impl Entry<'_> {
         let (head, tail) = self.parts(kept);
         let mut text = head.to_vec();
         if let Some(Gap { bytes, .. }) = self.said.gap {
-            text.extend_from_slice(format!("\n… {} bytes left out …\n", grouped(bytes)).as_bytes());
+            text.extend_from_slice(format!("\n… {} bytes left out …\n", HumanCount(bytes)).as_bytes());
         }
         text.extend_from_slice(tail);
         text
@@ -76,29 +73,5 @@ impl Entry<'_> {
     fn parts<'k>(&self, kept: &'k [u8]) -> (&'k [u8], &'k [u8]) {
         let at = self.said.gap.and_then(|gap| usize::try_from(gap.at).ok());
         kept.split_at(at.unwrap_or(kept.len()).min(kept.len()))
-    }
-}
-
-/// A number with a comma before every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        let numbers = [0, 12, 999, 1_000, 123_456, 1_234_567];
-        assert_eq!(numbers.map(grouped), ["0", "12", "999", "1,000", "123,456", "1,234,567"]);
     }
 }

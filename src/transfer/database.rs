@@ -20,8 +20,8 @@ const CONNECTIONS_MAX: u32 = 8;
 /// How to open a database.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
-    /// Longest time for one statement, enforced by the server (`statement_timeout`, `max_statement_time`, on MySQL `max_execution_time`); SQLite has no such setting of its own, there the
-    /// timeout of the single call counts.
+    /// Longest time for one statement, enforced by the server (`statement_timeout`, `max_statement_time`, on MySQL
+    /// `max_execution_time`); SQLite has no such setting of its own, there the timeout of the single call counts.
     pub statement_timeout: Option<Duration>,
     /// Refuses every write through this handle.
     pub read_only: bool,
