@@ -52,6 +52,7 @@ pub fn action(args: Args) -> Box<dyn Action> {
         Args::DbCompare(args) => args,
         Args::DbGaps(args) => args,
         Args::DbWatermark(args) => args,
+        Args::DbPreflight(args) => args,
         Args::WaitUntil(args) => args,
         Args::WaitFor(args) => args,
         Args::WaitBoundary(args) => args,

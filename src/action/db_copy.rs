@@ -12,7 +12,8 @@ use crate::transfer::{self, CompareRequest, CopyRequest, Mapping, Policy, Range}
 /// Differences that an error message names.
 const NAMED: usize = 5;
 
-fn mapping(cx: &Context, path: &str) -> Result<Mapping, Failure> {
+/// The mapping as it was when the plan was made.
+pub(super) fn mapping(cx: &Context, path: &str) -> Result<Mapping, Failure> {
     let text = match cx.files.get(path) {
         Some(text) => text.clone(),
         None => std::fs::read_to_string(cx.base.join(path))

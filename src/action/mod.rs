@@ -7,6 +7,7 @@ pub mod build;
 pub mod databases;
 mod db;
 mod db_copy;
+mod db_preflight;
 mod db_series;
 pub mod exec;
 pub mod fences;

@@ -316,7 +316,7 @@ fn resources(kind: ActionKind, args: &Node) -> Vec<(&'static str, &Node)> {
         | ActionKind::DbMigrate
         | ActionKind::DbGaps
         | ActionKind::DbWatermark => field("database", "database").into_iter().collect(),
-        ActionKind::DbCopy | ActionKind::DbCompare => {
+        ActionKind::DbCopy | ActionKind::DbCompare | ActionKind::DbPreflight => {
             field("database", "from").into_iter().chain(field("database", "to")).collect()
         }
         ActionKind::WaitUntil => match &args.value {

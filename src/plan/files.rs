@@ -19,7 +19,7 @@ pub(super) fn paths(action: &ActionSpec) -> Vec<(String, Span)> {
     };
     let found = match action.kind {
         ActionKind::DbExecute | ActionKind::DbQuery | ActionKind::DbAssert => field("sql", ".sql"),
-        ActionKind::DbCopy | ActionKind::DbCompare => field("map", ""),
+        ActionKind::DbCopy | ActionKind::DbCompare | ActionKind::DbPreflight => field("map", ""),
         ActionKind::Manual => field("instructions", ".md"),
         ActionKind::DbWatermark => field("active", ".sql"),
         _ => None,

@@ -17,8 +17,8 @@ use super::values::{Millis, SecretText};
 use super::yaml::Node;
 use crate::{choice, record};
 pub use data::{
-    CompareMode, DbAssert, DbCompare, DbCopy, DbGaps, DbMigrate, DbSql, DbWatermark, Expect, ExpectRows, MergePolicy,
-    TimeRange,
+    CompareMode, DbAssert, DbCompare, DbCopy, DbGaps, DbMigrate, DbPreflight, DbSql, DbWatermark, Expect, ExpectRows,
+    MergePolicy, TimeRange,
 };
 pub use people::{Approval, Evidence, FieldType, FormField, Manual};
 
@@ -444,6 +444,7 @@ actions! {
     DbCompare(DbCompare) = "db.compare", outputs Some(&["rows", "tables"]), Safe, check true;
     DbGaps(DbGaps) = "db.gaps", outputs Some(&["gaps"]), Safe, check true;
     DbWatermark(DbWatermark) = "db.watermark", outputs Some(&["watermark", "lagging"]), Safe, check true;
+    DbPreflight(DbPreflight) = "db.preflight", outputs Some(&["findings", "errors", "warnings", "source", "target"]), Safe, check true;
     WaitUntil(WaitUntil) = "wait.until", outputs Some(&["looks", "at"]), Safe, check false;
     WaitFor(WaitFor) = "wait.for", outputs Some(&["at"]), Safe, check false;
     WaitBoundary(WaitBoundary) = "wait.boundary", outputs Some(&["at"]), Safe, check false;
@@ -504,6 +505,7 @@ fn as_arguments(kind: ActionKind, text: &str) -> Option<String> {
         | ActionKind::DbCompare
         | ActionKind::DbGaps
         | ActionKind::DbWatermark
+        | ActionKind::DbPreflight
         | ActionKind::WaitUntil
         | ActionKind::FileWrite
         | ActionKind::HttpRequest

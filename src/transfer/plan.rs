@@ -100,7 +100,8 @@ pub(super) async fn plan_set(
     Ok(plans)
 }
 
-async fn plan_table(
+/// Plans one table.
+pub(super) async fn plan_table(
     source_session: &mut Session,
     target_session: &mut Session,
     mapping: &Mapping,

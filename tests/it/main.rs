@@ -5,6 +5,7 @@ mod cli;
 mod cli_amend;
 mod cli_rollback;
 mod cli_stops;
+mod db_preflight;
 mod diagnostics;
 mod faults;
 mod held;

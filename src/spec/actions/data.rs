@@ -242,3 +242,30 @@ record! {
 fn check_watermark(node: &Node, d: &mut Decoder) {
     whole_seconds("timestep", node, d);
 }
+
+record! {
+    /// Looks at both sides of a copy before anything is changed; fails with what must be mended first.
+    #[check(check_preflight)]
+    pub struct DbPreflight("`db.preflight`") {
+        /// Source database of the site.
+        from: String,
+        /// Target database of the site.
+        to: String,
+        /// Mapping file, relative to the runbook.
+        map: String,
+        /// Name of a table set of the mapping; all sets, and no table forgotten, when left out.
+        tables: Option<String>,
+        /// Connections that must be free on each server.
+        connections: u64 = 4,
+        /// Extensions that a PostgreSQL target must have.
+        extensions: Vec<String>,
+        /// True to fail on warnings, too.
+        strict: bool = false,
+        /// True to report findings without failing.
+        report: bool = false,
+    }
+}
+
+fn check_preflight(node: &Node, d: &mut Decoder) {
+    more_than_zero("connections", node, d);
+}

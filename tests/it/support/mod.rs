@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub(crate) mod databases;
 pub(crate) mod lab;
 pub(crate) mod mariadb;
 pub(crate) mod postgres;
