@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Answer, End, Reply, Request, Slot, Spawned, write_line};
 use crate::action::mask::Masker;
-use crate::action::process::{self, CommandLine};
+use crate::action::process::{self, CommandLine, Started};
 use crate::action::service::proc::{self, Identity};
 
 /// How long a result may wait for its driver before it is written down.
@@ -71,9 +71,12 @@ pub async fn serve() -> io::Result<()> {
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(Request::Start { id, slot, line, generation, is_shared }) => {
+                let begun = keeper.begin(&slot, generation, &line);
                 let stop = CancellationToken::new();
                 lock(&keeper.running).insert(id, stop.clone());
-                tasks.spawn(Arc::clone(&keeper).hold(id, (slot, generation, is_shared), line, stop));
+                tasks.spawn(Arc::clone(&keeper).hold(id, (slot, is_shared), begun, stop));
+                // What has ended meanwhile is told before the next one starts: the driver works on while others start.
+                tokio::task::yield_now().await;
             }
             Ok(Request::Stop { id }) => {
                 if let Some(stop) = lock(&keeper.running).get(&id) {
@@ -91,20 +94,27 @@ pub async fn serve() -> io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the error of a result that is mapped")]
+fn not_started(error: io::Error) -> End {
+    End::NotStarted { error: error.to_string(), may_pass: process::may_pass(&error) }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Keeper {
+    /// Waits for what began, tells how it ended and keeps that until it is on record.
     async fn hold(
         self: Arc<Self>,
         id: u64,
-        (slot, generation, is_shared): (Slot, u64, bool),
-        line: CommandLine,
+        (slot, is_shared): (Slot, bool),
+        begun: Result<Result<Started, End>, Answer>,
         stop: CancellationToken,
     ) {
-        let end = match self.run(&slot, generation, &line, &stop).await {
-            Ok(end) => end,
+        let end = match begun {
+            Ok(Ok(started)) => started.finish(&stop, &Masker::default()).await.map_or_else(not_started, End::of),
+            Ok(Err(end)) => end,
             Err(answer) => {
                 lock(&self.running).remove(&id);
                 return self.reply(id, answer).await;
@@ -120,34 +130,22 @@ impl Keeper {
         self.write_down(id).await;
     }
 
-    /// Runs the command in its slot.
-    async fn run(
-        &self,
-        slot: &Slot,
-        generation: u64,
-        line: &CommandLine,
-        stop: &CancellationToken,
-    ) -> Result<End, Answer> {
+    /// Takes the slot and starts the command in it.
+    fn begin(&self, slot: &Slot, generation: u64, line: &CommandLine) -> Result<Result<Started, End>, Answer> {
         let mut trace = slot.take(&self.boot, self.me, generation).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Answer::Taken,
             _ => Answer::NoSlot(error.to_string()),
         })?;
-        let not_started =
-            |error: &io::Error| End::NotStarted { error: error.to_string(), may_pass: process::may_pass(error) };
         let started = match process::start_without_terminal(line) {
             Ok(started) => started,
-            Err(error) => return Ok(not_started(&error)),
+            Err(error) => return Ok(Err(not_started(error))),
         };
         if let Some(process) = Identity::of(started.group.as_raw())
             && let Err(error) = write_line(&mut trace, &Spawned { process })
         {
             tracing::warn!(%error, "the process of a command is not written down");
         }
-        drop(trace);
-        match started.finish(stop, &Masker::default()).await {
-            Ok(finished) => Ok(End::of(finished)),
-            Err(error) => Ok(not_started(&error)),
-        }
+        Ok(Ok(started))
     }
 
     async fn reply(&self, id: u64, answer: Answer) {
