@@ -50,7 +50,7 @@ impl Session {
         if !self.plan.steps.iter().any(is_held) {
             self.options.commands = None;
         }
-        let is_new = matches!(opening, Opening::Start);
+        let is_new = matches!(opening, Opening::Start(_));
         if self.options.commands.is_some()
             && let Err(error) = held::open(&self.options.state_dir, &self.run, self.generation, is_new)
         {
@@ -63,7 +63,7 @@ impl Session {
             (Opening::Back(_), Some(step)) => Err(DriverError::Refused(format!(
                 "step `{step}` is not over although its driver is gone; take the run up with `piton resume` first"
             ))),
-            (Opening::Start | Opening::Resume | Opening::Amended(..) | Opening::Back(_), _) => Ok(held),
+            (Opening::Start(_) | Opening::Resume | Opening::Amended(..) | Opening::Back(_), _) => Ok(held),
         }
     }
 
