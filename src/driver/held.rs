@@ -5,17 +5,26 @@ use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Deferred, Done, Session, Work};
-use super::{DriverError, Opening, attempt, scope};
+use super::{DriverError, Opening, Options, attempt, scope};
 use crate::action::Context;
 use crate::action::held::{self, Held, Slot, Standing};
 use crate::event::{Event, Record};
 use crate::ids::StepId;
-use crate::plan::PlanStep;
+use crate::plan::{Plan, PlanStep};
 use crate::scheduler::StepState;
 use crate::spec::actions::ActionKind;
 
 fn is_held(step: &PlanStep) -> bool {
     step.action.kind == ActionKind::Exec
+}
+
+/// Has the holder of a plan's commands start while the run is being recorded.
+pub(super) async fn warm(plan: &Plan, options: &Options) {
+    if let Some(commands) = &options.commands
+        && plan.steps.iter().any(is_held)
+    {
+        commands.warm().await;
+    }
 }
 
 impl Session {

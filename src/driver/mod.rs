@@ -189,6 +189,7 @@ pub async fn start(
     let plan = plan.into();
     let hooks = options.hooks.clone();
     let work = async {
+        held::warm(&plan, &options).await;
         let first = begin(&plan, journal, &run, &options).await?;
         drive(plan, journal, run, options, Opening::Start(Some(Box::new(first)))).await
     };

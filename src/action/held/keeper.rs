@@ -33,6 +33,8 @@ struct Unread {
     slot: Slot,
     is_shared: bool,
     end: End,
+    /// Whether it lies beside its slot.
+    is_kept: bool,
 }
 
 /// A holder at work.
@@ -121,7 +123,7 @@ impl Keeper {
             }
         };
         lock(&self.running).remove(&id);
-        lock(&self.unread).insert(id, Unread { slot, is_shared, end: end.clone() });
+        lock(&self.unread).insert(id, Unread { slot, is_shared, end: end.clone(), is_kept: false });
         self.reply(id, Answer::Ended(end)).await;
         tokio::select! {
             () = self.alone.cancelled() => {}
@@ -136,11 +138,12 @@ impl Keeper {
             io::ErrorKind::AlreadyExists => Answer::Taken,
             _ => Answer::NoSlot(error.to_string()),
         })?;
+        let before = proc::ticks();
         let started = match process::start_without_terminal(line) {
             Ok(started) => started,
             Err(error) => return Ok(Err(not_started(error))),
         };
-        if let Some(process) = Identity::of(started.group.as_raw())
+        if let Some(process) = Identity::started(started.group.as_raw(), before)
             && let Err(error) = write_line(&mut trace, &Spawned { process })
         {
             tracing::warn!(%error, "the process of a command is not written down");
@@ -157,8 +160,8 @@ impl Keeper {
 
     fn forget(&self, ids: &[u64]) {
         for id in ids {
-            if let Some(Unread { slot, is_shared, .. }) = lock(&self.unread).remove(id) {
-                slot.settle(is_shared);
+            if let Some(Unread { slot, is_shared, is_kept, .. }) = lock(&self.unread).remove(id) {
+                slot.settle(is_shared, is_kept);
             }
         }
     }
@@ -166,7 +169,11 @@ impl Keeper {
     /// Writes a result beside its slot unless it is on record by now.
     async fn write_down(&self, id: u64) {
         for _ in 0..WRITES_MAX {
-            let Some(Unread { slot, end, .. }) = lock(&self.unread).get(&id).cloned() else { return };
+            let found = lock(&self.unread).get_mut(&id).map(|unread| {
+                unread.is_kept = true;
+                unread.clone()
+            });
+            let Some(Unread { slot, end, .. }) = found else { return };
             match slot.keep(&self.boot, end) {
                 Ok(()) => return,
                 // The run is over and its folder is gone: nobody will ask.
