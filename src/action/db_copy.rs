@@ -51,6 +51,7 @@ impl DbCopy {
         Ok(CopyRequest {
             range: range(self.range.as_ref()),
             chunk_rows: usize::try_from(self.chunk_rows).unwrap_or(usize::MAX),
+            hook: cx.chunks.clone(),
             timestep: self.timestep.and_then(|seconds| i64::try_from(seconds).ok()),
             ..CopyRequest::new(mapping(cx, &self.map)?, &self.tables, policy, token(cx))
         })

@@ -41,6 +41,7 @@ use crate::event::{Effect, Finding, Outcome, Outputs};
 use crate::ids::{Actor, RunId, StepId};
 use crate::plan::Files;
 use crate::site::LoadedSite;
+use crate::transfer::ChunkHook;
 
 /// What an action can do. Arguments are part of the implementing value, already rendered.
 #[async_trait]
@@ -172,6 +173,8 @@ pub struct Context {
     pub fences: fences::Fences,
     /// Where the command of this attempt leaves what it said.
     pub said: said::Said,
+    /// What is awaited at the moments of each chunk that is copied.
+    pub chunks: ChunkHook,
 }
 
 /// Runs other runbooks; the driver's side of the `runbook` action.

@@ -70,6 +70,7 @@ impl Place {
             held: None,
             fences: crate::action::fences::Fences::default(),
             said: crate::action::said::Said::default(),
+            chunks: crate::transfer::ChunkHook::default(),
         };
         Self { folder, cx }
     }

@@ -8,7 +8,6 @@ mod amend;
 mod attempt;
 mod back;
 mod child;
-mod group;
 mod held;
 mod launch;
 mod locks;
@@ -189,18 +188,17 @@ pub async fn start(
     let plan = plan.into();
     let hooks = options.hooks.clone();
     let work = async {
-        held::warm(&plan, &options).await;
-        let first = begin(&plan, journal, &run, &options).await?;
-        drive(plan, journal, run, options, Opening::Start(Some(Box::new(first)))).await
+        begin(&plan, journal, &run, &options).await?;
+        drive(plan, journal, run, options, Opening::Start).await
     };
     hooks.unless_crashed(Box::pin(work)).await.ok_or(DriverError::Crashed)?
 }
 
-/// Records the start of a run without driving it; gives that record.
+/// Records the start of a run without driving it.
 ///
 /// # Errors
 /// As [`start`].
-pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<Record, DriverError> {
+pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<(), DriverError> {
     require_milestones(plan, journal).await?;
     let source = serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?;
     let started = Event::RunStarted {
@@ -215,7 +213,8 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
         parent: options.parent.clone(),
     };
     let create = journal.create(run, options.clock.now(), &started, &plan.locks);
-    Ok(options.hooks.append(std::slice::from_ref(&started), create).await?)
+    options.hooks.append(std::slice::from_ref(&started), create).await?;
+    Ok(())
 }
 
 /// Refuses a plan that requires a milestone which no run has established.
@@ -244,8 +243,8 @@ pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<E
 
 /// What a driver records first.
 enum Opening {
-    /// Nothing: the run was just made, with this record.
-    Start(Option<Box<Record>>),
+    /// Nothing: the run was just made.
+    Start,
     /// That the run is taken up.
     Resume,
     /// That a person wants it undone, and why.
@@ -255,19 +254,11 @@ enum Opening {
 }
 
 impl Opening {
-    /// The record that made the run, if that was just now; taken once, since it holds the whole plan.
-    fn first(&mut self) -> Option<Record> {
-        match self {
-            Self::Start(first) => first.take().map(|first| *first),
-            Self::Resume | Self::Back(_) | Self::Amended(..) => None,
-        }
-    }
-
     /// `held`: steps whose attempts go on under this driver.
     fn events(self, state: &State, by: &Actor, driver: &str, held: Vec<StepId>) -> Vec<Event> {
         let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned(), held };
         match self {
-            Self::Start(_) => Vec::new(),
+            Self::Start => Vec::new(),
             Self::Resume | Self::Amended(..) => vec![resumed()],
             Self::Back(reason) => {
                 let requested = Event::RollbackRequested { by: by.clone(), reason, driver: driver.to_owned() };
@@ -278,20 +269,12 @@ impl Opening {
     }
 }
 
-/// The right of one driver to drive a run.
-struct Tenure {
-    /// Generation of its lease.
-    generation: u64,
-    /// Cancelled when the lease is lost.
-    lost: CancellationToken,
-}
-
 async fn drive(
     plan: Arc<Plan>,
     journal: &Journal,
     run: RunId,
     options: Options,
-    mut opening: Opening,
+    opening: Opening,
 ) -> Result<Ended, DriverError> {
     let owner = Owner::this_process()?;
     let lease = options.lease;
@@ -309,9 +292,8 @@ async fn drive(
         let append = Append { run: &run, expected_seq: *expected_seq, generation, at, events, texts: &[] };
         options.hooks.append(events, journal.append(append, &LockChange::default())).await?;
     }
-    let tenure = Tenure { generation, lost: lost.clone() };
-    let first = opening.first();
-    let mut session = session::Session::open(plan, journal.clone(), run.clone(), tenure, options, first).await?;
+    let mut session =
+        session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost.clone()).await?;
     let result = match session.open_slots(&opening).await {
         Ok(held) => {
             let first = opening.events(&session.state, &session.options.by, &driver, held);

@@ -80,6 +80,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         held: None,
         fences: Fences::default(),
         said: crate::action::said::Said::default(),
+        chunks: crate::transfer::ChunkHook::default(),
         children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone())),
     }
 }

@@ -10,18 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Prepared, Ready};
 use super::child::Children;
-use super::group::Group;
 use super::locks::{self, Lined};
 use super::scope::{RunFacts, Secrets};
 use super::turn::Planned;
-use super::{DriverError, Ended, Options, Tenure};
+use super::{DriverError, Ended, Options};
 use crate::action::build::Swap;
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
 use crate::action::process::Captured;
 use crate::action::said::Said;
 use crate::action::{Context, Failure};
-use crate::event::{Effect, Event, Finding, Outcome, Outputs, Record, Stream, Transcript};
+use crate::event::{Effect, Event, Finding, Outcome, Outputs, Stream, Transcript};
 use crate::ids::{Actor, LockName, RunId, StepId};
 use crate::journal::{AppendError, Journal, TranscriptText, Watch};
 use crate::plan::{Plan, PlanStep};
@@ -117,27 +116,21 @@ pub(super) struct Session {
     /// Cancelled when another driver may have the run: what is held is left to it.
     pub(super) detached: CancellationToken,
     stops_seen: u8,
-    /// How the ends of attempts share a sync.
-    pub(super) group: Group,
 }
 
 impl Session {
-    /// Reads the run back and gets ready to drive it; `first` is its first record, if that was just made.
+    /// Reads the run back and gets ready to drive it.
     pub(super) async fn open(
         plan: Arc<Plan>,
         journal: Journal,
         run: RunId,
-        Tenure { generation, lost }: Tenure,
+        generation: u64,
         options: Options,
-        first: Option<Record>,
+        lost: CancellationToken,
     ) -> Result<Self, DriverError> {
         // Heard from before the first look on, so that nothing falls between.
         let outside = journal.watch();
-        let records = match first {
-            // With a plan of megabytes it is not read back.
-            Some(first) if journal.head(&run).await?.seq == first.seq => vec![first],
-            _ => journal.read(&run, 1).await?,
-        };
+        let records = journal.read(&run, 1).await?;
         let state = super::outside::fold(&plan, &records)?;
         let starter = match records.first().map(|record| &record.event) {
             Some(Event::RunStarted { by, .. }) => by.clone(),
@@ -181,7 +174,6 @@ impl Session {
             lost,
             detached: CancellationToken::new(),
             stops_seen: 0,
-            group: Group::default(),
         })
     }
 
@@ -244,7 +236,6 @@ impl Session {
             Some(done) = self.tasks.join_next() => {
                 self.take(done)?;
                 self.take_ended()?;
-                self.take_siblings().await?;
             }
             () = std::future::ready(()), if at_once => self.take_ended()?,
             () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
@@ -357,6 +348,7 @@ impl Session {
             held: None,
             fences: self.fences(&step.id),
             said: Said::default(),
+            chunks: crate::transfer::ChunkHook::default(),
             children: Arc::clone(&self.children) as Arc<_>,
         }
     }

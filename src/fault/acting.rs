@@ -54,6 +54,7 @@ impl Acting {
                 let said = if effect == Effect::None { "nothing was changed" } else { "what it did is unknown" };
                 return Err(Failure { error: format!("a fault was set here; {said}"), effect, retryable });
             }
+            Some(Fault::Stop) => super::stop(),
             Some(Fault::Repeat) => return Ok(true),
             Some(Fault::DiskFull | Fault::Conflict | Fault::LostAnswer) | None => {}
         }
@@ -69,6 +70,7 @@ impl Action for Acting {
 
     async fn run(&self, cx: &Context, before: &Value) -> Result<Outputs, Failure> {
         let twice = self.before_act(cx, self.part).await?;
+        let cx = &Context { chunks: self.armed.chunk_hook(), ..cx.clone() };
         let mut outputs = self.inner.run(cx, before).await?;
         // A command is held once for an attempt, so a second one is the driver's own.
         let again = &Context { held: None, ..cx.clone() };

@@ -19,6 +19,7 @@ use crate::action::build::{Part, Swap};
 use crate::event::{Effect, Event};
 use crate::ids::StepId;
 use crate::journal::{AppendError, JournalError};
+use crate::transfer::{ChunkHook, ChunkMoment};
 
 pub use script::{FaultError, Script, Set, Trigger};
 
@@ -43,6 +44,13 @@ pub enum Point<'a> {
         /// What of the step acted.
         part: Part,
     },
+    /// A moment of a chunk that a copy moves.
+    Chunk {
+        /// Counts this moment over all copies of this driver, from 1.
+        number: u64,
+        /// Which moment.
+        moment: ChunkMoment,
+    },
     /// These facts are about to be recorded.
     BeforeAppend {
         /// Counts the appends of this driver and of the child runs it drives, from 1 unless told otherwise.
@@ -66,6 +74,8 @@ pub enum Fault {
     Crash,
     /// It takes that long.
     Delay(Duration),
+    /// The whole process stops until somebody sends it SIGCONT, so that meanwhile the world around it can be changed.
+    Stop,
     /// Of an action: it reports a failure with this effect. Before acting nothing happens, after acting all has.
     Fail {
         /// What it says about the world.
@@ -110,13 +120,20 @@ struct Armed {
     faults: Arc<dyn Faults>,
     crash: Crash,
     appends: AtomicU64,
+    chunks: [AtomicU64; 3],
     crashed: CancellationToken,
 }
 
 impl Hooks {
     /// Real actions, and these faults.
     pub fn new(faults: Arc<dyn Faults>, crash: Crash) -> Self {
-        let armed = Armed { faults, crash, appends: AtomicU64::new(0), crashed: CancellationToken::new() };
+        let armed = Armed {
+            faults,
+            crash,
+            appends: AtomicU64::new(0),
+            chunks: Default::default(),
+            crashed: CancellationToken::new(),
+        };
         Self { mocks: None, set: Some(Arc::new(armed)) }
     }
 
@@ -170,6 +187,7 @@ impl Hooks {
             Some(Fault::DiskFull) => return Err(JournalError::Full { store: "a fault".to_owned() }.into()),
             Some(Fault::Conflict) => return Err(AppendError::Conflict { actual_seq: 0 }),
             Some(Fault::LostAnswer) => lost = true,
+            Some(Fault::Stop) => stop(),
             Some(Fault::Fail { .. } | Fault::Repeat) | None => {}
         }
         let done = work.await?;
@@ -178,6 +196,7 @@ impl Hooks {
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
             Some(Fault::Conflict) => return Err(AppendError::Conflict { actual_seq: 0 }),
             Some(Fault::LostAnswer) => lost = true,
+            Some(Fault::Stop) => stop(),
             Some(Fault::DiskFull | Fault::Fail { .. } | Fault::Repeat) | None => {}
         }
         if lost {
@@ -207,7 +226,37 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
+/// Stops the process; the thread that comes here stops first and does nothing more until SIGCONT.
+fn stop() {
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+}
+
 impl Armed {
+    /// What a copy awaits at the moments of its chunks.
+    fn chunk_hook(self: &Arc<Self>) -> ChunkHook {
+        let armed = Arc::clone(self);
+        ChunkHook::new(move |moment| {
+            let armed = Arc::clone(&armed);
+            Box::pin(async move { armed.at_chunk(moment).await })
+        })
+    }
+
+    async fn at_chunk(&self, moment: ChunkMoment) {
+        let count = match moment {
+            ChunkMoment::BeforeRead => &self.chunks[0],
+            ChunkMoment::BeforeCommit => &self.chunks[1],
+            ChunkMoment::AfterCommit => &self.chunks[2],
+        };
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.faults.at(&Point::Chunk { number, moment }) {
+            Some(Fault::Crash) => self.crash().await,
+            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Fault::Stop) => stop(),
+            Some(Fault::Fail { .. } | Fault::Repeat | Fault::DiskFull | Fault::Conflict | Fault::LostAnswer) | None => {
+            }
+        }
+    }
+
     /// The end of the driver; never returns.
     async fn crash(&self) {
         match self.crash {

@@ -10,6 +10,7 @@ use crate::action::build::Part;
 use crate::event::Effect;
 use crate::ids::StepId;
 use crate::spec::values::Millis;
+use crate::transfer::ChunkMoment;
 
 /// Where a fault strikes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Trigger {
     BeforeAct(StepId, Option<u32>, Part),
     /// After it acted.
     AfterAct(StepId, Option<u32>, Part),
+    /// At this moment of the chunk of this number, from 1.
+    Chunk(ChunkMoment, u64),
     /// Before the driver's append of this number, from 1.
     BeforeAppend(u64),
     /// After it.
@@ -36,6 +39,7 @@ impl Trigger {
             }
             (Self::BeforeAppend(wanted), Point::BeforeAppend { number, .. })
             | (Self::AfterAppend(wanted), Point::AfterAppend { number, .. }) => wanted == number,
+            (Self::Chunk(wanted, nth), Point::Chunk { moment, number }) => wanted == moment && nth == number,
             _ => false,
         }
     }
@@ -50,7 +54,7 @@ pub struct Set {
     pub fault: Fault,
 }
 
-/// A list of faults. A crash strikes once; everything else each time.
+/// A list of faults. A crash and a stop strike once; everything else each time.
 #[derive(Debug, Default)]
 pub struct Script {
     sets: Vec<(Set, AtomicBool)>,
@@ -85,7 +89,7 @@ impl Faults for Script {
         let mut found = self.sets.iter().filter(|(set, _)| set.at.fits(point));
         found.find_map(|(set, struck)| {
             let again = struck.swap(true, Ordering::SeqCst);
-            (!again || set.fault != Fault::Crash).then_some(set.fault)
+            (!again || !matches!(set.fault, Fault::Crash | Fault::Stop)).then_some(set.fault)
         })
     }
 }
@@ -106,6 +110,8 @@ fn one(part: &str) -> Result<Set, FaultError> {
         (Fault::Delay(time.duration()), what)
     } else if let Some(rest) = what.strip_prefix("crash-") {
         (Fault::Crash, rest)
+    } else if let Some(rest) = what.strip_prefix("stop-") {
+        (Fault::Stop, rest)
     } else if let Some(rest) = what.strip_prefix("fail-") {
         (fail(if rest.starts_with("before-") { Effect::None } else { Effect::Unknown }), rest)
     } else if let Some(rest) = what.strip_prefix("repeat-") {
@@ -121,9 +127,10 @@ fn one(part: &str) -> Result<Set, FaultError> {
     };
     let at = trigger(place_word, place).ok_or_else(|| wrong("it names no point of a run"))?;
     let of_append = matches!(at, Trigger::BeforeAppend(_) | Trigger::AfterAppend(_));
+    let of_act = matches!(at, Trigger::BeforeAct(..) | Trigger::AfterAct(..));
     let fits = match fault {
-        Fault::Crash | Fault::Delay(_) => true,
-        Fault::Fail { .. } | Fault::Repeat => !of_append,
+        Fault::Crash | Fault::Stop | Fault::Delay(_) => true,
+        Fault::Fail { .. } | Fault::Repeat => of_act,
         Fault::DiskFull => matches!(at, Trigger::BeforeAppend(_)),
         Fault::Conflict | Fault::LostAnswer => of_append,
     };
@@ -136,8 +143,18 @@ fn trigger(word: &str, place: &str) -> Option<Trigger> {
         (_, Some(what)) => (false, what),
         (None, None) => return None,
     };
+    let number = || place.parse().ok().filter(|number: &u64| *number > 0);
+    let moment = match (before, what) {
+        (true, "read") => Some(ChunkMoment::BeforeRead),
+        (true, "commit") => Some(ChunkMoment::BeforeCommit),
+        (false, "commit") => Some(ChunkMoment::AfterCommit),
+        _ => None,
+    };
+    if let Some(moment) = moment {
+        return Some(Trigger::Chunk(moment, number()?));
+    }
     if what == "append" {
-        let number: u64 = place.parse().ok().filter(|number| *number > 0)?;
+        let number = number()?;
         return Some(if before { Trigger::BeforeAppend(number) } else { Trigger::AfterAppend(number) });
     }
     let part = match what {
@@ -172,6 +189,12 @@ mod tests {
         assert_eq!(script.at(&Point::BeforeAppend { number: 2, events: &[] }), None);
         let append = Point::AfterAppend { number: 2, events: &[] };
         assert_eq!((script.at(&append), script.at(&append)), (Some(Fault::Crash), None));
+        let script = Script::parse("stop-before-commit=3").expect("good");
+        let chunk = |number, moment| Point::Chunk { number, moment };
+        assert_eq!(script.at(&chunk(2, ChunkMoment::BeforeCommit)), None);
+        assert_eq!(script.at(&chunk(3, ChunkMoment::AfterCommit)), None);
+        assert_eq!(script.at(&chunk(3, ChunkMoment::BeforeCommit)), Some(Fault::Stop));
+        assert_eq!(script.at(&chunk(3, ChunkMoment::BeforeCommit)), None, "once");
     }
 
     #[test]
@@ -187,6 +210,9 @@ mod tests {
             "delay-before-act=a",
             "delay-before-act=a:soon",
             "fail-before-act=a#b",
+            "crash-after-read=1",
+            "crash-before-commit=0",
+            "fail-before-commit=1",
         ] {
             assert!(Script::parse(bad).is_err(), "{bad}");
         }

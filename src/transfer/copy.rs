@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::{self, Counts, TableCheckpoint};
+use super::chunk_hook::{ChunkHook, ChunkMoment};
 use super::database::Database;
 use super::engine::Engine;
 use super::error::TransferError;
@@ -48,6 +49,8 @@ pub struct CopyRequest {
     pub timestep: Option<i64>,
     /// Throttle; `None` is full speed.
     pub rows_per_second_max: Option<u32>,
+    /// What is awaited at the moments of each chunk.
+    pub hook: ChunkHook,
 }
 
 impl CopyRequest {
@@ -62,6 +65,7 @@ impl CopyRequest {
             token: token.into(),
             timestep: None,
             rows_per_second_max: None,
+            hook: ChunkHook::default(),
         }
     }
 
@@ -295,6 +299,7 @@ impl TableCopy<'_> {
                 let table = self.state.table.clone();
                 return Err(TransferError::Cancelled { table, rows: self.state.rows });
             }
+            self.request.hook.at(ChunkMoment::BeforeRead).await;
             let after = self.state.last_key.as_deref();
             let limit = self.request.chunk_rows();
             let chunk = rows::read_chunk(source, self.plan, self.lookups, after, self.request.range, limit).await?;
@@ -382,7 +387,9 @@ impl TableCopy<'_> {
             if last && target.engine() == Engine::Postgres {
                 postgres::advance_sequences(target, self.plan).await?;
             }
+            self.request.hook.at(ChunkMoment::BeforeCommit).await;
             target.commit().await?;
+            self.request.hook.at(ChunkMoment::AfterCommit).await;
             self.report.inserted += inserted;
             self.report.updated += updated;
             self.report.unchanged += sorted.unchanged;

@@ -5,6 +5,7 @@
 //! Refuses to change a value on its way, to write what a policy forbids, and to claim an effect it cannot prove.
 
 mod checkpoint;
+mod chunk_hook;
 mod compare;
 mod copy;
 mod database;
@@ -40,6 +41,7 @@ mod write;
 mod tests;
 
 pub use checkpoint::{Copied, Counts, TableCheckpoint, copied, forget};
+pub use chunk_hook::{ChunkHook, ChunkMoment};
 pub use compare::{CompareMode, CompareReport, CompareRequest, Difference, TableComparison, compare};
 pub use copy::{CHUNK_ROWS_DEFAULT, CopyProgress, CopyReport, CopyRequest, TableReport, copy};
 pub use database::{ConnectOptions, Database, SQLITE_BUSY_TIMEOUT};

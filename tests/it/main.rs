@@ -23,6 +23,7 @@ mod stored_journals;
 mod support;
 mod sweep;
 mod transfer_copy;
+mod transfer_faults;
 mod transfer_mariadb;
 mod transfer_statement;
 mod transfer_torture;

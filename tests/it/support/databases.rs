@@ -24,14 +24,24 @@ pub(crate) struct Fresh {
 impl Fresh {
     /// A database whose name begins with `prefix`; files of SQLite go into `folder`.
     pub(crate) async fn new(engine: Engine, prefix: &str, folder: &std::path::Path) -> Self {
-        let name = format!("{prefix}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = Self::name(prefix);
         let url = match engine {
             Engine::Sqlite => format!("sqlite://{}", folder.join(format!("{name}.db")).display()),
             Engine::Postgres => PrivatePostgres::start().create_database(&name),
             Engine::Mariadb => PrivateMariadb::start().create_database(&name),
         };
+        Self::at(url).await
+    }
+
+    /// The database at this address.
+    pub(crate) async fn at(url: String) -> Self {
         let database = open(&url).await;
         Self { url, database }
+    }
+
+    /// A name that no other database of the tests has.
+    pub(crate) fn name(prefix: &str) -> String {
+        format!("{prefix}_{}", NUMBER.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The same database as another account that needs no password.

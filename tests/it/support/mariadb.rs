@@ -62,8 +62,13 @@ impl PrivateMariadb {
     pub(crate) fn kill(&self) {
         let pid = self.pid().expect("the server runs");
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the server can be killed");
-        while nix::sys::signal::kill(pid, None).is_ok() {
-            std::thread::sleep(Duration::from_millis(10));
+        // It holds nothing any more once it is dead; init may take its time to note that.
+        let lives = || {
+            let stat = procfs::process::Process::new(pid.as_raw()).and_then(|process| process.stat());
+            stat.is_ok_and(|stat| stat.state != 'Z' && stat.state != 'X')
+        };
+        while lives() {
+            std::thread::sleep(Duration::from_millis(2));
         }
         let _ = std::fs::remove_file(self.path("pid"));
     }
@@ -85,7 +90,7 @@ impl PrivateMariadb {
         let patience = Instant::now() + Duration::from_mins(1);
         while !self.client("SELECT 1").status().expect("the client runs").success() {
             assert!(Instant::now() < patience, "mariadbd does not answer: {}", self.read("log"));
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -4,4 +4,5 @@ pub(crate) mod databases;
 pub(crate) mod lab;
 pub(crate) mod mariadb;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 mod server;
