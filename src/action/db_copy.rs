@@ -1,4 +1,4 @@
-//! `db.copy` and `db.compare`: rows from one database to another, exactly once, and the proof that they are the same.
+//! `db.copy`: rows from one database to another, exactly once.
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -6,11 +6,8 @@ use serde_json::{Value, json};
 use super::db::failure;
 use super::{Action, Context, Failure, Preview, Progress};
 use crate::event::Outputs;
-use crate::spec::actions::{self, DbCompare, DbCopy, MergePolicy, TimeRange};
-use crate::transfer::{self, CompareRequest, CopyRequest, Mapping, Policy, Range};
-
-/// Differences that an error message names.
-const NAMED: usize = 5;
+use crate::spec::actions::{DbCopy, MergePolicy, TimeRange};
+use crate::transfer::{self, CopyRequest, Mapping, Policy, Range};
 
 /// The mapping as it was when the plan was made.
 pub(super) fn mapping(cx: &Context, path: &str) -> Result<Mapping, Failure> {
@@ -22,18 +19,8 @@ pub(super) fn mapping(cx: &Context, path: &str) -> Result<Mapping, Failure> {
     Mapping::from_yaml(&text).map_err(|error| Failure::permanent(format!("mapping `{path}`: {error}")))
 }
 
-/// One difference in words.
-fn describe(difference: &transfer::Difference) -> String {
-    match difference {
-        transfer::Difference::Missing { key } => format!("{} is missing", json!(key)),
-        transfer::Difference::Extra { key } => format!("{} is extra", json!(key)),
-        transfer::Difference::Different { key, source, target } => {
-            format!("{} should be {} and is {}", json!(key), json!(source), json!(target))
-        }
-    }
-}
-
-fn range(range: Option<&TimeRange>) -> Range {
+/// A range of a runbook.
+pub(super) fn range(range: Option<&TimeRange>) -> Range {
     range.map_or_else(Range::default, |range| Range { from: range.from, to: range.to })
 }
 
@@ -59,7 +46,7 @@ impl DbCopy {
 }
 
 /// The identity of a copy: one step of one run, the same through every resume.
-fn token(cx: &Context) -> String {
+pub(super) fn token(cx: &Context) -> String {
     format!("{}/{}", cx.run, cx.step)
 }
 
@@ -94,6 +81,7 @@ impl Action for DbCopy {
 
     async fn undone(&self, cx: &Context) -> Result<(), Failure> {
         let to = cx.databases.get(&self.to).await?;
+        super::db_compare::forget(cx);
         transfer::forget(&to, &token(cx)).await.map_err(|error| failure(&error))
     }
 
@@ -116,51 +104,5 @@ impl Action for DbCopy {
             }
             Err(failure) => Preview::Unknown(failure.error),
         }
-    }
-}
-
-#[async_trait]
-impl Action for DbCompare {
-    async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
-        let (from, to) = (cx.databases.get(&self.from).await?, cx.databases.get(&self.to).await?);
-        let request = CompareRequest {
-            mapping: mapping(cx, &self.map)?,
-            set: self.tables.clone(),
-            range: range(self.range.as_ref()),
-            mode: match self.mode {
-                actions::CompareMode::Count => transfer::CompareMode::Count,
-                actions::CompareMode::Content => transfer::CompareMode::Content,
-            },
-            limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
-        };
-        let report = transfer::compare(&from, &to, &request).await.map_err(|error| failure(&error))?;
-        let rows: u64 = report.tables.iter().map(|table| table.source_rows).sum();
-        if report.is_equal() {
-            let outputs = [("rows".to_owned(), json!(rows)), ("tables".to_owned(), json!(report.tables.len()))];
-            return Ok(Outputs::from(outputs));
-        }
-        let unequal: Vec<String> = report
-            .tables
-            .iter()
-            .filter(|table| !table.is_equal())
-            .map(|table| {
-                let named: Vec<String> = table.differences.iter().take(NAMED).map(describe).collect();
-                format!(
-                    "`{}` has {} rows in the source and {} in the target ({} missing, {} extra, {} different) {}",
-                    table.table,
-                    table.source_rows,
-                    table.target_rows,
-                    table.missing,
-                    table.extra,
-                    table.different,
-                    named.join(", ")
-                )
-            })
-            .collect();
-        Err(Failure::harmless(unequal.join("; ")))
-    }
-
-    async fn preview(&self, _cx: &Context) -> Preview {
-        Preview::NoChange(format!("compares table set `{}` of `{}` and `{}`", self.tables, self.from, self.to))
     }
 }

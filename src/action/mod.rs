@@ -6,6 +6,7 @@
 pub mod build;
 pub mod databases;
 mod db;
+mod db_compare;
 mod db_copy;
 mod db_preflight;
 mod db_series;

@@ -441,7 +441,7 @@ actions! {
     DbAssert(DbAssert) = "db.assert", outputs Some(&["count"]), Safe, check true;
     DbMigrate(DbMigrate) = "db.migrate", outputs Some(&["applied"]), Resumable, check false;
     DbCopy(DbCopy) = "db.copy", outputs Some(&["rows", "inserted", "updated", "unchanged", "skipped", "tables", "seconds"]), Resumable, check false;
-    DbCompare(DbCompare) = "db.compare", outputs Some(&["rows", "tables"]), Safe, check true;
+    DbCompare(DbCompare) = "db.compare", outputs Some(&["rows", "tables", "looked_at", "seed", "resumed"]), Safe, check true;
     DbGaps(DbGaps) = "db.gaps", outputs Some(&["gaps"]), Safe, check true;
     DbWatermark(DbWatermark) = "db.watermark", outputs Some(&["watermark", "lagging"]), Safe, check true;
     DbPreflight(DbPreflight) = "db.preflight", outputs Some(&["findings", "errors", "warnings", "source", "target"]), Safe, check true;

@@ -42,7 +42,10 @@ mod tests;
 
 pub use checkpoint::{Copied, Counts, TableCheckpoint, copied, forget};
 pub use chunk_hook::{ChunkHook, ChunkMoment};
-pub use compare::{CompareMode, CompareReport, CompareRequest, Difference, TableComparison, compare};
+pub use compare::{
+    CompareMode, CompareOptions, CompareReport, CompareRequest, Difference, Keep, Method, Sample, Sampled,
+    TableComparison, compare, compare_with,
+};
 pub use copy::{CHUNK_ROWS_DEFAULT, CopyProgress, CopyReport, CopyRequest, TableReport, copy};
 pub use database::{ConnectOptions, Database, SQLITE_BUSY_TIMEOUT};
 pub use engine::Engine;

@@ -33,14 +33,18 @@ pub(super) struct MappedRow {
 pub(super) type Lookups = HashMap<String, HashMap<String, Value>>;
 
 /// Parameters and their text, per engine.
-struct Params {
+pub(super) struct Params {
     engine: Engine,
-    args: Vec<Arg>,
+    pub(super) args: Vec<Arg>,
 }
 
 impl Params {
-    fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine) -> Self {
         Self { engine, args: Vec::new() }
+    }
+
+    pub(super) fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// A whole number of ours, compared with a column.
@@ -49,13 +53,13 @@ impl Params {
         self.engine.integer_parameter(self.args.len())
     }
 
-    fn bind(&mut self, value: Value, cast: &str) -> String {
+    pub(super) fn bind(&mut self, value: Value, cast: &str) -> String {
         self.args.push(Arg::One(value));
         self.engine.parameter(self.args.len(), cast)
     }
 }
 
-fn range_sql(params: &mut Params, time: &Column, range: Range, clauses: &mut Vec<String>) {
+pub(super) fn range_sql(params: &mut Params, time: &Column, range: Range, clauses: &mut Vec<String>) {
     let name = params.engine.quote(&time.name);
     for (bound, compare) in [(range.from, ">="), (range.to, "<")] {
         if let Some(bound) = bound {
@@ -65,7 +69,7 @@ fn range_sql(params: &mut Params, time: &Column, range: Range, clauses: &mut Vec
 }
 
 /// The time column, or why a range cannot be taken.
-fn time_of(plan: &TablePlan, range: Range) -> Result<Option<&(Column, Column)>, TransferError> {
+pub(super) fn time_of(plan: &TablePlan, range: Range) -> Result<Option<&(Column, Column)>, TransferError> {
     if plan.time.is_none() && range != Range::default() {
         return Err(TransferError::request(format!(
             "`{}` has no `time` column in the mapping, so no range can be taken of it",
@@ -75,7 +79,7 @@ fn time_of(plan: &TablePlan, range: Range) -> Result<Option<&(Column, Column)>, 
     Ok(plan.time.as_ref())
 }
 
-fn where_sql(clauses: &[String]) -> String {
+pub(super) fn where_sql(clauses: &[String]) -> String {
     if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) }
 }
 
@@ -249,7 +253,7 @@ pub(super) async fn read_chunk(
 }
 
 /// `(k1, k2) > (.., ..)`, or nothing for the first chunk.
-fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> Vec<String> {
+pub(super) fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> Vec<String> {
     let Some(after) = after else { return Vec::new() };
     let names: Vec<String> = key.iter().map(|column| params.engine.quote(&column.name)).collect();
     let bounds: Vec<String> =
@@ -258,7 +262,7 @@ fn keyset_sql(params: &mut Params, key: &[Column], after: Option<&[Value]>) -> V
 }
 
 /// The key columns, qualified: a bare name would mean the output column, which PostgreSQL reads as text and would sort as text.
-fn order_sql(table: &Table, key: &[Column]) -> String {
+pub(super) fn order_sql(table: &Table, key: &[Column]) -> String {
     key.iter()
         .map(|column| format!("{}.{}", table.quoted(), table.engine.quote(&column.name)))
         .collect::<Vec<_>>()
@@ -282,7 +286,8 @@ pub(super) fn misfit(plan: &TablePlan, source_key: &[Value], column: &str, why: 
     }
 }
 
-fn map_row(
+/// Makes of what was read the row that the target will hold.
+pub(super) fn map_row(
     plan: &TablePlan,
     lookups: &Lookups,
     source_key: &[Value],

@@ -175,6 +175,7 @@ choice! {
 
 record! {
     /// Fails with the differing keys unless both sides hold the same.
+    #[check(check_compare)]
     pub struct DbCompare("`db.compare`") {
         /// Source database of the site.
         from: String,
@@ -190,6 +191,18 @@ record! {
         mode: CompareMode = CompareMode::Content,
         /// Most differing keys to name.
         limit: u64 = 20,
+        /// Reads one chunk in so many, chosen at random; all of them when left out.
+        sample: Option<u64>,
+        /// With `sample`: chooses the chunks; one of its own for each step of each run when left out.
+        seed: Option<u64>,
+    }
+}
+
+fn check_compare(node: &Node, d: &mut Decoder) {
+    more_than_zero("sample", node, d);
+    if let (Some((key, _)), None) = (pair(node, "seed"), pair(node, "sample")) {
+        let problem = Problem::new("spec::one_of", "`seed` means something with `sample` only", key.span);
+        d.problem(problem.label("without effect").help("add `sample`, or drop `seed`"));
     }
 }
 
