@@ -105,6 +105,7 @@ impl From<JournalError> for CliError {
             | JournalError::Write { .. }
             | JournalError::Store { .. }
             | JournalError::Broken { .. }
+            | JournalError::TooLong { .. }
             | JournalError::Transcript { .. } => Self::Store(whole(&error)),
         }
     }

@@ -5,17 +5,26 @@ use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{Deferred, Done, Session, Work};
-use super::{DriverError, Opening, attempt, scope};
+use super::{DriverError, Opening, Options, attempt, scope};
 use crate::action::Context;
 use crate::action::held::{self, Held, Slot, Standing};
 use crate::event::{Event, Record};
 use crate::ids::StepId;
-use crate::plan::PlanStep;
+use crate::plan::{Plan, PlanStep};
 use crate::scheduler::StepState;
 use crate::spec::actions::ActionKind;
 
 fn is_held(step: &PlanStep) -> bool {
     step.action.kind == ActionKind::Exec
+}
+
+/// Has the holder of a plan's commands start while the run is being recorded.
+pub(super) async fn warm(plan: &Plan, options: &Options) {
+    if let Some(commands) = &options.commands
+        && plan.steps.iter().any(is_held)
+    {
+        commands.warm().await;
+    }
 }
 
 impl Session {
@@ -50,7 +59,7 @@ impl Session {
         if !self.plan.steps.iter().any(is_held) {
             self.options.commands = None;
         }
-        let is_new = matches!(opening, Opening::Start);
+        let is_new = matches!(opening, Opening::Start(_));
         if self.options.commands.is_some()
             && let Err(error) = held::open(&self.options.state_dir, &self.run, self.generation, is_new)
         {
@@ -63,7 +72,7 @@ impl Session {
             (Opening::Back(_), Some(step)) => Err(DriverError::Refused(format!(
                 "step `{step}` is not over although its driver is gone; take the run up with `piton resume` first"
             ))),
-            (Opening::Start | Opening::Resume | Opening::Amended(..) | Opening::Back(_), _) => Ok(held),
+            (Opening::Start(_) | Opening::Resume | Opening::Amended(..) | Opening::Back(_), _) => Ok(held),
         }
     }
 

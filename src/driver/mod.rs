@@ -8,6 +8,7 @@ mod amend;
 mod attempt;
 mod back;
 mod child;
+mod group;
 mod held;
 mod launch;
 mod locks;
@@ -188,17 +189,18 @@ pub async fn start(
     let plan = plan.into();
     let hooks = options.hooks.clone();
     let work = async {
-        begin(&plan, journal, &run, &options).await?;
-        drive(plan, journal, run, options, Opening::Start).await
+        held::warm(&plan, &options).await;
+        let first = begin(&plan, journal, &run, &options).await?;
+        drive(plan, journal, run, options, Opening::Start(Some(Box::new(first)))).await
     };
     hooks.unless_crashed(Box::pin(work)).await.ok_or(DriverError::Crashed)?
 }
 
-/// Records the start of a run without driving it.
+/// Records the start of a run without driving it; gives that record.
 ///
 /// # Errors
 /// As [`start`].
-pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<(), DriverError> {
+pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<Record, DriverError> {
     require_milestones(plan, journal).await?;
     let source = serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?;
     let started = Event::RunStarted {
@@ -213,8 +215,7 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
         parent: options.parent.clone(),
     };
     let create = journal.create(run, options.clock.now(), &started, &plan.locks);
-    options.hooks.append(std::slice::from_ref(&started), create).await?;
-    Ok(())
+    Ok(options.hooks.append(std::slice::from_ref(&started), create).await?)
 }
 
 /// Refuses a plan that requires a milestone which no run has established.
@@ -243,8 +244,8 @@ pub async fn resume(journal: &Journal, run: RunId, options: Options) -> Result<E
 
 /// What a driver records first.
 enum Opening {
-    /// Nothing: the run was just made.
-    Start,
+    /// Nothing: the run was just made, with this record.
+    Start(Option<Box<Record>>),
     /// That the run is taken up.
     Resume,
     /// That a person wants it undone, and why.
@@ -254,11 +255,19 @@ enum Opening {
 }
 
 impl Opening {
+    /// The record that made the run, if that was just now; taken once, since it holds the whole plan.
+    fn first(&mut self) -> Option<Record> {
+        match self {
+            Self::Start(first) => first.take().map(|first| *first),
+            Self::Resume | Self::Back(_) | Self::Amended(..) => None,
+        }
+    }
+
     /// `held`: steps whose attempts go on under this driver.
     fn events(self, state: &State, by: &Actor, driver: &str, held: Vec<StepId>) -> Vec<Event> {
         let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned(), held };
         match self {
-            Self::Start => Vec::new(),
+            Self::Start(_) => Vec::new(),
             Self::Resume | Self::Amended(..) => vec![resumed()],
             Self::Back(reason) => {
                 let requested = Event::RollbackRequested { by: by.clone(), reason, driver: driver.to_owned() };
@@ -269,12 +278,20 @@ impl Opening {
     }
 }
 
+/// The right of one driver to drive a run.
+struct Tenure {
+    /// Generation of its lease.
+    generation: u64,
+    /// Cancelled when the lease is lost.
+    lost: CancellationToken,
+}
+
 async fn drive(
     plan: Arc<Plan>,
     journal: &Journal,
     run: RunId,
     options: Options,
-    opening: Opening,
+    mut opening: Opening,
 ) -> Result<Ended, DriverError> {
     let owner = Owner::this_process()?;
     let lease = options.lease;
@@ -292,8 +309,9 @@ async fn drive(
         let append = Append { run: &run, expected_seq: *expected_seq, generation, at, events, texts: &[] };
         options.hooks.append(events, journal.append(append, &LockChange::default())).await?;
     }
-    let mut session =
-        session::Session::open(plan, journal.clone(), run.clone(), generation, options, lost.clone()).await?;
+    let tenure = Tenure { generation, lost: lost.clone() };
+    let first = opening.first();
+    let mut session = session::Session::open(plan, journal.clone(), run.clone(), tenure, options, first).await?;
     let result = match session.open_slots(&opening).await {
         Ok(held) => {
             let first = opening.events(&session.state, &session.options.by, &driver, held);

@@ -10,17 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Prepared, Ready};
 use super::child::Children;
+use super::group::Group;
 use super::locks::{self, Lined};
 use super::scope::{RunFacts, Secrets};
 use super::turn::Planned;
-use super::{DriverError, Ended, Options};
+use super::{DriverError, Ended, Options, Tenure};
 use crate::action::build::Swap;
 use crate::action::databases::Databases;
 use crate::action::mask::Masker;
 use crate::action::process::Captured;
 use crate::action::said::Said;
 use crate::action::{Context, Failure};
-use crate::event::{Effect, Event, Finding, Outcome, Outputs, Stream, Transcript};
+use crate::event::{Effect, Event, Finding, Outcome, Outputs, Record, Stream, Transcript};
 use crate::ids::{Actor, LockName, RunId, StepId};
 use crate::journal::{AppendError, Journal, TranscriptText, Watch};
 use crate::plan::{Plan, PlanStep};
@@ -116,21 +117,27 @@ pub(super) struct Session {
     /// Cancelled when another driver may have the run: what is held is left to it.
     pub(super) detached: CancellationToken,
     stops_seen: u8,
+    /// How the ends of attempts share a sync.
+    pub(super) group: Group,
 }
 
 impl Session {
-    /// Reads the run back and gets ready to drive it.
+    /// Reads the run back and gets ready to drive it; `first` is its first record, if that was just made.
     pub(super) async fn open(
         plan: Arc<Plan>,
         journal: Journal,
         run: RunId,
-        generation: u64,
+        Tenure { generation, lost }: Tenure,
         options: Options,
-        lost: CancellationToken,
+        first: Option<Record>,
     ) -> Result<Self, DriverError> {
         // Heard from before the first look on, so that nothing falls between.
         let outside = journal.watch();
-        let records = journal.read(&run, 1).await?;
+        let records = match first {
+            // With a plan of megabytes it is not read back.
+            Some(first) if journal.head(&run).await?.seq == first.seq => vec![first],
+            _ => journal.read(&run, 1).await?,
+        };
         let state = super::outside::fold(&plan, &records)?;
         let starter = match records.first().map(|record| &record.event) {
             Some(Event::RunStarted { by, .. }) => by.clone(),
@@ -174,6 +181,7 @@ impl Session {
             lost,
             detached: CancellationToken::new(),
             stops_seen: 0,
+            group: Group::default(),
         })
     }
 
@@ -236,6 +244,7 @@ impl Session {
             Some(done) = self.tasks.join_next() => {
                 self.take(done)?;
                 self.take_ended()?;
+                self.take_siblings().await?;
             }
             () = std::future::ready(()), if at_once => self.take_ended()?,
             () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}

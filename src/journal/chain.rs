@@ -21,7 +21,6 @@ pub(super) struct Row {
     pub(super) generation: u64,
     pub(super) kind: String,
     pub(super) payload: String,
-    pub(super) prev_hash: String,
     pub(super) hash: String,
 }
 
@@ -50,7 +49,6 @@ pub(super) fn link(
         generation,
         kind: event.kind().to_owned(),
         payload,
-        prev_hash: prev_hash.to_owned(),
         hash: String::new(),
     };
     row.hash = digest(prev_hash, run, &row);
@@ -97,11 +95,8 @@ pub(super) fn verify(run: &RunId, rows: &[Row]) -> Verified {
         if row.seq != place {
             return bad("the record is missing");
         }
-        if row.prev_hash != prev_hash {
-            return bad("it does not continue the record before it");
-        }
         if row.hash != digest(prev_hash, run, row) {
-            return bad("its content does not match its hash");
+            return bad("its content and the record before it do not match its hash");
         }
         match event(run, row) {
             Err(_) => return bad("its content cannot be read"),

@@ -70,6 +70,14 @@ pub enum JournalError {
         /// What the database says.
         source: sqlx::Error,
     },
+    /// A run without end.
+    #[error(
+        "run `{run}` has as many records as a run in a file can have; start a new one, or use a server as `--store`"
+    )]
+    TooLong {
+        /// The run.
+        run: RunId,
+    },
     /// No room.
     #[error("the disk of `{store}` is full; nothing more was recorded; make room, then resume")]
     Full {

@@ -13,11 +13,11 @@ async fn tamper(path: &Path, sql: &'static str) {
 #[tokio::test]
 async fn a_changed_record_is_found_by_its_place() {
     for (sql, place) in [
-        ("UPDATE events SET payload = replace(payload, '\"b\"', '\"q\"') WHERE seq = 3", 3),
-        ("UPDATE events SET at_ms = at_ms + 1 WHERE seq = 2", 2),
-        ("UPDATE events SET kind = 'run_resumed' WHERE seq = 2", 2),
-        ("UPDATE events SET prev_hash = hash WHERE seq = 4", 4),
-        ("DELETE FROM events WHERE seq = 3", 3),
+        ("UPDATE events SET payload = replace(payload, '\"b\"', '\"q\"') WHERE id = (1 << 32) + 3", 3),
+        ("UPDATE events SET at_ms = at_ms + 1 WHERE id = (1 << 32) + 2", 2),
+        ("UPDATE events SET kind = 'run_resumed' WHERE id = (1 << 32) + 2", 2),
+        ("UPDATE events SET hash = replace(hash, substr(hash, 1, 1), 'x') WHERE id = (1 << 32) + 3", 3),
+        ("DELETE FROM events WHERE id = (1 << 32) + 3", 3),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("j.db");
@@ -57,7 +57,7 @@ async fn a_file_that_is_no_journal_is_named_and_left_alone() {
     drop(open(&newer).await.expect("makes it"));
     tamper(&newer, "PRAGMA user_version = 99").await;
     let error = open(&newer).await.expect_err("refused");
-    assert!(matches!(error, JournalError::Newer { found: 99, known: 4, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 5, .. }), "{error}");
 
     let folder_as_file = open(folder.path()).await.expect_err("refused");
     assert!(matches!(folder_as_file, JournalError::Store { .. }), "{folder_as_file}");

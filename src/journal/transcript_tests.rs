@@ -86,13 +86,18 @@ async fn a_record_that_names_what_is_not_there_is_found() {
 async fn a_file_of_the_version_before_is_brought_up_to_date() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("j.db");
-    let place = path.to_str().expect("plain");
-    let run = begun(&Journal::open(place).await.expect("opens")).await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let mut old = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.expect("opens");
-    let sql = "DROP TABLE transcripts; PRAGMA user_version = 3";
-    sqlx::raw_sql(sql).execute(&mut old).await.expect("as it was");
-    let journal = Journal::open(place).await.expect("opens");
+    for script in [
+        include_str!("migrations/sqlite/0001.sql"),
+        include_str!("migrations/sqlite/0002.sql"),
+        include_str!("migrations/sqlite/0003.sql"),
+        "PRAGMA application_id = 1346982990; PRAGMA user_version = 3",
+    ] {
+        sqlx::raw_sql(script).execute(&mut old).await.expect("as it was");
+    }
+    let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens");
+    let run = begun(&journal).await;
     let text = bytes();
     let events = [ended("a", vec![said(&text)])];
     let append = Append { texts: std::slice::from_ref(&text), ..say(&run, 1, &events) };

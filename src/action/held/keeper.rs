@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Answer, End, Reply, Request, Slot, Spawned, write_line};
 use crate::action::mask::Masker;
-use crate::action::process::{self, CommandLine};
+use crate::action::process::{self, CommandLine, Started};
 use crate::action::service::proc::{self, Identity};
 
 /// How long a result may wait for its driver before it is written down.
@@ -33,6 +33,8 @@ struct Unread {
     slot: Slot,
     is_shared: bool,
     end: End,
+    /// Whether it lies beside its slot.
+    is_kept: bool,
 }
 
 /// A holder at work.
@@ -71,9 +73,12 @@ pub async fn serve() -> io::Result<()> {
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(Request::Start { id, slot, line, generation, is_shared }) => {
+                let begun = keeper.begin(&slot, generation, &line);
                 let stop = CancellationToken::new();
                 lock(&keeper.running).insert(id, stop.clone());
-                tasks.spawn(Arc::clone(&keeper).hold(id, (slot, generation, is_shared), line, stop));
+                tasks.spawn(Arc::clone(&keeper).hold(id, (slot, is_shared), begun, stop));
+                // What has ended meanwhile is told before the next one starts: the driver works on while others start.
+                tokio::task::yield_now().await;
             }
             Ok(Request::Stop { id }) => {
                 if let Some(stop) = lock(&keeper.running).get(&id) {
@@ -91,27 +96,34 @@ pub async fn serve() -> io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the error of a result that is mapped")]
+fn not_started(error: io::Error) -> End {
+    End::NotStarted { error: error.to_string(), may_pass: process::may_pass(&error) }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Keeper {
+    /// Waits for what began, tells how it ended and keeps that until it is on record.
     async fn hold(
         self: Arc<Self>,
         id: u64,
-        (slot, generation, is_shared): (Slot, u64, bool),
-        line: CommandLine,
+        (slot, is_shared): (Slot, bool),
+        begun: Result<Result<Started, End>, Answer>,
         stop: CancellationToken,
     ) {
-        let end = match self.run(&slot, generation, &line, &stop).await {
-            Ok(end) => end,
+        let end = match begun {
+            Ok(Ok(started)) => started.finish(&stop, &Masker::default()).await.map_or_else(not_started, End::of),
+            Ok(Err(end)) => end,
             Err(answer) => {
                 lock(&self.running).remove(&id);
                 return self.reply(id, answer).await;
             }
         };
         lock(&self.running).remove(&id);
-        lock(&self.unread).insert(id, Unread { slot, is_shared, end: end.clone() });
+        lock(&self.unread).insert(id, Unread { slot, is_shared, end: end.clone(), is_kept: false });
         self.reply(id, Answer::Ended(end)).await;
         tokio::select! {
             () = self.alone.cancelled() => {}
@@ -120,34 +132,23 @@ impl Keeper {
         self.write_down(id).await;
     }
 
-    /// Runs the command in its slot.
-    async fn run(
-        &self,
-        slot: &Slot,
-        generation: u64,
-        line: &CommandLine,
-        stop: &CancellationToken,
-    ) -> Result<End, Answer> {
+    /// Takes the slot and starts the command in it.
+    fn begin(&self, slot: &Slot, generation: u64, line: &CommandLine) -> Result<Result<Started, End>, Answer> {
         let mut trace = slot.take(&self.boot, self.me, generation).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Answer::Taken,
             _ => Answer::NoSlot(error.to_string()),
         })?;
-        let not_started =
-            |error: &io::Error| End::NotStarted { error: error.to_string(), may_pass: process::may_pass(error) };
+        let before = proc::ticks();
         let started = match process::start_without_terminal(line) {
             Ok(started) => started,
-            Err(error) => return Ok(not_started(&error)),
+            Err(error) => return Ok(Err(not_started(error))),
         };
-        if let Some(process) = Identity::of(started.group.as_raw())
+        if let Some(process) = Identity::started(started.group.as_raw(), before)
             && let Err(error) = write_line(&mut trace, &Spawned { process })
         {
             tracing::warn!(%error, "the process of a command is not written down");
         }
-        drop(trace);
-        match started.finish(stop, &Masker::default()).await {
-            Ok(finished) => Ok(End::of(finished)),
-            Err(error) => Ok(not_started(&error)),
-        }
+        Ok(Ok(started))
     }
 
     async fn reply(&self, id: u64, answer: Answer) {
@@ -159,8 +160,8 @@ impl Keeper {
 
     fn forget(&self, ids: &[u64]) {
         for id in ids {
-            if let Some(Unread { slot, is_shared, .. }) = lock(&self.unread).remove(id) {
-                slot.settle(is_shared);
+            if let Some(Unread { slot, is_shared, is_kept, .. }) = lock(&self.unread).remove(id) {
+                slot.settle(is_shared, is_kept);
             }
         }
     }
@@ -168,7 +169,11 @@ impl Keeper {
     /// Writes a result beside its slot unless it is on record by now.
     async fn write_down(&self, id: u64) {
         for _ in 0..WRITES_MAX {
-            let Some(Unread { slot, end, .. }) = lock(&self.unread).get(&id).cloned() else { return };
+            let found = lock(&self.unread).get_mut(&id).map(|unread| {
+                unread.is_kept = true;
+                unread.clone()
+            });
+            let Some(Unread { slot, end, .. }) = found else { return };
             match slot.keep(&self.boot, end) {
                 Ok(()) => return,
                 // The run is over and its folder is gone: nobody will ask.

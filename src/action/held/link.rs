@@ -88,7 +88,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Commands {
-    /// Commands held by `program hold-commands`, which is started when the first one comes.
+    /// Commands held by `program hold-commands`, which is started when the first one comes at the latest.
     pub fn new(program: PathBuf) -> Self {
         Self(Arc::new(Inner {
             program,
@@ -97,6 +97,14 @@ impl Commands {
             taken: Mutex::default(),
             recorded: Mutex::default(),
         }))
+    }
+
+    /// Starts the holder ahead of the first command; where that fails, the first command says why.
+    pub(crate) async fn warm(&self) {
+        let mut link = self.0.link.lock().await;
+        if link.is_none() {
+            *link = Link::open(&self.0.program).ok();
+        }
     }
 
     /// Runs a command in its slot.
@@ -138,7 +146,7 @@ impl Commands {
         if let Some(own) = own
             && slot.take(&proc::boot_id(), own, held.generation).is_ok()
         {
-            slot.settle(held.is_shared);
+            slot.settle(held.is_shared, false);
             return HeldError::NoHolder("it died".to_owned());
         }
         if let Ok(Some((_, Some(process)))) = slot.trace() {
@@ -189,7 +197,7 @@ impl Commands {
     pub fn recorded(&self, slot: &Slot) {
         match lock(&self.0.taken).remove(slot) {
             Some(Some(id)) => lock(&self.0.recorded).push(id),
-            Some(None) => slot.settle(true),
+            Some(None) => slot.settle(true, true),
             None => {}
         }
     }

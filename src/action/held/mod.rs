@@ -259,10 +259,12 @@ impl Slot {
         taken.map(|()| file)
     }
 
-    /// Forgets a result that is on record. The slot of an attempt that an earlier driver may have asked for as well stays
+    /// Forgets a result that is on record, also where it lies (`is_kept`). The slot of an attempt that an earlier driver may have asked for as well stays
     /// until the run rests: whoever comes late must find it taken.
-    fn settle(&self, is_shared: bool) {
-        remove(&self.ended());
+    fn settle(&self, is_shared: bool, is_kept: bool) {
+        if is_kept {
+            remove(&self.ended());
+        }
         if !is_shared {
             remove(&self.opened());
         }
@@ -351,9 +353,9 @@ mod tests {
         let end = End::NotStarted { error: "no".into(), may_pass: false };
         slot.keep(&proc::boot_id(), end).expect("is kept");
         assert_eq!(stands(), Standing::Ended);
-        slot.settle(true);
+        slot.settle(true, true);
         assert_eq!((take(2), slot.result().is_none()), (Err(io::ErrorKind::AlreadyExists), true), "late and refused");
-        slot.settle(false);
+        slot.settle(false, false);
         assert_eq!(stands(), Standing::NeverStarted);
         let left: Vec<_> = fs::read_dir(folder(place.path(), &run)).expect("is there").flatten().collect();
         assert_eq!(left.len(), 1, "only the mark of the driver: {left:?}");

@@ -29,6 +29,15 @@ impl Identity {
         stat(pid).map(|stat| Self { pid, start_ticks: stat.starttime })
     }
 
+    /// The identity of a process of this one that was started after `before`, a moment ago. When the clock has not ticked
+    /// since, that is when it started; the kernel, slower, is asked only otherwise.
+    pub(crate) fn started(pid: i32, before: Option<u64>) -> Option<Self> {
+        match before {
+            Some(start_ticks) if ticks() == before => Some(Self { pid, start_ticks }),
+            _ => Self::of(pid),
+        }
+    }
+
     /// Whether this very process still runs; a zombie does not.
     pub(crate) fn is_alive(self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.starttime == self.start_ticks && runs(&stat))
@@ -43,6 +52,15 @@ impl Identity {
             tracing::warn!(pid = self.pid, %signal, %error, "signal not delivered");
         }
     }
+}
+
+/// Clock ticks since the boot, as the kernel notes them for a process that starts now.
+pub(crate) fn ticks() -> Option<u64> {
+    const NANOSECONDS: u64 = 1_000_000_000;
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
+    let (seconds, nanoseconds) = (u64::try_from(now.tv_sec()).ok()?, u64::try_from(now.tv_nsec()).ok()?);
+    let per_second = procfs::ticks_per_second();
+    Some(seconds * per_second + nanoseconds / NANOSECONDS.checked_div(per_second)?)
 }
 
 /// Whether a process with this number runs.
@@ -99,3 +117,22 @@ pub(crate) fn boot_id() -> String {
 
 /// Pause between two looks at a process.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_and_the_kernel_say_the_same_of_a_process_that_was_just_started() {
+        for _ in 0..50 {
+            let before = ticks();
+            let mut child = std::process::Command::new("true").spawn().expect("starts");
+            let pid = i32::try_from(child.id()).expect("a process number");
+            let said = Identity::started(pid, before);
+            assert_eq!((said, said.is_some()), (Identity::of(pid), true), "{before:?}");
+            child.wait().expect("ends");
+        }
+        let own = i32::try_from(std::process::id()).expect("a process number");
+        assert_eq!(Identity::started(own, None), Identity::of(own), "without a clock the kernel is asked");
+    }
+}

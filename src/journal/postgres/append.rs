@@ -19,20 +19,18 @@ use crate::journal::{
 };
 
 /// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation (0: a person's word), then arrays of kinds,
-/// payloads, hashes before and hashes.
-const INSERT: &str = "INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, prev_hash, hash)
-    SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.prev_hash, new.hash
-    FROM unnest($5::text[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY
-        AS new(kind, payload, prev_hash, hash, n)";
+/// payloads and hashes.
+const INSERT: &str = "INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, hash)
+    SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.hash
+    FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS new(kind, payload, hash, n)";
 
 const GUARDED: &str = "WITH lease AS (
         SELECT 1 FROM piton.leases WHERE run = $1 AND generation = $4 AND owner IS NOT NULL FOR SHARE
     ), added AS (
-        INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, prev_hash, hash)
-        SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.prev_hash, new.hash
-        FROM unnest($5::text[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY
-            AS new(kind, payload, prev_hash, hash, n)
-        WHERE EXISTS (SELECT 1 FROM piton.events e WHERE e.run = $1 AND e.seq = $2 AND e.hash = ($7::text[])[1])
+        INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, hash)
+        SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.hash
+        FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS new(kind, payload, hash, n)
+        WHERE EXISTS (SELECT 1 FROM piton.events e WHERE e.run = $1 AND e.seq = $2 AND e.hash = $8)
           AND ($4 = 0 OR EXISTS (SELECT 1 FROM lease))
         RETURNING 1
     )
@@ -96,7 +94,7 @@ impl Postgres {
         if let Some(prev_hash) = prev_hash {
             let (new, records) = chain::links(&append, &prev_hash)?;
             let added: Result<bool, JournalError> =
-                lasting!(self, conn => append_at_once(conn, append.run, &new, append.texts));
+                lasting!(self, conn => append_at_once(conn, append.run, (&prev_hash, &new), append.texts));
             if added? {
                 self.heads.came_to(append.run, &records);
                 return Ok(records);
@@ -119,14 +117,14 @@ fn is_taken<T>(result: &Result<T, sqlx::Error>) -> bool {
 async fn append_at_once(
     conn: &mut PgConnection,
     run: &RunId,
-    new: &[Row],
+    (prev_hash, new): (&str, &[Row]),
     texts: &[TranscriptText],
 ) -> Result<bool, sqlx::Error> {
     let result = if texts.is_empty() {
-        bind(GUARDED, run, new).fetch_one(conn).await
+        bind(GUARDED, run, new).bind(prev_hash).fetch_one(conn).await
     } else {
         let (digests, bytes) = columns(texts);
-        bind(SPEAKING.as_str(), run, new).bind(digests).bind(bytes).fetch_one(conn).await
+        bind(SPEAKING.as_str(), run, new).bind(prev_hash).bind(digests).bind(bytes).fetch_one(conn).await
     };
     if is_taken(&result) {
         return Ok(false);
@@ -148,7 +146,6 @@ fn bind<'q>(
         .bind(generation.cast_signed())
         .bind(column(|row| &row.kind))
         .bind(column(|row| &row.payload))
-        .bind(column(|row| &row.prev_hash))
         .bind(column(|row| &row.hash))
 }
 

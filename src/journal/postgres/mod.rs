@@ -164,7 +164,6 @@ fn row(line: &PgRow) -> Result<Row, sqlx::Error> {
         generation: line.try_get::<i64, _>("generation")?.cast_unsigned(),
         kind: line.try_get("kind")?,
         payload: line.try_get("payload")?,
-        prev_hash: line.try_get("prev_hash")?,
         hash: line.try_get("hash")?,
     })
 }

@@ -17,27 +17,39 @@ use crate::journal::{Append, AppendError, JournalError, TranscriptText, changes_
 /// Most facts in the one-statement form; each number of facts is a prepared statement of its own.
 const AT_ONCE: usize = 32;
 
-/// `GUARDED[n - 1]` inserts `n` records if the lease and the record before are as told.
+/// The longest run that its share of the numbers allows.
+const SEQ_MAX: u64 = u32::MAX as u64;
+
+/// `GUARDED[n - 1]` inserts `n` records if the lease and the record before are as told. One parameter more than
+/// [`insert_text`]: the hash of the record before.
 static GUARDED: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let guard = " WHERE EXISTS (SELECT 1 FROM events WHERE run = ?1 AND seq = ?2 AND hash = ?5)
-        AND (?4 = 0 OR EXISTS (SELECT 1 FROM leases WHERE run = ?1 AND generation = ?4 AND owner IS NOT NULL))";
-    (1..=AT_ONCE).map(|records| insert_text(records) + guard).collect()
+    let guarded = |records| {
+        let hash = FIRST_OF_RECORDS + records * 3;
+        let guard = format!(
+            " AND EXISTS (SELECT 1 FROM events WHERE id = r.number * 4294967296 + ?2 AND hash = ?{hash})
+             AND (?4 = 0 OR EXISTS (SELECT 1 FROM leases WHERE run = ?1 AND generation = ?4 AND owner IS NOT NULL))"
+        );
+        insert_text(records) + &guard
+    };
+    (1..=AT_ONCE).map(guarded).collect()
 });
 
 /// The same without conditions, for use inside a transaction that has looked.
 static PLAIN: LazyLock<Vec<String>> = LazyLock::new(|| (1..=AT_ONCE).map(insert_text).collect());
 
-/// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation, 5 hash of the record before, then kind,
-/// payload and hash of each record. Every record's `prev_hash` is the hash before it.
+/// Number of the first parameter that is of a record.
+const FIRST_OF_RECORDS: usize = 5;
+
+/// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation, then kind, payload and hash of each record.
 fn insert_text(records: usize) -> String {
     let line = |number: usize| {
-        let first = 6 + number * 3;
-        let prev = if number == 0 { 5 } else { first - 1 };
-        format!("({}, ?{first}, ?{}, ?{prev}, ?{})", number + 1, first + 1, first + 2)
+        let first = FIRST_OF_RECORDS + number * 3;
+        format!("({}, ?{first}, ?{}, ?{})", number + 1, first + 1, first + 2)
     };
     let lines: Vec<String> = (0..records).map(line).collect();
     format!(
-        "INSERT INTO events SELECT ?1, ?2 + column1, ?3, ?4, column2, column3, column4, column5 FROM (VALUES {})",
+        "INSERT INTO events SELECT r.number * 4294967296 + ?2 + column1, ?3, ?4, column2, column3, column4
+         FROM runs r, (VALUES {}) WHERE r.run = ?1",
         lines.join(", ")
     )
 }
@@ -48,10 +60,13 @@ impl Sqlite {
         append: Append<'_>,
         locks: &LockChange,
     ) -> Result<Vec<Record>, AppendError> {
+        let Append { run, expected_seq, generation, at, events, texts } = append;
+        if expected_seq.saturating_add(events.len() as u64) > SEQ_MAX {
+            return Err(JournalError::TooLong { run: run.clone() }.into());
+        }
         if let Some(records) = self.append_at_once(append, locks).await? {
             return Ok(records);
         }
-        let Append { run, expected_seq, generation, at, events, texts } = append;
         let fault = |error| self.fault(error);
         let mut writer = self.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
@@ -94,7 +109,7 @@ impl Sqlite {
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let (new, records) = chain::links(&append, &prev_hash)?;
         let mut writer = self.writer.lock().await;
-        match insert_rows(&mut writer, &GUARDED, run, &new).await {
+        match insert_rows(&mut writer, &GUARDED, run, &new, Some(&prev_hash)).await {
             Ok(0) => Ok(None),
             Ok(_) => {
                 self.came_to(run, &records);
@@ -123,16 +138,19 @@ async fn insert_rows(
     texts: &'static [String],
     run: &RunId,
     new: &[Row],
+    prev_hash: Option<&str>,
 ) -> Result<u64, sqlx::Error> {
     let Some(first) = new.first() else { return Ok(0) };
     let mut query = sqlx::query(texts[new.len() - 1].as_str())
         .bind(run.as_str())
         .bind(first.seq.cast_signed() - 1)
         .bind(first.at_ms)
-        .bind(first.generation.cast_signed())
-        .bind(&first.prev_hash);
+        .bind(first.generation.cast_signed());
     for row in new {
         query = query.bind(&row.kind).bind(&row.payload).bind(&row.hash);
+    }
+    if let Some(prev_hash) = prev_hash {
+        query = query.bind(prev_hash);
     }
     Ok(query.execute(conn).await?.rows_affected())
 }
@@ -140,7 +158,7 @@ async fn insert_rows(
 /// Inserts any number of records inside a transaction.
 pub(super) async fn insert(conn: &mut SqliteConnection, run: &RunId, new: &[Row]) -> Result<(), sqlx::Error> {
     for some in new.chunks(AT_ONCE) {
-        insert_rows(conn, &PLAIN, run, some).await?;
+        insert_rows(conn, &PLAIN, run, some, None).await?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ mod locks;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -32,16 +32,28 @@ use crate::ids::{LockName, RunId};
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/sqlite/0001.sql"),
     include_str!("../migrations/sqlite/0002.sql"),
     include_str!("../migrations/sqlite/0003.sql"),
     include_str!("../migrations/sqlite/0004.sql"),
+    include_str!("../migrations/sqlite/0005.sql"),
 ];
 /// What makes a record, in the order that `row` takes it. One column: each one of its own costs as much as reading the
 /// rest of the record, and only the last part can hold a space.
-const ROW: &str =
-    "seq || ' ' || at_ms || ' ' || generation || ' ' || kind || ' ' || prev_hash || ' ' || hash || ' ' || payload";
+const ROW: &str = "(e.id & 4294967295) || ' ' || e.at_ms || ' ' || e.generation || ' ' || e.kind || ' ' || e.hash || ' ' || e.payload";
+/// The records of run `?1` from place `?2` on.
+const OF_RUN: &str = "events e WHERE e.id >= (SELECT number FROM runs WHERE run = ?1) * 4294967296 + ?2
+    AND e.id < ((SELECT number FROM runs WHERE run = ?1) + 1) * 4294967296";
+static ROWS: LazyLock<String> = LazyLock::new(|| format!("SELECT {ROW} FROM {OF_RUN} ORDER BY e.id"));
+static LATEST: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT e.id & 4294967295, e.hash FROM {OF_RUN} ORDER BY e.id DESC LIMIT 1"));
+static HEAD: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT coalesce((SELECT e.id & 4294967295 FROM {OF_RUN} ORDER BY e.id DESC LIMIT 1), 0),
+                coalesce((SELECT generation FROM leases WHERE run = ?1), 0)"
+    )
+});
 const READERS_MAX: u32 = 4;
 /// Records that a reader may be ahead of who asked for them; a long run is read many times faster than record by record.
 const ROWS_AHEAD: usize = 1000;
@@ -125,9 +137,8 @@ impl Sqlite {
             return Err(AppendError::Exists { run: run.clone() });
         }
         let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
-        append::insert(&mut tx, run, std::slice::from_ref(&row)).await.map_err(fault)?;
         if let Some(summary) = RunSummary::first(&record) {
-            sqlx::query("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, NULL)")
+            sqlx::query("INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL)")
                 .bind(run.as_str())
                 .bind(summary.runbook)
                 .bind(summary.version)
@@ -138,6 +149,7 @@ impl Sqlite {
                 .await
                 .map_err(fault)?;
         }
+        append::insert(&mut tx, run, std::slice::from_ref(&row)).await.map_err(fault)?;
         let locks = LockChange { take: locks.to_vec(), ..LockChange::default() };
         self.change_locks(&mut tx, run, at, &locks).await?;
         tx.commit().await.map_err(fault)?;
@@ -170,7 +182,8 @@ impl Sqlite {
     pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
         let found = sqlx::query(
             "SELECT run, runbook, version, site, started_by, started_ms, outcome,
-                    (SELECT at_ms FROM events e WHERE e.run = runs.run ORDER BY seq DESC LIMIT 1) AS last_ms FROM runs
+                    (SELECT at_ms FROM events WHERE id < (runs.number + 1) * 4294967296 ORDER BY id DESC LIMIT 1) AS last_ms
+             FROM runs
              WHERE (?1 IS NULL OR runbook = ?1) AND (?2 IS NULL OR site = ?2)
                AND (NOT ?3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
              ORDER BY started_ms DESC, run DESC LIMIT ?4",
@@ -186,14 +199,12 @@ impl Sqlite {
     }
 
     pub(super) async fn head(&self, run: &RunId) -> Result<Head, JournalError> {
-        let found: (i64, i64) = sqlx::query_as(
-            "SELECT coalesce((SELECT max(seq) FROM events WHERE run = ?1), 0),
-                    coalesce((SELECT generation FROM leases WHERE run = ?1), 0)",
-        )
-        .bind(run.as_str())
-        .fetch_one(&self.readers)
-        .await
-        .map_err(|error| self.fault(error))?;
+        let found: (i64, i64) = sqlx::query_as(HEAD.as_str())
+            .bind(run.as_str())
+            .bind(1)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(|error| self.fault(error))?;
         Ok(Head { seq: found.0.cast_unsigned(), generation: found.1.cast_unsigned() })
     }
 
@@ -260,8 +271,8 @@ impl Sqlite {
 
     pub(super) async fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
         let text = format!(
-            "SELECT r.run, {ROW} FROM events e JOIN runs r ON r.run = e.run
-             WHERE e.kind = 'run_finished' AND r.site = ? ORDER BY e.at_ms, e.run, e.seq"
+            "SELECT r.run, {ROW} FROM events e JOIN runs r ON r.number = e.id >> 32
+             WHERE e.kind = 'run_finished' AND r.site = ? ORDER BY e.at_ms, r.run, e.id"
         );
         let found = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(site)
@@ -368,16 +379,12 @@ fn primary_code(error: &sqlx::Error) -> Option<i32> {
 
 async fn head(conn: &mut SqliteConnection, run: &RunId) -> Result<Option<(u64, String)>, sqlx::Error> {
     let found: Option<(i64, String)> =
-        sqlx::query_as("SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1")
-            .bind(run.as_str())
-            .fetch_optional(conn)
-            .await?;
+        sqlx::query_as(LATEST.as_str()).bind(run.as_str()).bind(1).fetch_optional(conn).await?;
     Ok(found.map(|(seq, hash)| (seq.cast_unsigned(), hash)))
 }
 
 async fn rows(conn: &mut SqliteConnection, run: &RunId, from_seq: u64) -> Result<Vec<Row>, sqlx::Error> {
-    let text = sqlx::AssertSqlSafe(format!("SELECT {ROW} FROM events WHERE run = ? AND seq >= ? ORDER BY seq"));
-    let query = sqlx::query(text).bind(run.as_str()).bind(from_seq.cast_signed());
+    let query = sqlx::query(ROWS.as_str()).bind(run.as_str()).bind(from_seq.cast_signed());
     query.fetch(conn).map(|line| line.and_then(|line| row(&line, 0))).try_collect().await
 }
 
@@ -407,14 +414,13 @@ fn parse_outcome(text: &str) -> Result<Outcome, sqlx::Error> {
 /// A record, from the column of [`ROW`].
 fn row(line: &SqliteRow, column: usize) -> Result<Row, sqlx::Error> {
     let wrong = |error: std::num::ParseIntError| decode("seq, at_ms, generation", error);
-    let mut parts = line.try_get::<&str, _>(column)?.splitn(7, ' ');
+    let mut parts = line.try_get::<&str, _>(column)?.splitn(6, ' ');
     let mut next = || parts.next().unwrap_or_default();
     Ok(Row {
         seq: next().parse().map_err(wrong)?,
         at_ms: next().parse().map_err(wrong)?,
         generation: next().parse().map_err(wrong)?,
         kind: next().to_owned(),
-        prev_hash: next().to_owned(),
         hash: next().to_owned(),
         payload: next().to_owned(),
     })
