@@ -271,6 +271,9 @@ pub enum Event {
         source: Value,
         /// The run and step that started this one, for the `runbook` action.
         parent: Option<(RunId, StepId)>,
+        /// The public key that seals what its driver records from here on (`ssh-ed25519 AAAA...`); none where sealing is off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed_by: Option<String>,
     },
     /// A driver took the run up again; attempts without a result are in doubt from here on, but for those it holds.
     RunResumed {
@@ -281,6 +284,9 @@ pub enum Event {
         /// Steps whose attempts go on under this driver: what they started is still held, or was never started.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         held: Vec<StepId>,
+        /// The public key that seals what its driver records from here on (`ssh-ed25519 AAAA...`); none where sealing is off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed_by: Option<String>,
     },
     /// A person had the run go on with another version of its runbook, site or parameters.
     RunAmended {
@@ -407,6 +413,9 @@ pub enum Event {
         reason: String,
         /// The driver that does it: host and process.
         driver: String,
+        /// The public key that seals what its driver records from here on (`ssh-ed25519 AAAA...`); none where sealing is off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed_by: Option<String>,
     },
     /// The run turned back.
     RollbackStarted {

@@ -82,6 +82,7 @@ fn started() -> Event {
         piton: "0".into(),
         source: Value::Null,
         parent: None,
+        sealed_by: None,
     }
 }
 

@@ -1,57 +1,245 @@
-//! `piton audit`: who did what when, or whether the record was changed.
+//! `piton audit`: who did what when, and whether that record can be relied on.
 
-use clap::Args;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
-use crate::journal::Verified;
+use super::place::Place;
+use crate::ids::RunId;
+use crate::journal::{Anchored, Proof, RunFilter, SealKey, Trust, judge_bundle, trusted_keys};
 use crate::report::{audit, lines, status};
 
 /// Arguments of `piton audit`.
 #[derive(Debug, Args)]
-#[command(after_help = "Note the hash that --verify prints elsewhere: it also proves later that nothing was cut off.")]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Audit {
     /// The run: its id, the unique beginning of it, or `last`
     #[arg(default_value = "last")]
     run: String,
-    /// Recompute the hash chain instead: exit code 1 if a record is not as it was written
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else the audit can do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check that the record of a run was not changed; exit code 1 names the first record that was
+    #[command(
+        after_help = "What was cut off together with its seals, or put back from an older copy, is seen only with --anchor."
+    )]
+    Verify(Verify),
+    /// Print how far runs have come, to keep where nobody of the store's can write
+    Head(Which),
+    /// Write a run as one file that can be verified without the store
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The run: its id, the unique beginning of it, or `last`
+    #[arg(default_value = "last", conflicts_with = "all")]
+    run: String,
+    /// Every run of the store
     #[arg(long)]
-    verify: bool,
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    #[command(flatten)]
+    which: Which,
+    /// A public key, or a file of allowed signers, that alone may have sealed [default: the key of the store, if it is here]
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// Lines of `piton audit head` that were kept elsewhere
+    #[arg(long, value_name = "FILE")]
+    anchor: Vec<PathBuf>,
+    /// Judge this bundle instead of the store
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    bundle: Option<PathBuf>,
+    /// Also judge a bundle that was written without a key
+    #[arg(long, requires = "bundle")]
+    unsigned: bool,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// The run: its id, the unique beginning of it, or `last`
+    #[arg(default_value = "last")]
+    run: String,
+    /// The file to write; it must not exist [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
 }
 
 pub(super) async fn run(global: &Global, args: &Audit, out: Out) -> Result<Exit, CliError> {
-    let place = global.store().await?;
-    if args.verify {
-        let run = place.find(&args.run).await?;
-        return match place.journal.verify(&run).await? {
-            Verified::Intact { records, hash } => {
-                if out.json {
-                    out.json_line(&json!({ "run": run, "intact": true, "records": records, "hash": hash }))?;
-                } else {
-                    out.line(format!("run {run}: {records} records, all as they were written; last hash {hash}"))?;
-                }
-                Ok(Exit::SUCCEEDED)
-            }
-            Verified::Bad { seq, why } => {
-                if out.json {
-                    out.json_line(&json!({ "run": run, "intact": false, "seq": seq, "why": why }))?;
-                }
-                Err(CliError::Store(format!("record {seq} of run {run} is not as it was written: {why}")))
-            }
-        };
+    match &args.command {
+        None => tell(global, &args.run, out).await,
+        Some(Command::Verify(args)) => verify(global, args, out).await,
+        Some(Command::Head(which)) => head(global, which, out).await,
+        Some(Command::Export(args)) => export(global, args, out).await,
     }
+}
+
+async fn tell(global: &Global, run: &str, out: Out) -> Result<Exit, CliError> {
+    let place = global.store().await?;
     if out.json {
-        let run = place.find(&args.run).await?;
+        let run = place.find(run).await?;
         for record in place.journal.read(&run, 1).await? {
             out.json_line(&lines::event(&record))?;
         }
         return Ok(Exit::SUCCEEDED);
     }
-    let (run, told) = place.told(&args.run).await?;
+    let (run, told) = place.told(run).await?;
     let view = status::Run { run: &run, plan: &told.plan, state: &told.state, records: &told.records };
     out.text(&audit::to_text(view, &crate::driver::stages(&told.records)?, &jiff::tz::TimeZone::system(), out.paint))?;
     Ok(Exit::SUCCEEDED)
+}
+
+async fn runs(place: &Place, which: &Which) -> Result<Vec<RunId>, CliError> {
+    if !which.all {
+        return Ok(vec![place.find(&which.run).await?]);
+    }
+    let mut runs: Vec<RunId> =
+        place.journal.runs(&RunFilter::default()).await?.into_iter().map(|summary| summary.run).collect();
+    runs.reverse();
+    Ok(runs)
+}
+
+async fn head(global: &Global, which: &Which, out: Out) -> Result<Exit, CliError> {
+    let place = global.store().await?;
+    for run in runs(&place, which).await? {
+        let Some(last) = place.journal.read(&run, 1).await?.pop() else { continue };
+        let anchored = Anchored { run, seq: last.seq, hash: last.hash, at_ms: last.at.as_millisecond() };
+        out.json_line(&json!(anchored))?;
+    }
+    Ok(Exit::SUCCEEDED)
+}
+
+async fn export(global: &Global, args: &Export, out: Out) -> Result<Exit, CliError> {
+    let place = global.store().await?;
+    let run = place.find(&args.run).await?;
+    let path = place.seal_key().filter(|path| path.exists());
+    let key = path.map(|path| SealKey::open(&path)).transpose()?;
+    let text = place.journal.export(&run, key.as_ref(), crate::config::now()).await?;
+    match &args.to {
+        None => out.text(&text)?,
+        Some(path) => {
+            write_new(path, &text).map_err(|error| CliError::unwritable(path, &error))?;
+            let signed = if key.is_some() { "signed" } else { "without a signature: the key of the store is not here" };
+            out.line(format!("run {run} is written to {}, {signed}", path.display()))?;
+        }
+    }
+    Ok(Exit::SUCCEEDED)
+}
+
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::options().write(true).create_new(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| CliError::unreadable(path, &error))
+}
+
+async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliError> {
+    let mut keys = Vec::new();
+    for path in &args.key {
+        let bad = |why| CliError::Usage(format!("`{}` holds no public keys: {why}", path.display()));
+        keys.extend(trusted_keys(&read(path)?).map_err(bad)?);
+    }
+    if !args.key.is_empty() && keys.is_empty() {
+        return Err(CliError::Usage("the files of `--key` hold no public key".into()));
+    }
+    let mut anchors = Vec::new();
+    for path in &args.anchor {
+        anchors.extend(anchors_of(path)?);
+    }
+    if let Some(path) = &args.bundle {
+        let trust = Trust { keys: &keys, anchors: &anchors };
+        let bytes = std::fs::read(path).map_err(|error| CliError::unreadable(path, &error))?;
+        let proof = judge_bundle(&bytes, trust, args.unsigned)
+            .map_err(|error| CliError::Store(format!("{}: {error}", path.display())))?;
+        return judged(&[proof], keys.is_empty(), out);
+    }
+    let place = global.store().await?;
+    if keys.is_empty() {
+        // The public half is enough; the private one may be out of reach of who verifies.
+        let public = place.seal_key().map(|path| path.with_extension("pub")).filter(|path| path.exists());
+        if let Some(path) = public {
+            let bad = |why| CliError::Usage(format!("`{}` holds no public key: {why}", path.display()));
+            keys = trusted_keys(&read(&path)?).map_err(bad)?;
+        }
+    }
+    let mut wanted = runs(&place, &args.which).await?;
+    if args.which.all {
+        for anchor in &anchors {
+            if !wanted.contains(&anchor.run) {
+                wanted.push(anchor.run.clone());
+            }
+        }
+    }
+    let mut proofs = Vec::new();
+    for run in wanted {
+        proofs.push(place.journal.prove(&run, Trust { keys: &keys, anchors: &anchors }).await?);
+    }
+    judged(&proofs, keys.is_empty(), out)
+}
+
+fn anchors_of(path: &Path) -> Result<Vec<Anchored>, CliError> {
+    let text = read(path)?;
+    let line = |(number, line): (usize, &str)| {
+        serde_json::from_str(line)
+            .map_err(|error| CliError::Usage(format!("`{}`, line {number}: {error}", path.display())))
+    };
+    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).map(line).collect()
+}
+
+/// Says what was found; an error if anything is wrong.
+fn judged(proofs: &[Proof], any_key: bool, out: Out) -> Result<Exit, CliError> {
+    let mut wrong = Vec::new();
+    for proof in proofs {
+        let run = &proof.run;
+        if out.json {
+            out.json_line(&json!({
+                "run": run, "intact": proof.holds(), "records": proof.records, "hash": proof.hash, "sealed": proof.sealed,
+                "keys": proof.keys, "wrong": proof.wrong,
+            }))?;
+        }
+        for found in &proof.wrong {
+            wrong.push(match found.seq {
+                Some(seq) => format!("record {seq} of run {run}: {}", found.what),
+                None => format!("run {run}: {}", found.what),
+            });
+        }
+        if proof.holds() && !out.json {
+            out.line(format!(
+                "run {run}: {} records, all as they were written; last hash {}",
+                proof.records, proof.hash
+            ))?;
+            out.line(format!("  {}", covered(proof, any_key)))?;
+        }
+    }
+    if wrong.is_empty() { Ok(Exit::SUCCEEDED) } else { Err(CliError::Store(wrong.join("\n"))) }
+}
+
+/// What the seals of a run say.
+fn covered(proof: &Proof, any_key: bool) -> String {
+    if proof.sealed == 0 {
+        return "no seal covers them yet: whoever could write the store could have written them".to_owned();
+    }
+    let keys: Vec<&str> = proof.keys.iter().map(String::as_str).collect();
+    let whose = if any_key { "which nothing vouches for: name it with --key" } else { "as it should be" };
+    let rest = match proof.records - proof.sealed {
+        0 => String::new(),
+        more => format!("; the last {more} are not sealed yet"),
+    };
+    format!("sealed up to record {} by {}, {whose}{rest}", proof.sealed, keys.join(", "))
 }

@@ -40,7 +40,8 @@ pub(super) async fn run(global: &Global, args: Cancel, out: Out) -> Result<Exit,
     }
     // Nobody drives it: it is opened, told, and closed again at once, so that nothing starts in between.
     if told.state.outcome().is_some() {
-        let opened = Event::RunResumed { by: by.clone(), driver: "piton cancel".into(), held: Vec::new() };
+        let sealed_by = place.journal.sealed_by();
+        let opened = Event::RunResumed { by: by.clone(), driver: "piton cancel".into(), held: Vec::new(), sealed_by };
         driver::say(&place.journal, &run, &opened).await?;
     }
     driver::say(&place.journal, &run, &event).await?;

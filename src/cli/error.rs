@@ -2,7 +2,7 @@
 
 use super::exit::Exit;
 use crate::driver::DriverError;
-use crate::journal::{AppendError, JournalError, LeaseError};
+use crate::journal::{AppendError, JournalError, LeaseError, SealError};
 use crate::plan::PlanError;
 use crate::spec::problem::Problems;
 
@@ -84,6 +84,12 @@ impl From<PlanError> for CliError {
             PlanError::Problems(problems) => Self::Problems(vec![problems]),
             PlanError::Value(_) => Self::Invalid(error.to_string()),
         }
+    }
+}
+
+impl From<SealError> for CliError {
+    fn from(error: SealError) -> Self {
+        Self::Usage(whole(&error))
     }
 }
 

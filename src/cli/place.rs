@@ -10,7 +10,7 @@ use super::error::CliError;
 use crate::action::held::Commands;
 use crate::driver::Told;
 use crate::ids::RunId;
-use crate::journal::{Journal, RunFilter};
+use crate::journal::{Journal, RunFilter, SealKey};
 use crate::plan::{Given, Plan};
 use crate::site::LoadedSite;
 use crate::spec::problem::Source;
@@ -39,7 +39,8 @@ impl Global {
     /// Opens the store and makes it if there is none; for commands that start runs.
     pub async fn make_store(&self, runbook: &Path) -> Result<Place, CliError> {
         let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.open(self.store_place(folder)).await
+        let place = self.open(self.store_place(folder)).await?;
+        place.sealed(true)
     }
 
     /// Opens the store of runs that exist.
@@ -49,7 +50,7 @@ impl Global {
             let message = format!("there is no store at `{store}`; name the one of the run with `--store PATH`");
             return Err(CliError::Usage(message));
         }
-        self.open(store).await
+        self.open(store).await?.sealed(false)
     }
 
     async fn open(&self, store: String) -> Result<Place, CliError> {
@@ -127,6 +128,25 @@ fn is_child(run: &RunId, all: &[RunId]) -> bool {
 }
 
 impl Place {
+    /// Has what a driver records be sealed; `make`: also where there is no key yet.
+    fn sealed(self, make: bool) -> Result<Self, CliError> {
+        let path = self.seal_key();
+        let Some(path) = path.filter(|path| make || path.exists()) else { return Ok(self) };
+        let key = SealKey::open(&path)?;
+        Ok(Self { journal: self.journal.with_seals(key), ..self })
+    }
+
+    /// Where the key to seal with lies; none where sealing is off or nothing lasts.
+    pub fn seal_key(&self) -> Option<PathBuf> {
+        let named = crate::config::variable("PITON_SEAL_KEY");
+        match named.as_deref() {
+            _ if self.store == "memory:" => None,
+            Some("none") => None,
+            Some(path) => Some(PathBuf::from(path)),
+            None => Some(self.state_dir.join("keys").join("seal")),
+        }
+    }
+
     /// Has commands outlive the driver, where there is a journal to come back to.
     pub fn commands(&self) -> Option<Commands> {
         // The program as it runs now, even if the file has been replaced since.

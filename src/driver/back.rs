@@ -71,7 +71,12 @@ fn has_changed(state: &State) -> bool {
 /// When nothing can be undone, another driver has the run, a lock is not to be had, or the journal fails.
 pub async fn rollback(journal: &Journal, run: RunId, reason: String, options: Options) -> Result<Ended, DriverError> {
     let told = read(journal, &run).await?;
-    let requested = Event::RollbackRequested { by: options.by.clone(), reason: reason.clone(), driver: String::new() };
+    let requested = Event::RollbackRequested {
+        by: options.by.clone(),
+        reason: reason.clone(),
+        driver: String::new(),
+        sealed_by: None,
+    };
     may_turn_back(&told, &options)?
         .after(&requested, options.clock.now())
         .map_err(|error| DriverError::Refused(error.to_string()))?;
@@ -88,6 +93,7 @@ pub fn may_turn_back(told: &Told, options: &Options) -> Result<State, DriverErro
     if told.state.outcome().is_some() {
         return Ok(told.state.clone());
     }
-    let resumed = Event::RunResumed { by: options.by.clone(), driver: String::new(), held: Vec::new() };
+    let resumed =
+        Event::RunResumed { by: options.by.clone(), driver: String::new(), held: Vec::new(), sealed_by: None };
     told.state.after(&resumed, options.clock.now()).map_err(|error| DriverError::Refused(error.to_string()))
 }

@@ -213,6 +213,7 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
         piton: env!("CARGO_PKG_VERSION").to_owned(),
         source,
         parent: options.parent.clone(),
+        sealed_by: journal.sealed_by(),
     };
     let create = journal.create(run, options.clock.now(), &started, &plan.locks);
     Ok(options.hooks.append(std::slice::from_ref(&started), create).await?)
@@ -264,15 +265,19 @@ impl Opening {
     }
 
     /// `held`: steps whose attempts go on under this driver.
-    fn events(self, state: &State, by: &Actor, driver: &str, held: Vec<StepId>) -> Vec<Event> {
-        let resumed = || Event::RunResumed { by: by.clone(), driver: driver.to_owned(), held };
+    /// `sealed_by`: the key that seals what this driver records.
+    fn events(self, state: &State, who: (&Actor, &str), held: Vec<StepId>, sealed_by: Option<String>) -> Vec<Event> {
+        let (by, driver) = (who.0.clone(), who.1.to_owned());
+        let resumed =
+            || Event::RunResumed { by: by.clone(), driver: driver.clone(), held, sealed_by: sealed_by.clone() };
         match self {
             Self::Start(_) => Vec::new(),
             Self::Resume | Self::Amended(..) => vec![resumed()],
             Self::Back(reason) => {
-                let requested = Event::RollbackRequested { by: by.clone(), reason, driver: driver.to_owned() };
                 // Of an interrupted run, attempts without a result are in doubt first.
-                state.outcome().is_none().then(resumed).into_iter().chain([requested]).collect()
+                let mut events: Vec<Event> = state.outcome().is_none().then(resumed).into_iter().collect();
+                events.push(Event::RollbackRequested { by, reason, driver, sealed_by });
+                events
             }
         }
     }
@@ -314,7 +319,7 @@ async fn drive(
     let mut session = session::Session::open(plan, journal.clone(), run.clone(), tenure, options, first).await?;
     let result = match session.open_slots(&opening).await {
         Ok(held) => {
-            let first = opening.events(&session.state, &session.options.by, &driver, held);
+            let first = opening.events(&session.state, (&session.options.by, &driver), held, journal.sealed_by());
             session.drive(first).await
         }
         Err(error) => Err(error),

@@ -39,8 +39,10 @@ pub enum JournalError {
     },
     /// Facts that were recorded are gone.
     #[error(
-        "the end of `{path}` is lost: record {known_seq} of run `{run}` was written and is not there (of that run it has \
-         {come}); restore it from a backup or, if the loss is accepted, remove `{path}-anchor`"
+        "{} record {known_seq} of run `{run}` was written and {} (of that run `{path}` has {come}); restore the file from a \
+         backup or, if the loss is accepted, remove `{path}-anchor`",
+        if come < known_seq { "the end is lost:" } else { "a record was changed:" },
+        if come < known_seq { "is not there" } else { "another one stands in its place" }
     )]
     CutOff {
         /// The file.

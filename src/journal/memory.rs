@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::chain::{self, FIRST, Row};
 use super::lease::{Lease, LeaseError, Owner};
 use super::locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
+use super::seal::{self, Seal, SealKey};
 use super::watch::{Bell, Watch};
 use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary};
 use crate::event::{Event, LockChange, Record};
@@ -18,6 +19,7 @@ use crate::ids::{LockName, RunId, StepId};
 pub struct Memory {
     shared: Arc<Mutex<Shared>>,
     bell: Bell,
+    pub(super) sealer: Option<SealKey>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ struct Shared {
     locks: LockTable,
     /// What commands said, by digest.
     transcripts: BTreeMap<String, Vec<u8>>,
+    seals: BTreeMap<RunId, Vec<Seal>>,
     /// Times that each lock was taken.
     fences: BTreeMap<LockName, u64>,
 }
@@ -137,6 +140,8 @@ impl Memory {
         shared.check_locks(run, at, locks)?;
         let (new, records) = chain::links(&append, &prev_hash)?;
         shared.rows.entry(run.clone()).or_default().extend(new);
+        let seal = seal::due(self.sealer.as_ref(), &append).and_then(|key| key.seal(&records));
+        shared.seals.entry(run.clone()).or_default().extend(seal);
         shared.transcripts.extend(texts.iter().map(|text| (text.digest().to_owned(), text.bytes().to_vec())));
         if let Some(summary) = shared.runs.get_mut(run) {
             for record in &records {
@@ -160,6 +165,10 @@ impl Memory {
         let shared = self.lock();
         let rows = shared.rows.get(run).map(Vec::as_slice).unwrap_or_default();
         rows.iter().filter(|row| row.seq >= from_seq).cloned().collect()
+    }
+
+    pub(super) fn seals(&self, run: &RunId) -> Vec<Seal> {
+        self.lock().seals.get(run).cloned().unwrap_or_default()
     }
 
     pub(super) fn transcript(&self, digest: &str) -> Option<Vec<u8>> {

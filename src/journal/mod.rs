@@ -4,6 +4,7 @@
 //! is taken, a fact from a driver that was replaced, a lock that another run holds. Written by driver and CLI, read
 //! by everyone. `docs/design/journal.md` says what is on disk.
 
+mod bundle;
 mod chain;
 mod error;
 #[cfg(test)]
@@ -13,6 +14,10 @@ mod lease;
 mod locks;
 mod memory;
 mod postgres;
+mod proof;
+#[cfg(test)]
+mod proof_tests;
+mod seal;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -26,11 +31,14 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use bundle::{BundleError, judge as judge_bundle};
 pub use error::{AppendError, JournalError};
 pub use lease::{LeaseError, Owner};
 pub use locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use memory::Memory;
 use postgres::Postgres;
+pub use proof::{Anchored, Proof, Trust, Wrong};
+pub use seal::{Seal, SealError, SealKey, fingerprint, trusted_keys};
 use sqlite::Sqlite;
 pub use transcripts::TranscriptText;
 pub use watch::Watch;
@@ -264,6 +272,33 @@ impl Journal {
         Ok(Self::Sqlite(Sqlite::open(Path::new(place)).await?))
     }
 
+    /// The same store; what a driver records through it is sealed with `key` from now on.
+    #[must_use]
+    pub fn with_seals(mut self, key: SealKey) -> Self {
+        let sealer = match &mut self {
+            Self::Memory(store) => &mut store.sealer,
+            Self::Sqlite(store) => &mut store.sealer,
+            Self::Postgres(store) => &mut store.sealer,
+        };
+        *sealer = Some(key);
+        self
+    }
+
+    /// The public key that seals what a driver records, if one does.
+    pub fn sealed_by(&self) -> Option<String> {
+        let sealer = match self {
+            Self::Memory(store) => &store.sealer,
+            Self::Sqlite(store) => &store.sealer,
+            Self::Postgres(store) => &store.sealer,
+        };
+        sealer.as_ref().map(|key| key.public().to_owned())
+    }
+
+    /// The seals of a run, in order.
+    pub async fn seals(&self, run: &RunId) -> Result<Vec<Seal>, JournalError> {
+        each!(self, store => Ok(store.seals(run)), store.seals(run))
+    }
+
     /// Records the start of a new run and takes its locks.
     pub async fn create(
         &self,
@@ -294,11 +329,14 @@ impl Journal {
         chain::records(run, from_seq, rows)
     }
 
+    /// The stored records of a run.
+    async fn rows_of(&self, run: &RunId) -> Result<Vec<chain::Row>, JournalError> {
+        each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1))
+    }
+
     /// Recomputes the hash chain of a run, then looks at everything that its records name.
     pub async fn verify(&self, run: &RunId) -> Result<Verified, JournalError> {
-        let rows: Result<Vec<chain::Row>, JournalError> =
-            each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1));
-        let rows = match rows {
+        let rows = match self.rows_of(run).await {
             Err(lost @ JournalError::CutOff { come: 1.., .. }) => {
                 let JournalError::CutOff { come, .. } = lost else { return Err(lost) };
                 return Ok(Verified::Bad { seq: come + 1, why: lost.to_string() });

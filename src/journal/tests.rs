@@ -52,6 +52,7 @@ pub(super) fn started(site: &str) -> Event {
         piton: "0.1.0".into(),
         source: json!({}),
         parent: None,
+        sealed_by: None,
     }
 }
 
@@ -59,12 +60,12 @@ pub(super) fn skipped(step: &str) -> Event {
     Event::StepSkipped { step: step.into(), reason: crate::event::SkipReason::When }
 }
 
-fn finished(outcome: Outcome) -> Event {
+pub(super) fn finished(outcome: Outcome) -> Event {
     let milestones = if outcome == Outcome::Succeeded { vec!["db/moved".into()] } else { vec![] };
     Event::RunFinished { outcome, milestones, revoked: vec![], note: None }
 }
 
-fn owner(pid: i32) -> Owner {
+pub(super) fn owner(pid: i32) -> Owner {
     Owner { host: "here".into(), pid, pid_start: 1, boot_id: "b".into() }
 }
 
@@ -518,7 +519,8 @@ async fn a_rollback_takes_back_what_stood_and_gives_back_what_it_had_displaced()
         say(&first, 1, end(Outcome::Succeeded, &["a", "b"], &[])).await;
         say(&second, 1, end(Outcome::Succeeded, &["b"], &["a"])).await;
         assert_eq!(names(journal.milestones("north").await.expect("lists")), "b 20261121-ab2");
-        let asked = Event::RollbackRequested { by: "ann".into(), reason: "no".into(), driver: String::new() };
+        let asked =
+            Event::RollbackRequested { by: "ann".into(), reason: "no".into(), driver: String::new(), sealed_by: None };
         say(&second, 2, asked).await;
         assert_eq!(journal.runs(&RunFilter::default()).await.expect("lists")[0].outcome, None, "it is open again");
         say(&second, 3, end(Outcome::RolledBack, &[], &["b"])).await;

@@ -4,18 +4,18 @@ use super::tests::{at, say, started, stores};
 use super::*;
 use crate::event::{Gap, Outputs, Stream, Transcript};
 
-fn said(text: &TranscriptText) -> Transcript {
+pub(super) fn said(text: &TranscriptText) -> Transcript {
     let gap = Some(Gap { at: 3, bytes: 9_000_000_000 });
     let kept = text.bytes().len() as u64;
     Transcript { stream: Stream::Stdout, bytes: 9_000_000_000 + kept, digest: text.digest().to_owned(), kept, gap }
 }
 
-fn ended(step: &str, said: Vec<Transcript>) -> Event {
+pub(super) fn ended(step: &str, said: Vec<Transcript>) -> Event {
     Event::AttemptSucceeded { step: step.into(), attempt: 1, outputs: Outputs::new(), said }
 }
 
 /// Bytes that are no text.
-fn bytes() -> TranscriptText {
+pub(super) fn bytes() -> TranscriptText {
     TranscriptText::new(vec![0, 255, b'\n', 128, 7, 7])
 }
 

@@ -36,7 +36,7 @@ impl TranscriptText {
 }
 
 /// What is wrong with what was found under a digest; nothing if it is as it was kept.
-fn wrong(digest: &str, found: Option<&[u8]>) -> Option<&'static str> {
+pub(super) fn wrong(digest: &str, found: Option<&[u8]>) -> Option<&'static str> {
     match found {
         None => Some("is missing"),
         Some(bytes) if sha256_hex(bytes) != digest => Some("is not as it was kept"),

@@ -105,7 +105,7 @@ impl Story {
     fn amend(&mut self, steps: Vec<StepRule>, entries: Vec<StepAmended>) -> &mut Self {
         let event = amended(entries);
         self.state.amend(&event, &flow(steps), Timestamp::UNIX_EPOCH).unwrap_or_else(|error| panic!("{error}"));
-        self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: Vec::new() })
+        self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: Vec::new(), sealed_by: None })
     }
 
     fn refuses(&mut self, steps: Vec<StepRule>, entries: Vec<StepAmended>) -> String {
@@ -211,7 +211,9 @@ fn what_is_in_doubt_is_decided_before_it_is_changed() {
     let changed = vec![entry("a", Change::Changed, None)];
     assert!(story.refuses(vec![step("a", &[])], changed.clone()).contains("in doubt"));
     assert!(story.refuses(vec![step("b", &[])], vec![]).contains("in doubt and cannot be taken out"));
-    story.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: Vec::new() }).ends(Outcome::Stuck);
+    story
+        .say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: Vec::new(), sealed_by: None })
+        .ends(Outcome::Stuck);
     assert!(story.refuses(vec![step("a", &[])], changed).contains("in doubt"));
     story.amend(vec![step("a", &[]), step("b", &[])], vec![entry("b", Change::Added, None)]);
     story.succeed("b").ends(Outcome::Stuck);
@@ -348,7 +350,7 @@ fn an_attempt_whose_command_goes_on_keeps_its_locks_and_bars_what_would_be_done_
     let event = amended(vec![entry("c", Change::Added, None)]);
     let new = flow(vec![undoable("a", &[]), locking("b"), locking("c")]);
     story.state.amend(&event, &new, Timestamp::UNIX_EPOCH).expect("nothing is in the way");
-    story.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec!["b".into()] });
+    story.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec!["b".into()], sealed_by: None });
     assert_eq!(story.commands(), Vec::<String>::new(), "`c` waits for the lock of `b`");
 }
 

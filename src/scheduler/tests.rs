@@ -26,6 +26,7 @@ pub(super) fn run_started() -> Event {
         piton: "0".into(),
         source: Value::Null,
         parent: None,
+        sealed_by: None,
     }
 }
 
@@ -67,7 +68,7 @@ impl Story {
     }
 
     fn resume(&mut self) -> &mut Self {
-        self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] })
+        self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![], sealed_by: None })
     }
 
     fn answer(&mut self, step: &str, by: &str, answer: Answer) -> &mut Self {
@@ -235,7 +236,9 @@ fn doubts_are_resolved_by_probe_then_idempotency_then_people() {
         .resume()
         .ends(Outcome::Succeeded);
     assert!(
-        story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] }).contains("Succeeded")
+        story
+            .refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![], sealed_by: None })
+            .contains("Succeeded")
     );
 }
 
@@ -371,7 +374,7 @@ fn a_hundred_thousand_steps_are_no_burden() {
 }
 
 fn asked_back() -> Event {
-    Event::RollbackRequested { by: "ann".into(), reason: "not wanted".into(), driver: "d".into() }
+    Event::RollbackRequested { by: "ann".into(), reason: "not wanted".into(), driver: "d".into(), sealed_by: None }
 }
 
 #[test]
@@ -382,7 +385,9 @@ fn a_run_that_succeeded_can_be_turned_back_and_then_takes_its_milestones_back() 
     let mut story = Story::with(vec![look, undoable("a", &[]), undoable("b", &["a"]), step("c", &[]), tell], run);
     story.succeed("look").succeed("a").succeed("b").succeed("c").succeed("tell").ends(Outcome::Succeeded);
     assert!(
-        story.refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![] }).contains("Succeeded")
+        story
+            .refuses(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![], sealed_by: None })
+            .contains("Succeeded")
     );
     let way = story.state.way_back();
     assert_eq!(way.undo, ["b", "a"].map(StepId::from));

@@ -269,7 +269,7 @@ fn programs_read_a_run_line_by_line() {
     assert_eq!(show["windows"][0]["state"], "closed");
     assert_eq!(desk.piton(&["milestones", "--json"]).json()[0]["milestone"], "m/two");
     assert_eq!(desk.piton(&["runs", "--json"]).json()[0]["outcome"], "succeeded");
-    assert_eq!(desk.piton(&["audit", "r9", "--verify", "--json"]).exits(0).json()["intact"], true);
+    assert_eq!(desk.piton(&["audit", "verify", "r9", "--json"]).exits(0).json()["intact"], true);
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_mended_step_runs_and_what_is_done_is_kept() {
     assert_eq!((state(&show, "c"), state(&show, "d")), ("succeeded", "succeeded"));
     let audit = desk.piton(&["audit", "r1"]).exits(0).out;
     assert!(audit.contains("ann has it go on") && audit.contains("`c`: changed"), "{audit}");
-    assert_eq!(desk.piton(&["audit", "r1", "--verify", "--json"]).exits(0).json()["intact"], true);
+    assert_eq!(desk.piton(&["audit", "verify", "r1", "--json"]).exits(0).json()["intact"], true);
     let drawn = desk.piton(&["graph", "--run", "r1", "--format", "dot"]).exits(0).out;
     assert!(drawn.contains("\"d\""), "{drawn}");
 }

@@ -44,7 +44,7 @@ fn a_finished_run_is_undone_in_reverse_order_and_gives_its_milestone_back() {
     assert_eq!(desk.piton(&["locks", "--json"]).json(), serde_json::json!([]));
     let audit = desk.piton(&["audit", "r1"]).exits(0).out;
     assert!(audit.contains("ann has the run rolled back: not wanted"), "{audit}");
-    assert_eq!(desk.piton(&["audit", "r1", "--verify", "--json"]).exits(0).json()["intact"], true);
+    assert_eq!(desk.piton(&["audit", "verify", "r1", "--json"]).exits(0).json()["intact"], true);
     desk.piton(&["rollback", "r1", "--reason", "again", "--yes"]).exits(2);
     desk.piton(&["resume", "r1"]).exits(2);
 }

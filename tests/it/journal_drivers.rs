@@ -69,7 +69,7 @@ impl Post {
 
     #[track_caller]
     pub fn verify(&self, run: &str) {
-        let verified = self.piton(&["audit", run, "--verify", "--json"]).exits(0).json();
+        let verified = self.piton(&["audit", "verify", run, "--json"]).exits(0).json();
         assert_eq!(verified["intact"], true);
     }
 }

@@ -82,7 +82,7 @@ fn a_full_disk_stops_the_run_and_it_can_be_resumed_when_there_is_room() {
         let text = std::fs::read_to_string(desk.path("log")).unwrap_or_default();
         text.lines().filter(|line| *line == word).count()
     };
-    let verified = desk.piton(&["audit", "r-1", "--verify", "--json"]).exits(0).json();
+    let verified = desk.piton(&["audit", "verify", "r-1", "--json"]).exits(0).json();
     assert_eq!(verified["intact"], true);
     let done = (0..60).take_while(|number| lines(&format!("s{number}")) == 1).count();
     assert!((2..60).contains(&done), "it stopped on the way, after {done} steps");
@@ -98,7 +98,7 @@ fn a_full_disk_stops_the_run_and_it_can_be_resumed_when_there_is_room() {
     for number in 0..60 {
         assert_eq!(lines(&format!("s{number}")), 1, "s{number}");
     }
-    desk.piton(&["audit", "r-1", "--verify"]).exits(0);
+    desk.piton(&["audit", "verify", "r-1"]).exits(0);
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn a_journal_whose_end_is_lost_is_named_by_every_command() {
     let log = desk.path(".piton/piton.db-wal");
     let size = std::fs::metadata(&log).expect("the end is in the log").len();
     std::fs::OpenOptions::new().write(true).open(&log).expect("opens").set_len(size / 2).expect("cuts");
-    for args in [&["audit", "r-1", "--verify"][..], &["resume", "r-1"], &["show", "last"], &["runs"]] {
+    for args in [&["audit", "verify", "r-1"][..], &["resume", "r-1"], &["show", "last"], &["runs"]] {
         let said = desk.piton(args).exits(1);
         assert!(said.err.contains("is lost") && said.err.contains("`r-1`"), "{args:?}: {}", said.err);
     }
     // A person accepts the loss: what is left is a whole, shorter journal, and its last attempt is in doubt or repeated.
     std::fs::remove_file(desk.path(".piton/piton.db-anchor")).expect("is there");
-    desk.piton(&["audit", "r-1", "--verify"]).exits(0);
+    desk.piton(&["audit", "verify", "r-1"]).exits(0);
 }

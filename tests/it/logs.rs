@@ -215,7 +215,7 @@ fn what_was_changed_or_lost_is_named() {
         for (change, why) in changes {
             // Both servers count what is returned in 32 bits unless told otherwise.
             sql(&post, &change.replace("RETURNING 1", "RETURNING CAST(1 AS BIGINT)"));
-            let found = post.piton(&["audit", "r-1", "--verify"]).exits(1);
+            let found = post.piton(&["audit", "verify", "r-1"]).exits(1);
             assert!(found.err.contains(&format!("record {record} ")), "{}", found.err);
             assert!(found.err.contains(why) && found.err.contains(&digest), "{}", found.err);
             let refused = post.piton(&["logs", "r-1", "b"]).exits(1);

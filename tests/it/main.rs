@@ -22,6 +22,7 @@ mod simulation;
 mod stored_journals;
 mod support;
 mod sweep;
+mod tamper;
 mod transfer_compare;
 mod transfer_copy;
 mod transfer_faults;

@@ -79,7 +79,7 @@ async fn a_journal_of_version_1_replays_to_what_it_came_to() {
     let desk = Desk::new();
     store(&desk).await;
     for (run, rows, show) in RUNS {
-        let verified = desk.piton(&["audit", run, "--verify", "--json"]).exits(0).json();
+        let verified = desk.piton(&["audit", "verify", run, "--json"]).exits(0).json();
         assert_eq!(verified["records"].as_u64(), Some(rows.lines().count() as u64));
         let now = desk.piton(&["show", run, "--json"]).exits(0).json();
         says(&now, &serde_json::from_str(show).expect("JSON"), run);

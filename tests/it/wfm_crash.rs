@@ -107,7 +107,7 @@ fn survive(lab: &RunningLab, seed: u64) {
         "the audit shows only {interruptions} interruptions of {kills} (seed {seed})"
     );
     assert_nothing_ran_twice(&told, &may_repeat(lab));
-    let verified = lab.output(&["audit", "crashed", "--verify"]);
+    let verified = lab.output(&["audit", "verify", "crashed"]);
     assert!(verified.status.success(), "{}", said(&verified));
     assert_nothing_lost(&lab.evidence("crashed"));
 }

@@ -13,6 +13,7 @@ use super::{CHANNEL, Postgres, lasting, rows};
 use crate::event::{Event, LockChange, Record};
 use crate::ids::{LockName, RunId};
 use crate::journal::chain::{self, FIRST, Row};
+use crate::journal::seal::{self, Seal, SealKey};
 use crate::journal::{
     Append, AppendError, JournalError, RunSummary, TranscriptText, changes_index, outcome_after, outcome_text,
     parse_outcome,
@@ -89,7 +90,8 @@ impl Postgres {
         let plain = *locks == LockChange::default()
             && !append.events.is_empty()
             && append.generation != Some(0)
-            && !changes_index(append.events);
+            && !changes_index(append.events)
+            && seal::due(self.sealer.as_ref(), &append).is_none();
         let prev_hash = self.heads.get(append.run, append.expected_seq).filter(|_| plain);
         if let Some(prev_hash) = prev_hash {
             let (new, records) = chain::links(&append, &prev_hash)?;
@@ -101,7 +103,7 @@ impl Postgres {
             }
         }
         let answer: Result<Result<Vec<Record>, AppendError>, JournalError> =
-            lasting!(self, conn => append_closely(conn, append, locks));
+            lasting!(self, conn => append_closely(conn, append, locks, self.sealer.as_ref()));
         let records = answer??;
         self.heads.came_to(append.run, &records);
         Ok(records)
@@ -150,14 +152,24 @@ fn bind<'q>(
 }
 
 /// Looks at everything in one transaction. A place that somebody else takes meanwhile is looked at once more.
-async fn append_closely(conn: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
-    let first = append_in_transaction(conn, append, locks).await;
-    if is_taken(&first) { append_in_transaction(conn, append, locks).await } else { first }
+async fn append_closely(
+    conn: &mut PgConnection,
+    append: Append<'_>,
+    locks: &LockChange,
+    sealer: Option<&SealKey>,
+) -> Answer<Vec<Record>> {
+    let first = append_in_transaction(conn, append, locks, sealer).await;
+    if is_taken(&first) { append_in_transaction(conn, append, locks, sealer).await } else { first }
 }
 
-async fn append_in_transaction(conn: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
+async fn append_in_transaction(
+    conn: &mut PgConnection,
+    append: Append<'_>,
+    locks: &LockChange,
+    sealer: Option<&SealKey>,
+) -> Answer<Vec<Record>> {
     let mut tx = conn.begin().await?;
-    let answer = look_and_append(&mut tx, append, locks).await?;
+    let answer = look_and_append(&mut tx, append, locks, sealer).await?;
     // Told at once: until the server hears of the end, rows stay locked.
     if answer.is_ok() {
         tx.commit().await?;
@@ -167,7 +179,12 @@ async fn append_in_transaction(conn: &mut PgConnection, append: Append<'_>, lock
     Ok(answer)
 }
 
-async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &LockChange) -> Answer<Vec<Record>> {
+async fn look_and_append(
+    tx: &mut PgConnection,
+    append: Append<'_>,
+    locks: &LockChange,
+    sealer: Option<&SealKey>,
+) -> Answer<Vec<Record>> {
     let Append { run, expected_seq, generation, at, events, texts } = append;
     if let Some(mine) = generation {
         let current: Option<(i64, bool)> =
@@ -196,6 +213,9 @@ async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &Lock
     if !new.is_empty() {
         bind(INSERT, run, &new).execute(&mut *tx).await?;
     }
+    if let Some(seal) = seal::due(sealer, &append).and_then(|key| key.seal(&records)) {
+        insert_seal(tx, run, &seal).await?;
+    }
     if !texts.is_empty() {
         keep(tx, texts).await?;
     }
@@ -207,6 +227,19 @@ async fn look_and_append(tx: &mut PgConnection, append: Append<'_>, locks: &Lock
         sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(run.as_str()).execute(&mut *tx).await?;
     }
     Ok(Ok(records))
+}
+
+async fn insert_seal(tx: &mut PgConnection, run: &RunId, seal: &Seal) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO piton.seals VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(run.as_str())
+        .bind(seal.seq.cast_signed())
+        .bind(&seal.hash)
+        .bind(seal.at_ms)
+        .bind(&seal.key)
+        .bind(&seal.signature)
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 fn columns(texts: &[TranscriptText]) -> (Vec<&str>, Vec<&[u8]>) {

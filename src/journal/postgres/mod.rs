@@ -20,6 +20,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::chain::{self, Row};
 use super::heads::Heads;
+use super::seal::{Seal, SealKey};
 use super::watch::Bell;
 use super::{Head, JournalError, RunFilter, RunSummary, parse_outcome};
 use crate::event::Record;
@@ -62,6 +63,7 @@ pub struct Postgres {
     bell: Bell,
     listener: Arc<OnceLock<listen::Listener>>,
     heads: Heads,
+    pub(super) sealer: Option<SealKey>,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -78,11 +80,18 @@ impl Postgres {
         let mut held = line.hold().await.map_err(|error| line.fault(error))?;
         open::migrate(held.connection(), &line).await?;
         held.give_back();
-        Ok(Self { line, bell: Bell::default(), listener: Arc::default(), heads: Heads::default() })
+        Ok(Self { line, bell: Bell::default(), listener: Arc::default(), heads: Heads::default(), sealer: None })
     }
 
     pub(super) async fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
         lasting!(self, conn => rows(conn, run, from_seq))
+    }
+
+    pub(super) async fn seals(&self, run: &RunId) -> Result<Vec<Seal>, JournalError> {
+        let text = "SELECT seq, hash, at_ms, key, signature FROM piton.seals WHERE run = $1 ORDER BY seq";
+        let found: Vec<(i64, String, i64, String, String)> =
+            lasting!(self, conn => sqlx::query_as(text).bind(run.as_str()).fetch_all(conn))?;
+        Ok(found.into_iter().map(Seal::from).collect())
     }
 
     pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {

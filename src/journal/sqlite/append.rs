@@ -12,6 +12,7 @@ use super::{Sqlite, head, lease, parse_outcome, rows};
 use crate::event::{Event, LockChange, Record};
 use crate::ids::RunId;
 use crate::journal::chain::{self, Row};
+use crate::journal::seal::{self, Seal};
 use crate::journal::{Append, AppendError, JournalError, TranscriptText, changes_index, outcome_after, outcome_text};
 
 /// Most facts in the one-statement form; each number of facts is a prepared statement of its own.
@@ -84,6 +85,9 @@ impl Sqlite {
         }
         let (new, records) = chain::links(&append, &prev_hash)?;
         insert(&mut tx, run, &new).await.map_err(fault)?;
+        if let Some(seal) = seal::due(self.sealer.as_ref(), &append).and_then(|key| key.seal(&records)) {
+            insert_seal(&mut tx, run, &seal).await.map_err(fault)?;
+        }
         keep(&mut tx, texts).await.map_err(fault)?;
         if changes_index(events) {
             index(&mut tx, run, events).await.map_err(fault)?;
@@ -105,7 +109,8 @@ impl Sqlite {
             && (1..=AT_ONCE).contains(&events.len())
             && generation != Some(0)
             && append.texts.is_empty()
-            && !changes_index(events);
+            && !changes_index(events)
+            && seal::due(self.sealer.as_ref(), &append).is_none();
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let (new, records) = chain::links(&append, &prev_hash)?;
         let mut writer = self.writer.lock().await;
@@ -160,6 +165,19 @@ pub(super) async fn insert(conn: &mut SqliteConnection, run: &RunId, new: &[Row]
     for some in new.chunks(AT_ONCE) {
         insert_rows(conn, &PLAIN, run, some, None).await?;
     }
+    Ok(())
+}
+
+async fn insert_seal(conn: &mut SqliteConnection, run: &RunId, seal: &Seal) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO seals VALUES (?, ?, ?, ?, ?, ?)")
+        .bind(run.as_str())
+        .bind(seal.seq.cast_signed())
+        .bind(&seal.hash)
+        .bind(seal.at_ms)
+        .bind(&seal.key)
+        .bind(&seal.signature)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use anchor::Anchor;
 use super::chain::{self, FIRST, Row};
 use super::heads::Heads;
 use super::lease::{Lease, LeaseError, Owner};
+use super::seal::{Seal, SealKey};
 use super::watch::{Bell, Watch};
 use super::{AppendError, Head, JournalError, RunFilter, RunSummary, parse_outcome as outcome_of};
 use crate::event::{Event, LockChange, Outcome, Record};
@@ -32,12 +33,13 @@ use crate::ids::{LockName, RunId};
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/sqlite/0001.sql"),
     include_str!("../migrations/sqlite/0002.sql"),
     include_str!("../migrations/sqlite/0003.sql"),
     include_str!("../migrations/sqlite/0004.sql"),
     include_str!("../migrations/sqlite/0005.sql"),
+    include_str!("../migrations/sqlite/0006.sql"),
 ];
 /// What makes a record, in the order that `row` takes it. One column: each one of its own costs as much as reading the
 /// rest of the record, and only the last part can hold a space.
@@ -70,6 +72,7 @@ pub struct Sqlite {
     heads: Heads,
     anchor: Anchor,
     bell: Bell,
+    pub(super) sealer: Option<SealKey>,
 }
 
 impl Sqlite {
@@ -105,7 +108,7 @@ impl Sqlite {
             .connect_lazy_with(options.read_only(true));
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
         let path = Arc::new(path.to_owned());
-        Ok(Self { path, writer, readers, heads: Heads::default(), anchor, bell: Bell::default() })
+        Ok(Self { path, writer, readers, heads: Heads::default(), anchor, bell: Bell::default(), sealer: None })
     }
 
     fn fault(&self, error: sqlx::Error) -> JournalError {
@@ -169,6 +172,25 @@ impl Sqlite {
             }
             _ => Ok(rows),
         }
+    }
+
+    /// The records as they are, and the place of the one that the anchor noted if that is not among them.
+    pub(super) async fn rows_and_loss(&self, run: &RunId) -> Result<(Vec<Row>, Option<u64>), JournalError> {
+        let mark = self.anchor.of(run);
+        let mut reader = self.readers.acquire().await.map_err(|error| self.fault(error))?;
+        let rows = rows(&mut reader, run, 1).await.map_err(|error| self.fault(error))?;
+        let lost = mark.filter(|mark| !mark.is_among(&rows)).map(|mark| mark.seq);
+        Ok((rows, lost))
+    }
+
+    pub(super) async fn seals(&self, run: &RunId) -> Result<Vec<Seal>, JournalError> {
+        let text = "SELECT seq, hash, at_ms, key, signature FROM seals WHERE run = ? ORDER BY seq";
+        let found: Vec<(i64, String, i64, String, String)> = sqlx::query_as(text)
+            .bind(run.as_str())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.fault(error))?;
+        Ok(found.into_iter().map(Seal::from).collect())
     }
 
     pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {

@@ -383,7 +383,7 @@ impl World {
         }
         let by = person(self.rng.usize(0..PEOPLE));
         let length = self.journal.len();
-        self.say(Event::RollbackRequested { by, reason: "not wanted".into(), driver: String::new() })?;
+        self.say(Event::RollbackRequested { by, reason: "not wanted".into(), driver: String::new(), sealed_by: None })?;
         let turned = self.journal.len() > length;
         self.turns_back += u32::from(turned);
         let back = self.state.outcome_so_far() == Outcome::RolledBack;
@@ -460,7 +460,12 @@ impl World {
             3 => Event::RollbackStarted { reason: String::new() },
             4 => Event::AttemptProbed { step, attempt, finding: Finding::NotDone },
             5 => Event::RunTimedOut,
-            7 => Event::RollbackRequested { by: person(0), reason: String::new(), driver: String::new() },
+            7 => Event::RollbackRequested {
+                by: person(0),
+                reason: String::new(),
+                driver: String::new(),
+                sealed_by: None,
+            },
             6 => Event::AttemptSucceeded { step: "nobody".into(), attempt, outputs: Outputs::new(), said: vec![] },
             8 if !self.busy.contains_key(&step) => resumed(vec![step]),
             _ => Event::RunFinished { outcome: Outcome::Waiting, milestones: vec![], revoked: vec![], note: None },
@@ -520,9 +525,10 @@ fn started() -> Event {
         piton: String::new(),
         source: Value::Null,
         parent: None,
+        sealed_by: None,
     }
 }
 
 fn resumed(held: Vec<StepId>) -> Event {
-    Event::RunResumed { by: person(1), driver: String::new(), held }
+    Event::RunResumed { by: person(1), driver: String::new(), held, sealed_by: None }
 }

@@ -1,0 +1,268 @@
+//! Proof: whether what is known of a run is what was recorded, judged from records, seals and anchors alone.
+//!
+//! Names what is wrong and where; of records that no seal covers yet it says so. It cannot see what was taken away
+//! together with everything that names it: for that there are anchors. Called by `piton audit verify`, over a store or over
+//! an exported bundle. `docs/design/seals.md` lists what is found and what is not.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::{self, Row};
+use super::seal::{EVERY, Seal, fingerprint};
+use super::{Journal, JournalError, RunFilter, RunSummary, Verified, transcripts};
+use crate::event::{Event, Record};
+use crate::ids::RunId;
+
+/// Records that one append can hold behind the one that asked for a seal.
+const WINDOW: u64 = 1000;
+
+/// How far a run had come, noted outside of its store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchored {
+    /// The run.
+    pub run: RunId,
+    /// Place of the record.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: String,
+    /// Its time, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// Something that is not as it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Wrong {
+    /// The record; none when it is about the run as a whole.
+    pub seq: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What is proved of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Proof {
+    /// The run.
+    pub run: RunId,
+    /// Records that are there.
+    pub records: u64,
+    /// Hash of the latest one.
+    pub hash: String,
+    /// Place up to which seals that hold cover the records; 0 without any.
+    pub sealed: u64,
+    /// The keys that sealed, as `SHA256:...`.
+    pub keys: BTreeSet<String>,
+    /// What is wrong, the first record first.
+    pub wrong: Vec<Wrong>,
+}
+
+/// What a proof is judged by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trust<'a> {
+    /// Public keys that may seal; with none, any key that the run itself names.
+    pub keys: &'a [String],
+    /// What was noted elsewhere.
+    pub anchors: &'a [Anchored],
+}
+
+impl Proof {
+    fn of(run: &RunId) -> Self {
+        let (hash, keys) = (chain::FIRST.to_owned(), BTreeSet::new());
+        Self { run: run.clone(), records: 0, hash, sealed: 0, keys, wrong: Vec::new() }
+    }
+
+    /// Adds something that is wrong.
+    pub(super) fn add(&mut self, seq: impl Into<Option<u64>>, what: impl Into<String>) {
+        self.wrong.push(Wrong { seq: seq.into(), what: what.into() });
+    }
+
+    /// Whether everything is as it was recorded.
+    pub fn holds(&self) -> bool {
+        self.wrong.is_empty()
+    }
+}
+
+/// Judges the records and seals of one run.
+pub(super) fn judge(run: &RunId, rows: &[Row], seals: &[Seal], trust: Trust<'_>) -> Proof {
+    let mut proof = Proof::of(run);
+    proof.records = rows.len() as u64;
+    if let Some(last) = rows.last() {
+        proof.hash.clone_from(&last.hash);
+    }
+    if let Verified::Bad { seq, why } = chain::verify(run, rows) {
+        proof.add(seq, why);
+    } else {
+        let keys = Keys::of(run, rows);
+        keys.judge_seals(run, rows, seals, &mut proof);
+        keys.judge_gaps(seals, &mut proof);
+        keys.judge_trust(seals, trust.keys, &mut proof);
+    }
+    judge_ends(rows, seals, &mut proof);
+    judge_anchors(run, rows, trust.anchors, &mut proof);
+    proof.wrong.sort_by_key(|wrong| wrong.seq.unwrap_or(u64::MAX));
+    proof
+}
+
+/// Which key the records say seals them.
+struct Keys {
+    /// From which record on, and which; none where sealing is off.
+    spans: Vec<(u64, Option<String>)>,
+    /// Records that must be followed by a seal at once: by how many records at most.
+    due: Vec<u64>,
+}
+
+impl Keys {
+    fn of(run: &RunId, rows: &[Row]) -> Self {
+        let mut keys = Self { spans: Vec::new(), due: Vec::new() };
+        for row in rows {
+            let names_key = matches!(row.kind.as_str(), "run_started" | "run_resumed" | "rollback_requested");
+            if names_key
+                && let Ok(
+                    Event::RunStarted { sealed_by, .. }
+                    | Event::RunResumed { sealed_by, .. }
+                    | Event::RollbackRequested { sealed_by, .. },
+                ) = chain::event(run, row)
+            {
+                keys.spans.push((row.seq, sealed_by));
+            }
+            let is_due = row.kind == "run_finished" || row.seq.is_multiple_of(EVERY);
+            if is_due && row.generation > 0 && keys.at(row.seq).is_some() {
+                keys.due.push(row.seq);
+            }
+        }
+        keys
+    }
+
+    /// The key that seals record `seq`.
+    fn at(&self, seq: u64) -> Option<&str> {
+        let behind = self.spans.partition_point(|(from, _)| *from <= seq);
+        self.spans[..behind].last().and_then(|(_, key)| key.as_deref())
+    }
+
+    fn judge_seals(&self, run: &RunId, rows: &[Row], seals: &[Seal], proof: &mut Proof) {
+        for seal in seals {
+            let Some(row) = find(rows, seal.seq) else { continue };
+            let whose = fingerprint(&seal.key);
+            if row.hash != seal.hash {
+                proof.add(seal.seq, "it is not the record that was sealed");
+            } else if !seal.is_good(run) {
+                proof.add(seal.seq, format!("its seal does not hold: {whose} did not sign it"));
+            } else if row.at_ms != seal.at_ms {
+                proof.add(seal.seq, "its seal is of another time");
+            } else if self.at(seal.seq) != Some(seal.key.as_str()) {
+                proof.add(seal.seq, format!("it is sealed by {whose}, which is not the key that the run names"));
+            } else {
+                proof.sealed = proof.sealed.max(seal.seq);
+                proof.keys.insert(whose);
+            }
+        }
+    }
+
+    /// Records that were sealed when they were made and are not any more.
+    fn judge_gaps(&self, seals: &[Seal], proof: &mut Proof) {
+        for due in &self.due {
+            if !seals.iter().any(|seal| (*due..due + WINDOW).contains(&seal.seq)) {
+                proof.add(*due, "its seal is missing: it was taken away, or who recorded this did not have the key");
+            }
+        }
+    }
+
+    fn judge_trust(&self, seals: &[Seal], trusted: &[String], proof: &mut Proof) {
+        if trusted.is_empty() {
+            return;
+        }
+        for seal in seals.iter().filter(|seal| !trusted.contains(&seal.key)) {
+            proof.add(
+                seal.seq,
+                format!("it is sealed by {}, which is not a key that you trust", fingerprint(&seal.key)),
+            );
+        }
+        for (seq, key) in &self.spans {
+            match key {
+                None => proof.add(*seq, "from here on the run says that nothing seals it"),
+                Some(key) if !trusted.contains(key) => {
+                    proof.add(*seq, format!("it names {} to seal it, which you do not trust", fingerprint(key)));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn find(rows: &[Row], seq: u64) -> Option<&Row> {
+    rows.get(rows.partition_point(|row| row.seq < seq)).filter(|row| row.seq == seq)
+}
+
+/// Seals of records that are not there.
+fn judge_ends(rows: &[Row], seals: &[Seal], proof: &mut Proof) {
+    let last = rows.last().map_or(0, |row| row.seq);
+    if let Some(seal) = seals.iter().filter(|seal| seal.seq > last).max_by_key(|seal| seal.seq) {
+        proof.add(last + 1, format!("it is missing: there is a seal of record {}, so the end was cut off", seal.seq));
+    }
+}
+
+fn judge_anchors(run: &RunId, rows: &[Row], anchors: &[Anchored], proof: &mut Proof) {
+    let last = rows.last().map_or(0, |row| row.seq);
+    let mut missing = 0;
+    for anchor in anchors.iter().filter(|anchor| anchor.run == *run) {
+        match find(rows, anchor.seq) {
+            Some(row) if row.hash == anchor.hash => {}
+            Some(_) => proof.add(anchor.seq, "it is not the record whose hash was noted elsewhere"),
+            None => missing = missing.max(anchor.seq),
+        }
+    }
+    if missing > 0 {
+        let what = format!(
+            "it is missing: record {missing} was noted elsewhere, so the end was cut off or an older copy was put back"
+        );
+        proof.add(last + 1, what);
+    }
+}
+
+impl Journal {
+    /// Judges everything that this store keeps of a run: records, seals, what commands said, and its line in the list of runs.
+    pub async fn prove(&self, run: &RunId, trust: Trust<'_>) -> Result<Proof, JournalError> {
+        let (rows, lost) = match self {
+            Self::Memory(store) => (store.rows(run, 1), None),
+            Self::Sqlite(store) => store.rows_and_loss(run).await?,
+            Self::Postgres(store) => (store.rows(run, 1).await?, None),
+        };
+        let seals = self.seals(run).await?;
+        if rows.is_empty() && seals.is_empty() && !trust.anchors.iter().any(|anchor| anchor.run == *run) {
+            return Err(JournalError::UnknownRun(run.to_string()));
+        }
+        let mut proof = judge(run, &rows, &seals, trust);
+        if let Some(known) = lost {
+            match find(&rows, known) {
+                Some(_) => proof.add(known, "it is not the record that the anchor beside the file noted"),
+                None => proof.add(
+                    rows.len() as u64 + 1,
+                    format!("it is missing: the anchor beside the file noted record {known}, so the end was cut off"),
+                ),
+            }
+        }
+        if proof.holds() {
+            if let Some((seq, why)) = transcripts::first_bad(self, run, &rows).await? {
+                proof.add(seq, why);
+            }
+            self.judge_list(run, rows, &mut proof).await?;
+        }
+        Ok(proof)
+    }
+
+    /// The list of runs is not part of the chain; it must say what the records say.
+    async fn judge_list(&self, run: &RunId, rows: Vec<Row>, proof: &mut Proof) -> Result<(), JournalError> {
+        let records: Vec<Record> = chain::records(run, 1, rows)?;
+        let mut told = records.first().and_then(RunSummary::first);
+        if let Some(summary) = &mut told {
+            for record in &records {
+                summary.follow(record);
+            }
+        }
+        let listed = self.runs(&RunFilter::default()).await?.into_iter().find(|listed| listed.run == *run);
+        if listed != told {
+            proof.add(None, "the list of runs does not say what its records say");
+        }
+        Ok(())
+    }
+}
