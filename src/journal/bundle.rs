@@ -155,7 +155,7 @@ struct Bundle {
 /// When it is no bundle: a line that cannot be read, or was written differently.
 pub fn judge(bytes: &[u8], trust: Trust<'_>, unsigned: bool) -> Result<Proof, BundleError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
         BundleError::Line { line, why: "it is not UTF-8".into() }
     })?;
     let bundle = read(text)?;
