@@ -26,6 +26,7 @@ mod tamper;
 mod transfer_compare;
 mod transfer_copy;
 mod transfer_faults;
+mod transfer_full;
 mod transfer_mariadb;
 mod transfer_statement;
 mod transfer_torture;

@@ -6,7 +6,7 @@
 //! every fault, which takes some minutes.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -57,7 +57,7 @@ const TARGET: [&str; 2] = [
 
 /// What the target holds before the copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     /// Nothing; any key that is there is a mistake.
     Empty,
     /// Every third key with values of its own, which those of the source are added to: what is copied twice counts twice.
@@ -68,13 +68,15 @@ enum Target {
 const HELD: u64 = 1_000_000;
 
 /// A run in a folder of its own, and its two databases by ways that nothing is done to.
-struct Ground {
+pub(super) struct Ground {
     desk: Desk,
-    from: Fresh,
-    to: Fresh,
+    pub(super) from: Fresh,
+    pub(super) to: Fresh,
     target: Target,
     begun: std::cell::Cell<bool>,
-    what: String,
+    /// The store of the run, where it is none of its own.
+    store: Option<String>,
+    pub(super) what: String,
 }
 
 fn every(rows: u64, row: impl Fn(u64) -> String) -> String {
@@ -83,7 +85,12 @@ fn every(rows: u64, row: impl Fn(u64) -> String) -> String {
 
 impl Ground {
     /// Databases on `servers`, filled, and a runbook that copies one into the other over the addresses that `by` makes of theirs.
-    async fn new(from: Fresh, to: Fresh, target: Target, by: impl Fn(&str, &str) -> (String, String)) -> Self {
+    pub(super) async fn new(
+        from: Fresh,
+        to: Fresh,
+        target: Target,
+        by: impl Fn(&str, &str) -> (String, String),
+    ) -> Self {
         for sql in SOURCE {
             from.run(sql).await;
         }
@@ -126,7 +133,29 @@ impl Ground {
         }
         desk.runbook("move", &steps);
         let what = format!("{} to {} ({target:?})", from.database.engine(), to.database.engine());
-        Self { desk, from, to, target, begun: std::cell::Cell::new(false), what }
+        Self { desk, from, to, target, begun: std::cell::Cell::new(false), store: None, what }
+    }
+
+    /// The same with the journal in another store.
+    pub(super) fn recorded_in(self, store: String) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    fn piton(&self, args: &[&str]) -> Command {
+        // Files that may not grow any more are an error then, no end of the program.
+        let mut command = Command::new("sh");
+        let program = self.desk.command(args);
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(program.get_program()).args(program.get_args());
+        command.current_dir(program.get_current_dir().expect("a folder")).stdin(Stdio::null());
+        match &self.store {
+            Some(store) => command.env("PITON_STORE", store),
+            None => command.env_remove("PITON_STORE"),
+        };
+        command
+    }
+
+    fn show(&self) -> Said {
+        self.piton(&["show", "r", "--json"]).output().expect("the program starts").into()
     }
 
     /// The next sitting of the run: its start, or a resume.
@@ -136,7 +165,7 @@ impl Ground {
         } else {
             &["--site", "site.yaml", "run", "move.yaml", "--run-id", "r"]
         };
-        let mut command = self.desk.command(args);
+        let mut command = self.piton(args);
         if let Some(fault) = fault {
             command.env("PITON_FAULT", fault);
         }
@@ -145,7 +174,7 @@ impl Ground {
 
     fn end(&self, child: Child) -> Said {
         let said: Said = child.wait_with_output().expect("its output").into();
-        self.begun.set(self.begun.get() || self.desk.piton(&["show", "r"]).code == 0);
+        self.begun.set(self.begun.get() || self.show().code == 0);
         said
     }
 
@@ -173,20 +202,33 @@ impl Ground {
 
     /// One sitting that stops at this moment, has `hurt` done to its world, and goes on; false when it never came there.
     fn hurt_at(&self, fault: &str, hurt: impl FnOnce()) -> bool {
+        let Some(child) = self.stop_at(fault) else { return false };
+        hurt();
+        self.go_on(child);
+        true
+    }
+
+    /// A sitting that has come to this moment and stands still; `None` when it ended well without coming there.
+    pub(super) fn stop_at(&self, fault: &str) -> Option<Child> {
         let mut child = self.start(Some(fault));
-        let stopped = Self::stopped(&mut child);
-        if stopped {
-            hurt();
-            kill(pid(&child), Signal::SIGCONT).expect("it is our child");
+        if Self::stopped(&mut child) {
+            return Some(child);
         }
         let said = self.end(child);
-        assert!([0, 4, 5].contains(&said.code), "{} {fault}: {}\n{}\n{}", self.what, said.code, said.out, said.err);
-        assert!(stopped || said.code == 0, "{} {fault}: {}\n{}", self.what, said.out, said.err);
-        stopped
+        assert_eq!(said.code, 0, "{} {fault}: {}\n{}", self.what, said.out, said.err);
+        None
+    }
+
+    /// Lets a sitting go on that stands still.
+    pub(super) fn go_on(&self, child: Child) -> Said {
+        kill(pid(&child), Signal::SIGCONT).expect("it is our child");
+        let said = self.end(child);
+        assert!([0, 4, 5].contains(&said.code), "{}: {}\n{}\n{}", self.what, said.code, said.out, said.err);
+        said
     }
 
     /// Takes the run to its end, undisturbed.
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         let said = self.sit(None);
         // A fault behind the last commit leaves a run that is over already.
         let over = said.code == 2 && said.err.contains("is over");
@@ -194,9 +236,9 @@ impl Ground {
     }
 
     /// What must hold in the end, whatever happened on the way.
-    async fn account(&self) {
+    pub(super) async fn account(&self) {
         let what = &self.what;
-        let show = self.desk.piton(&["show", "r", "--json"]).exits(0).json();
+        let show = self.show().exits(0).json();
         assert_eq!(show["outcome"], "succeeded", "{what}: {show}");
         let sums = [
             (
@@ -240,7 +282,7 @@ impl Ground {
     }
 }
 
-fn pid(child: &Child) -> Pid {
+pub(super) fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a process number"))
 }
 
@@ -257,20 +299,20 @@ async fn numbers(database: &Fresh, sql: &str) -> Vec<i128> {
 }
 
 /// Every engine into every engine.
-fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
+pub(super) fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
     ENGINES.into_iter().flat_map(|from| ENGINES.map(|to| (from, to)))
 }
 
 /// Addresses as they are.
-fn directly(from: &str, to: &str) -> (String, String) {
+pub(super) fn directly(from: &str, to: &str) -> (String, String) {
     (from.to_owned(), to.to_owned())
 }
 
 /// The fewest commits that a copy of both tables takes.
-const COMMITS: usize = 8;
+pub(super) const COMMITS: usize = 8;
 
 /// The most times that a run is taken up again.
-const SITTINGS_MAX: usize = 150;
+pub(super) const SITTINGS_MAX: usize = 150;
 
 /// Whether every moment of every chunk is hit by everything.
 fn full() -> bool {

@@ -14,6 +14,7 @@ use super::server;
 /// A running server.
 pub(crate) struct PrivateMariadb {
     folder: PathBuf,
+    settings: Vec<String>,
 }
 
 static SERVER: OnceLock<PrivateMariadb> = OnceLock::new();
@@ -38,11 +39,17 @@ impl PrivateMariadb {
 
     /// A server of the test's own, to be killed and started again.
     pub(crate) fn of_its_own() -> Self {
-        let server = Self { folder: server::folder("piton-maria-", "mysql", "mariadb-server") };
+        Self::with(&[])
+    }
+
+    /// A server of the test's own with these settings besides.
+    pub(crate) fn with(settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let server = Self { folder: server::folder("piton-maria-", "mysql", "mariadb-server"), settings };
         server::watch(&server.path("pid"), &server.folder, "KILL");
         let mut install = server.as_server("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.arg(format!("--datadir={}", server.path("data").display()));
+        install.args(&server.settings).arg(format!("--datadir={}", server.path("data").display()));
         let log = File::create(server.path("install.log")).expect("a log file");
         let errors = log.try_clone().expect("a second handle");
         let status = install.stdin(Stdio::null()).stdout(log).stderr(errors).status().expect("mariadb-install-db runs");
@@ -80,7 +87,7 @@ impl PrivateMariadb {
         // `setsid -f` leaves the server to init, which takes note of its end.
         command.arg("-f");
         let server = self.as_server("mariadbd");
-        command.arg(server.get_program()).args(server.get_args()).args(SETTINGS);
+        command.arg(server.get_program()).args(server.get_args()).args(SETTINGS).args(&self.settings);
         for (name, file) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")] {
             command.arg(format!("--{name}={}", self.path(file).display()));
         }

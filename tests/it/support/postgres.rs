@@ -84,6 +84,11 @@ fn binary(name: &str) -> PathBuf {
     })
 }
 
+/// A program of the system, run as the user of the server.
+pub(crate) fn as_postgres(program: &str) -> Command {
+    as_server(Path::new(program))
+}
+
 fn as_server(program: &Path) -> Command {
     let mut command = server::as_user("postgres", program);
     command.current_dir("/");
