@@ -38,6 +38,7 @@ const ROWS: &[Row] = &[
     Row { name: "cold_start", what: "CPU of a run of one step / 20 ms", bar: 1.0, measure: cold_start },
     Row { name: "long_chain", what: "a step of a chain of 10,000 / of 1,000", bar: 1.1, measure: long_chain },
     Row { name: "memory_100k", what: "peak memory of 100,000 steps / 250 MB", bar: 1.0, measure: memory },
+    Row { name: "masked_output", what: "200 MB of output with 3 secrets to hide / without", bar: 1.1, measure: masked },
     Row { name: "replay_100k", what: "replay of 100,000 steps / 1 s", bar: 1.0, measure: replay },
 ];
 
@@ -164,6 +165,33 @@ fn layered(bench: &Bench) -> Result<Vec<f64>, BenchError> {
         make.arg("-j8").arg("-f").arg(&rules).current_dir(folder.path());
         let baseline = time(&mut make)?.wall;
         Ok(over(time(&mut piton(&folder, &path, "layers"))?.wall, baseline))
+    })
+}
+
+/// Twenty commands that print ten megabytes each, where secrets must be hidden and where there are none.
+fn masked(bench: &Bench) -> Result<Vec<f64>, BenchError> {
+    let folder = Folder::new()?;
+    let (text, site) = runbooks::talk(
+        20,
+        &folder.write("said", &"a line of output, sixty-four bytes long with its end of line....\n".repeat(160_000))?,
+    );
+    let site = folder.write("site.yaml", &site)?;
+    let plain = folder.write("plain.yaml", &text.replace("HIDDEN", "nothing"))?;
+    let hiding =
+        folder.write("hiding.yaml", &text.replace("HIDDEN", "{{ secrets.a }} {{ secrets.b }} {{ secrets.c }}"))?;
+    let mut round = 0;
+    bench.ratios(|| {
+        round += 1;
+        let run = |path, name: &str| {
+            let mut command = piton(&folder, path, &format!("{name}{round}"));
+            command.arg("--site").arg(&site);
+            for secret in ["A", "B", "C"] {
+                command.env(format!("TALK_{secret}"), format!("secret number {secret}, with \"quotes\" & more"));
+            }
+            time(&mut command)
+        };
+        let baseline = run(&plain, "plain")?.wall;
+        Ok(over(run(&hiding, "hiding")?.wall, baseline))
     })
 }
 

@@ -68,3 +68,17 @@ pub(crate) fn makefile(layers: usize, width: usize) -> String {
     let rules: Vec<_> = (0..layers).flat_map(rules_of).collect();
     format!(".PHONY: all\nall: {all}\n{}", rules.concat())
 }
+
+/// A chain of steps that print a file, with a variable to put secrets in (`HIDDEN`), and a site that has three.
+pub(crate) fn talk(steps: usize, file: &std::path::Path) -> (String, String) {
+    let step = |number: usize| {
+        let needs = number.checked_sub(1).map(|before| format!("needs: [s{before}], ")).unwrap_or_default();
+        let file = file.display();
+        format!("  - {{ id: s{number}, {needs}exec: {{ argv: [cat, \"{file}\"], env: {{ SECRET: \"HIDDEN\" }} }} }}\n")
+    };
+    let steps: Vec<_> = (0..steps).map(step).collect();
+    let secret = |name: &str| format!("  {}: {{ env: TALK_{name} }}\n", name.to_lowercase());
+    let secrets: String = ["A", "B", "C"].into_iter().map(secret).collect();
+    let site = format!("apiVersion: piton/v1\nkind: Site\nname: talk\nsecrets:\n{secrets}");
+    (runbook("talk", 1, &steps), site)
+}
