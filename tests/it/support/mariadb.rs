@@ -4,7 +4,7 @@
 //! takes one of its own.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -47,9 +47,14 @@ impl PrivateMariadb {
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let server = Self { folder: server::folder("piton-maria-", "mysql", "mariadb-server"), settings };
         server::watch(&server.path("pid"), &server.folder, "KILL");
+        let made = server::as_user("mysql", Path::new("mkdir")).arg(server.path("tmp")).status();
+        assert!(made.is_ok_and(|status| status.success()), "a folder for temporary tables");
         let mut install = server.as_server("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.args(&server.settings).arg(format!("--datadir={}", server.path("data").display()));
+        install
+            .arg(format!("--tmpdir={}", server.path("tmp").display()))
+            .args(&server.settings)
+            .arg(format!("--datadir={}", server.path("data").display()));
         let log = File::create(server.path("install.log")).expect("a log file");
         let errors = log.try_clone().expect("a second handle");
         let status = install.stdin(Stdio::null()).stdout(log).stderr(errors).status().expect("mariadb-install-db runs");
@@ -88,7 +93,8 @@ impl PrivateMariadb {
         command.arg("-f");
         let server = self.as_server("mariadbd");
         command.arg(server.get_program()).args(server.get_args()).args(SETTINGS).args(&self.settings);
-        for (name, file) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")] {
+        // Without a folder of its own a server that starts takes the temporary tables of others in `/tmp` for left-overs, and they crash.
+        for (name, file) in [("datadir", "data"), ("tmpdir", "tmp"), ("socket", "socket"), ("pid-file", "pid")] {
             command.arg(format!("--{name}={}", self.path(file).display()));
         }
         let errors = log.try_clone().expect("a second handle");
