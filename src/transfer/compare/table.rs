@@ -52,11 +52,11 @@ impl Comparing<'_> {
         let [mut source, mut target] = sessions;
         let (plan, range) = (&*self.plan, self.request.range);
         rows::check_keys(&mut source, plan).await?;
-        let counts = [
-            rows::count(&mut source, plan, Side::Source, range).await?,
-            rows::count(&mut target, plan, Side::Target, range).await?,
-        ];
-        let [source_rows, target_rows] = counts;
+        let (source_rows, target_rows) = tokio::try_join!(
+            rows::count(&mut source, plan, Side::Source, range),
+            rows::count(&mut target, plan, Side::Target, range)
+        )?;
+        let counts = [source_rows, target_rows];
         let mut found =
             TableComparison { table: plan.source.name.clone(), source_rows, target_rows, ..TableComparison::default() };
         if self.request.mode == CompareMode::Count {
