@@ -27,8 +27,8 @@ struct Account {
     /// Place of its latest event.
     last: usize,
     before: Option<Value>,
-    /// What its first attempt saw since the run was asked back, if nothing of it was in the world then: as good as `before`.
-    afresh: Option<Value>,
+    /// What later attempts saw that may have looked anew, since nothing of it was in the world then: as good as `before`.
+    afresh: Vec<Value>,
     may_look_afresh: bool,
     approved: BTreeSet<Actor>,
     /// A person let it stay although it was to be undone.
@@ -135,7 +135,8 @@ impl Model {
         if let Event::AttemptSucceeded { step, .. } | Event::AttemptFailed { step, .. } = event {
             let kept = view(state, step).before();
             let account = &self.accounts[step];
-            ensure(kept == account.before || (kept.is_some() && kept == account.afresh), || {
+            let is_afresh = kept.as_ref().is_some_and(|kept| account.afresh.contains(kept));
+            ensure(kept == account.before || is_afresh, || {
                 format!("`{step}` lost the before-image of its first attempt: {kept:?}")
             })?;
         }
@@ -194,8 +195,7 @@ impl Model {
         account.running = true;
         account.before.get_or_insert_with(|| before.clone());
         if std::mem::take(&mut account.may_look_afresh) {
-            let earlier = account.afresh.replace(before.clone());
-            account.before = earlier.or(account.before.take());
+            account.afresh.push(before.clone());
         }
         Ok(())
     }
