@@ -32,6 +32,7 @@ mod transfer_mariadb;
 mod transfer_property;
 mod transfer_statement;
 mod transfer_torture;
+mod transfer_writer;
 mod trial;
 mod turns;
 mod wfm_crash;
