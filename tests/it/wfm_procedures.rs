@@ -128,6 +128,35 @@ fn a_gap_of_6_5_itself_is_found_before_the_changeover() {
 }
 
 #[test]
+fn what_comes_late_to_a_round_that_is_over_is_moved_all_the_same() {
+    let lab = RunningLab::start(&SIZE);
+    let path = lab.runbook("two-step-guarded.yaml");
+    let text = std::fs::read_to_string(&path).expect("the runbook is there");
+    // Some timesteps pass before the last round; behind it 6.5 corrects one that an earlier range has taken.
+    let late = text.replace(
+        "  - id: mark3\n    needs: [round2]\n",
+        "  - id: passes\n    needs: [round2]\n    wait.for: { duration: 8s }\n  - id: mark3\n    needs: [passes]\n",
+    );
+    let late =
+        late.replace("    needs: [round3]\n    db.gaps: &gaps65\n", "    needs: [correct]\n    db.gaps: &gaps65\n");
+    let late = late.replace(
+        "  - id: source-gaps\n",
+        "  - id: correct\n    needs: [round3]\n    db.execute: { database: wfm65, sql: \"UPDATE wfm_perf_item SET iv = iv + 1 WHERE entity_id = (SELECT MIN(entity_id) FROM wfm_perf_item) AND step_start = :mark\", bind: { mark: \"{{ steps.mark1.outputs.watermark }}\" } }\n  - id: source-gaps\n",
+    );
+    std::fs::write(&path, late).expect("the lab is ours");
+    let moved = run(&lab, "two-step-guarded.yaml", "late", &["--param", "predict_loss=false"]);
+    assert!(moved.status.success(), "{}", said(&moved));
+    let show = lab.output(&["show", "late", "--json"]);
+    let show: Json = serde_json::from_slice(&show.stdout).expect("JSON");
+    let output = |step: &str, name: &str| {
+        let steps = show["steps"].as_array().expect("steps");
+        steps.iter().find(|row| row["id"] == step).expect("the step is there")["outputs"][name].clone()
+    };
+    assert_eq!(output("correct", "rows_affected"), 1, "{show}");
+    assert_eq!((output("late", "updated"), output("again", "updated")), (1.into(), 0.into()), "{show}");
+}
+
+#[test]
 fn a_failure_behind_the_point_of_no_return_is_left_to_a_person() {
     let lab = RunningLab::start(&SIZE);
     let path = lab.runbook("two-step-guarded.yaml");
