@@ -114,9 +114,7 @@ async fn runs(place: &Place, which: &Which) -> Result<Vec<RunId>, CliError> {
 async fn head(global: &Global, which: &Which, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
     for run in runs(&place, which).await? {
-        let Some(last) = place.journal.read(&run, 1).await?.pop() else { continue };
-        let anchored = Anchored { run, seq: last.seq, hash: last.hash, at_ms: last.at.as_millisecond() };
-        out.json_line(&json!(anchored))?;
+        out.json_line(&json!(place.journal.anchored(&run).await?))?;
     }
     Ok(Exit::SUCCEEDED)
 }

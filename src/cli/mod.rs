@@ -6,6 +6,7 @@ pub mod error;
 pub mod exit;
 pub mod out;
 
+mod anchor;
 mod answer;
 mod approve;
 mod audit;

@@ -84,7 +84,7 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
         Some((plan, event)) => driver::resume_amended(&place.journal, run.clone(), plan, event, options).await,
         None => driver::resume(&place.journal, run.clone(), options).await,
     };
-    watched.close(out, &run, result).await
+    watched.close(out, (&run, &place.journal), result).await
 }
 
 /// The new plan and the fact of the amendment, once a person has seen and confirmed it; nothing if not.

@@ -90,6 +90,6 @@ pub(super) async fn run(global: &Global, args: Rollback, out: Out) -> Result<Exi
     options.stop_now = watched.stop_now.clone();
     let result = driver::rollback(&place.journal, run.clone(), reason, options).await;
     let rolled_back = matches!(&result, Ok(ended) if ended.outcome == Outcome::RolledBack);
-    let exit = watched.close(out, &run, result).await?;
+    let exit = watched.close(out, (&run, &place.journal), result).await?;
     Ok(if rolled_back { Exit::SUCCEEDED } else { exit })
 }

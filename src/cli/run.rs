@@ -66,7 +66,7 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
     options.stop = watched.stop.clone();
     options.stop_now = watched.stop_now.clone();
     let result = driver::start(plan, &place.journal, run.clone(), options).await;
-    watched.close(out, &run, result).await
+    watched.close(out, (&run, &place.journal), result).await
 }
 
 /// Prints the id of the run, for scripts to read; a reader that is gone does not end the run. Names a fault that is set.

@@ -17,10 +17,12 @@ use crate::action::Progress;
 use crate::driver::{DriverError, Ended, Observer};
 use crate::event::Record;
 use crate::ids::{RunId, StepId};
+use crate::journal::Journal;
 use crate::report::live::{Watch, is_untouched};
 use crate::report::words::{self, Paint};
 use crate::report::{Fact, Subject, lines, plain, terminal};
 use crate::scheduler::State;
+use crate::site::LoadedSite;
 
 /// Hands facts to the display.
 struct Stream {
@@ -55,6 +57,7 @@ pub struct Watched {
     pub stop: CancellationToken,
     /// Cancelled by the second.
     pub stop_now: CancellationToken,
+    site: LoadedSite,
     facts: Sender<Fact>,
     display: std::thread::JoinHandle<()>,
     signals: tokio::task::JoinHandle<()>,
@@ -63,6 +66,7 @@ pub struct Watched {
 /// Starts the display of a run and listens for signals.
 pub fn watch(out: Out, subject: Subject) -> Watched {
     let (facts, received) = channel();
+    let site = subject.plan.site.clone();
     let stream = Stream { facts: facts.clone(), known: Mutex::default() };
     let display = std::thread::spawn(move || {
         if out.json {
@@ -75,12 +79,17 @@ pub fn watch(out: Out, subject: Subject) -> Watched {
     });
     let (stop, stop_now) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::spawn(listen(stop.clone(), stop_now.clone(), facts.clone(), out));
-    Watched { observer: Arc::new(stream), stop, stop_now, facts, display, signals }
+    Watched { observer: Arc::new(stream), stop, stop_now, site, facts, display, signals }
 }
 
 impl Watched {
-    /// Shows the end and gives the exit code.
-    pub async fn close(self, out: Out, run: &RunId, result: Result<Ended, DriverError>) -> Result<Exit, CliError> {
+    /// Shows the end, tells the anchors and gives the exit code.
+    pub async fn close(
+        self,
+        out: Out,
+        (run, journal): (&RunId, &Journal),
+        result: Result<Ended, DriverError>,
+    ) -> Result<Exit, CliError> {
         self.signals.abort();
         if let Ok(ended) = &result {
             let _ = self.facts.send(Fact::Ended { outcome: ended.outcome, note: ended.note.clone() });
@@ -90,6 +99,7 @@ impl Watched {
         // The thread ends with the stream; a panic of it is not a failure of the run.
         let _ = tokio::task::spawn_blocking(move || display.join()).await;
         let ended = result?;
+        super::anchor::tell(&self.site, journal, run, out).await;
         if out.json {
             let _ = out.json_line(&lines::last(run, ended.outcome, ended.note.as_deref()));
         }

@@ -182,6 +182,25 @@ fn check_store(node: &Node, d: &mut Decoder) {
 }
 
 record! {
+    /// A place outside of the store that is told how far each run came when it ends or rests.
+    #[check(check_anchor)]
+    pub struct AnchorSite("an anchor") {
+        /// A file to which the line is appended; best on another host.
+        file: Option<String>,
+        /// A command that gets the line on standard input: `[logger, -t, piton]`, or `curl` to a webhook.
+        command: Option<Vec<String>>,
+    }
+}
+
+fn check_anchor(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("file"), Choice::Value("command")];
+    exactly_one("site::one_of", "an anchor", &choices, "`file: /mnt/audit/anchors.jsonl`", node, d);
+    if node.get("command").is_some() {
+        command_present("command", node, d);
+    }
+}
+
+record! {
     /// A person.
     pub struct Person("a person") {
         /// Full name.
@@ -216,6 +235,8 @@ record! {
         people: Named<Person>,
         /// Secrets by name.
         secrets: Named<SecretSource>,
+        /// Who is told how far a run came, so that nobody can cut off its end unnoticed.
+        anchors: Vec<AnchorSite>,
     }
 }
 
@@ -234,6 +255,7 @@ impl Site {
             options: Named::default(),
             people: Named::default(),
             secrets: Named::default(),
+            anchors: Vec::new(),
         }
     }
 

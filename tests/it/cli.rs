@@ -291,3 +291,30 @@ fn a_runbook_is_planned_drawn_and_written_down() {
     assert!(schema["$defs"].is_object() || schema["properties"].is_object());
     assert!(desk.piton(&["completions", "bash"]).exits(0).out.contains("piton"));
 }
+
+#[test]
+fn anchors_are_told_how_far_each_run_came() {
+    let desk = Desk::new();
+    desk.write(
+        "site.yaml",
+        "apiVersion: piton/v1\nkind: Site\nname: desk\nanchors:\n  - { file: kept/anchors.jsonl }\n  - { command: [sh, -c, 'cat >> told'] }\n",
+    );
+    desk.runbook("child", "steps: [{ id: a, exec: { argv: ['true'] } }]\n");
+    desk.runbook("go", "steps:\n  - { id: sub, runbook: { path: child.yaml } }\n  - { id: ask, needs: [sub], approval: { prompt: 'Sure?' } }\n");
+    let warned = desk.piton(&["--site", "site.yaml", "run", "go.yaml", "--run-id", "r"]).exits(6);
+    assert!(
+        warned.err.contains("warning: the anchor `kept/anchors.jsonl` was not told how far run r came"),
+        "{}",
+        warned.err
+    );
+    std::fs::create_dir(desk.path("kept")).expect("the folder can be written to");
+    desk.piton(&["approve", "r", "ask", "--as", "eve"]).exits(0);
+    let quiet = desk.piton(&["resume", "r"]).exits(0);
+    assert!(!quiet.err.contains("warning"), "{}", quiet.err);
+    let heads = desk.piton(&["audit", "head", "--all"]).exits(0).out;
+    assert_eq!(heads.lines().count(), 2, "{heads}");
+    assert_eq!(std::fs::read_to_string(desk.path("kept/anchors.jsonl")).expect("was told"), heads);
+    let told = std::fs::read_to_string(desk.path("told")).expect("was told");
+    assert_eq!((told.lines().count(), told.ends_with(&heads)), (4, true), "{told}");
+    desk.piton(&["audit", "verify", "--all", "--anchor", "told", "--anchor", "kept/anchors.jsonl"]).exits(0);
+}

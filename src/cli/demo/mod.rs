@@ -284,7 +284,7 @@ impl Scene {
             Ok(ended) if stage.out.json => Ok(ended),
             Ok(ended) => {
                 watched
-                    .close(stage.out, &run, Ok(ended.clone()))
+                    .close(stage.out, (&run, &self.journal), Ok(ended.clone()))
                     .await
                     .map_err(|error| DemoError::Display(error.to_string()))?;
                 Ok(ended)
