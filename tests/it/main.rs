@@ -8,6 +8,7 @@ mod cli_stops;
 mod db_preflight;
 mod diagnostics;
 mod faults;
+mod fuzzed;
 mod held;
 mod interrupted;
 mod journal_drivers;
