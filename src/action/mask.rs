@@ -1,4 +1,4 @@
-//! Hides secrets in whatever is recorded or shown: raw and in every usual encoding (see [`encodings`]).
+//! Hides secrets in whatever is recorded or shown: raw and in every usual encoding (see `encodings`).
 //!
 //! Works on whole texts and on streams, where a secret may lie across the border of two chunks. Knows only the secrets
 //! that it was made with; it never guesses. Called by every action that captures output or reports an error.
