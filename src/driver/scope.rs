@@ -169,7 +169,14 @@ impl Gathered {
 #[derive(Default)]
 pub struct Secrets {
     fetched: tokio::sync::Mutex<BTreeMap<String, SecretString>>,
-    known: std::sync::Mutex<Vec<SecretString>>,
+    known: std::sync::Mutex<Known>,
+}
+
+/// Secrets that must be hidden, and what hides all of them: made once for each that is new, since it costs milliseconds.
+#[derive(Default)]
+struct Known {
+    secrets: Vec<SecretString>,
+    masker: Option<Masker>,
 }
 
 impl Secrets {
@@ -189,15 +196,19 @@ impl Secrets {
         }
         let value = source.fetch(name, &plan.site.base).await.map_err(|error| Failure::harmless(error.to_string()))?;
         let text = value.expose_secret().to_owned();
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(value.clone());
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.secrets.push(value.clone());
+        known.masker = None;
+        drop(known);
         fetched.insert(name.to_owned(), value);
         Ok(text)
     }
 
     /// Hides every secret that was fetched so far.
     pub fn masker(&self) -> Masker {
-        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Masker::new(known.iter().map(|secret| secret.expose_secret().to_owned()))
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Known { secrets, masker } = &mut *known;
+        masker.get_or_insert_with(|| Masker::new(secrets.iter().map(ExposeSecret::expose_secret))).clone()
     }
 }
 
