@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::ids::Actor;
+use crate::ids::{Account, Actor, How};
 
 /// The value of an environment variable, if it is set to UTF-8 text.
 pub fn variable(name: &str) -> Option<String> {
@@ -77,9 +77,18 @@ pub fn local_user() -> String {
     }
 }
 
-/// Who acts: the person named by `--as`, or the local user.
+/// The account of this process.
+pub fn account() -> Account {
+    Account { user: local_user(), uid: nix::unistd::getuid().as_raw(), host: host() }
+}
+
+/// Who acts: the person named by `--as`, which is a claim, or the local user.
 pub fn actor(named: Option<&str>) -> Actor {
-    Actor::new(named.map_or_else(local_user, str::to_owned))
+    let account = account();
+    match named {
+        Some(name) if name != account.user => Actor::identified(name, How::Claimed(account)),
+        _ => Actor::identified(account.user.clone(), How::Local(account)),
+    }
 }
 
 /// The store when nothing else is said: `.piton/piton.db` in the nearest folder above `start` that has one or is a

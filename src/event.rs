@@ -11,6 +11,10 @@ use serde_json::Value;
 
 use crate::ids::{Actor, LockName, Milestone, RunId, StepId};
 
+mod answer;
+
+pub use answer::Answer;
+
 /// Named results of a step.
 pub type Outputs = BTreeMap<String, Value>;
 
@@ -108,52 +112,6 @@ pub enum WaitKind {
     Approval,
     /// Work done by hand.
     Manual,
-}
-
-/// What a person answered to a waiting or doubtful step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// Approved; counts towards the quorum once per person.
-    Approved {
-        /// A remark.
-        comment: Option<String>,
-    },
-    /// Refused; the step fails.
-    Rejected {
-        /// Why.
-        comment: Option<String>,
-    },
-    /// Work done by hand is reported done.
-    Completed {
-        /// The filled-in form.
-        form: Outputs,
-        /// Evidence files by name: SHA-256 of their content.
-        evidence: BTreeMap<String, String>,
-    },
-    /// An attempt in doubt did run to its end.
-    Ran {
-        /// How that person knows.
-        reason: String,
-        /// What it came to, as far as later steps use it.
-        #[serde(default, skip_serializing_if = "Outputs::is_empty")]
-        outputs: Outputs,
-    },
-    /// An attempt in doubt changed nothing; it may run again.
-    NotRan {
-        /// How that person knows.
-        reason: String,
-    },
-    /// What a failed undo should have done was done by hand; the rollback goes on.
-    Undone {
-        /// What was done.
-        reason: String,
-    },
-    /// A step whose undo failed stays as it is; the rollback goes on without it. A deviation.
-    Left {
-        /// Why that is acceptable.
-        reason: String,
-    },
 }
 
 /// How a step differs between two versions of a runbook.
@@ -262,6 +220,7 @@ pub enum Event {
         /// Name of the site.
         site: String,
         /// Who started it.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// Parameters as given or defaulted; secrets by reference only.
         params: BTreeMap<String, Value>,
@@ -278,6 +237,7 @@ pub enum Event {
     /// A driver took the run up again; attempts without a result are in doubt from here on, but for those it holds.
     RunResumed {
         /// Who.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// Where: host and process.
         driver: String,
@@ -291,6 +251,7 @@ pub enum Event {
     /// A person had the run go on with another version of its runbook, site or parameters.
     RunAmended {
         /// Who.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// Why.
         reason: String,
@@ -306,6 +267,9 @@ pub enum Event {
         source: Value,
         /// Steps that changed or about which something was decided; all others are the same.
         steps: Vec<StepAmended>,
+        /// Steps whose approvals are void, because what they approved is not what is done now; people are asked again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        voids: Vec<StepId>,
     },
     /// A step was passed over.
     StepSkipped {
@@ -372,15 +336,31 @@ pub enum Event {
         prompt: String,
         /// When the wait is over without an answer.
         expires_at: Option<Timestamp>,
+        /// Digest of the rendered inputs; an answer to a question that has one must come in time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<String>,
     },
     /// A person answered.
     StepAnswered {
         /// Which step.
         step: StepId,
         /// Who.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// What.
         answer: Answer,
+    },
+    /// A person said something that could not be taken; nothing else came of it.
+    WordRefused {
+        /// About which step, if about one.
+        step: Option<StepId>,
+        /// Who, as far as it is known: the name may be another's.
+        #[serde(with = "crate::ids::whole")]
+        by: Actor,
+        /// What it would have been: `approved`, `skip_requested` and so on.
+        word: String,
+        /// Why it was refused.
+        why: String,
     },
     /// A wait for people passed its expiry.
     StepExpired {
@@ -392,6 +372,7 @@ pub enum Event {
         /// Which step.
         step: StepId,
         /// Who.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// Why.
         reason: String,
@@ -399,6 +380,7 @@ pub enum Event {
     /// A person asked to end the run.
     CancelRequested {
         /// Who.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// Why, if said.
         reason: Option<String>,
@@ -408,6 +390,7 @@ pub enum Event {
     /// A person had a run turned back that had ended or rested.
     RollbackRequested {
         /// Who.
+        #[serde(with = "crate::ids::whole")]
         by: Actor,
         /// Why.
         reason: String,
@@ -481,6 +464,7 @@ impl Event {
             Self::AttemptProbed { .. } => "attempt_probed",
             Self::StepWaiting { .. } => "step_waiting",
             Self::StepAnswered { .. } => "step_answered",
+            Self::WordRefused { .. } => "word_refused",
             Self::StepExpired { .. } => "step_expired",
             Self::SkipRequested { .. } => "skip_requested",
             Self::CancelRequested { .. } => "cancel_requested",
@@ -505,6 +489,26 @@ impl Event {
         }
     }
 
+    /// The person whose word it is, if it is one that can be signed.
+    pub fn by(&self) -> Option<&Actor> {
+        match self {
+            Self::StepAnswered { by, .. }
+            | Self::SkipRequested { by, .. }
+            | Self::CancelRequested { by, .. }
+            | Self::RollbackRequested { by, .. }
+            | Self::RunAmended { by, .. } => Some(by),
+            _ => None,
+        }
+    }
+
+    /// What a person says with it, in one word: `approved`, `skip_requested`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::StepAnswered { answer, .. } => answer.word(),
+            _ => self.kind(),
+        }
+    }
+
     /// The step that the event is about, if it is about one.
     pub fn step(&self) -> Option<&StepId> {
         match self {
@@ -520,6 +524,7 @@ impl Event {
             | Self::UndoStarted { step, .. }
             | Self::UndoSucceeded { step, .. }
             | Self::UndoFailed { step, .. } => Some(step),
+            Self::WordRefused { step, .. } => step.as_ref(),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
             | Self::RunAmended { .. }

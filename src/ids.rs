@@ -7,6 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod actor;
+
+pub use actor::{Account, Actor, How, Level, whole};
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -73,10 +77,6 @@ name! {
     /// A named fact about a site that a run established.
     Milestone
 }
-name! {
-    /// Who did something: `local:alice@host`.
-    Actor
-}
 
 /// The alphabet of run ids: no vowels (no words by accident), no characters that look alike.
 const ID_ALPHABET: &[u8] = b"23456789bcdfghjkmnpqrstvwxyz";
@@ -87,6 +87,11 @@ impl RunId {
         let day = now.strftime("%Y%m%d").to_string();
         let tail: String = (0..6).map(|_| char::from(ID_ALPHABET[random(ID_ALPHABET.len())])).collect();
         Self::new(format!("{day}-{tail}"))
+    }
+
+    /// Whether this is `first`, or was started by a step of it, or by one of a run that was, and so on: such runs are named after the run and its step.
+    pub fn is_of(&self, first: &Self) -> bool {
+        self.0.strip_prefix(&*first.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 }
 

@@ -18,6 +18,8 @@ pub mod config;
 
 pub mod spec;
 
+pub mod identity;
+
 pub mod site;
 
 pub mod plan;

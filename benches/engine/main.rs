@@ -21,6 +21,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Bytes that a chained step adds to the journal: the end of one attempt and the start of the next.
 const STEP_BYTES: usize = 600;
 const CHAIN: usize = 1000;
+/// Commands that are run one after the other by Piton and by a peer that takes long for each.
+const PEER_CHAIN: usize = 100;
 
 /// One ratio. Less is better in every row.
 struct Row {
@@ -35,6 +37,18 @@ const ROWS: &[Row] = &[
     Row { name: "chain_true", what: "chain of 1,000 `true` / xargs -P1 + 1,000 commits", bar: 1.3, measure: chained },
     Row { name: "independent_true", what: "1,000 `true` at 8 / xargs -P8", bar: 1.3, measure: parallel },
     Row { name: "layers_vs_make", what: "10 layers of 100 `true` at 8 / make -j8", bar: 1.3, measure: layered },
+    Row {
+        name: "chain_vs_doit",
+        what: "chain of 1,000 `true` / doit, which keeps nothing safe",
+        bar: 1.0,
+        measure: doit,
+    },
+    Row {
+        name: "chain_vs_ansible",
+        what: "chain of 100 `true` / ansible-playbook on this host",
+        bar: 0.1,
+        measure: ansible,
+    },
     Row { name: "cold_start", what: "CPU of a run of one step / 20 ms", bar: 1.0, measure: cold_start },
     Row { name: "long_chain", what: "a step of a chain of 10,000 / of 1,000", bar: 1.1, measure: long_chain },
     Row { name: "memory_100k", what: "peak memory of 100,000 steps / 250 MB", bar: 1.0, measure: memory },
@@ -80,6 +94,7 @@ fn main() -> ExitCode {
     for row in ROWS.iter().filter(|row| only.is_none_or(|only| only == row.name)) {
         match (row.measure)(&bench) {
             Ok(ratios) => print(row, ratios, json),
+            Err(BenchError::Missing(program)) => eprintln!("{}: not measured, `{program}` is not installed", row.name),
             Err(error) => {
                 eprintln!("{}: {error}", row.name);
                 return ExitCode::FAILURE;
@@ -141,6 +156,39 @@ fn chained(bench: &Bench) -> Result<Vec<f64>, BenchError> {
         let path = folder.write("chain.yaml", &text)?;
         let baseline = xargs(&folder, 1)? + bench.commits(&folder, CHAIN)?;
         Ok(over(time(&mut piton(&folder, &path, "chain"))?.wall, baseline))
+    })
+}
+
+/// The same commands, one after the other, by Piton and by a peer.
+fn against(
+    bench: &Bench,
+    steps: usize,
+    peer: impl Fn(&Folder) -> Result<Command, BenchError>,
+) -> Result<Vec<f64>, BenchError> {
+    let text = chain(steps, Work::True);
+    bench.ratios(|| {
+        let folder = Folder::new()?;
+        let path = folder.write("chain.yaml", &text)?;
+        let baseline = time(&mut peer(&folder)?)?.wall;
+        Ok(over(time(&mut piton(&folder, &path, "chain"))?.wall, baseline))
+    })
+}
+
+fn doit(bench: &Bench) -> Result<Vec<f64>, BenchError> {
+    against(bench, CHAIN, |folder| {
+        let tasks = folder.write("dodo.py", &runbooks::doit(CHAIN))?;
+        let mut command = measure::installed("doit")?;
+        command.arg("-f").arg(&tasks).current_dir(folder.path());
+        Ok(command)
+    })
+}
+
+fn ansible(bench: &Bench) -> Result<Vec<f64>, BenchError> {
+    against(bench, PEER_CHAIN, |folder| {
+        let playbook = folder.write("play.yaml", &runbooks::playbook(PEER_CHAIN))?;
+        let mut command = measure::installed("ansible-playbook")?;
+        command.args(["-i", "localhost,"]).arg(&playbook).current_dir(folder.path());
+        Ok(command)
     })
 }
 

@@ -13,6 +13,9 @@ pub(crate) enum BenchError {
     /// A file could not be made.
     #[error("`{0}`: {1}")]
     File(PathBuf, std::io::Error),
+    /// A peer is not there to be compared with.
+    #[error("`{0}` is not installed")]
+    Missing(&'static str),
     /// A program did not start.
     #[error("`{0}` does not start: {1}")]
     Start(String, std::io::Error),
@@ -109,6 +112,13 @@ pub(crate) fn children_cpu() -> Result<Duration, BenchError> {
 #[expect(clippy::cast_precision_loss, reason = "ticks of a few seconds are far below 2^52")]
 fn seconds(ticks: u64) -> f64 {
     ticks as f64
+}
+
+/// A peer's program, if it is on this machine.
+pub(crate) fn installed(program: &'static str) -> Result<Command, BenchError> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());
+    if is_there { Ok(Command::new(program)) } else { Err(BenchError::Missing(program)) }
 }
 
 /// `piton run` of a runbook with a store of its own.

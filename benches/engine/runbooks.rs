@@ -69,6 +69,20 @@ pub(crate) fn makefile(layers: usize, width: usize) -> String {
     format!(".PHONY: all\nall: {all}\n{}", rules.concat())
 }
 
+/// A chain of `true` for doit.
+pub(crate) fn doit(tasks: usize) -> String {
+    format!(
+        "def task_chain():\n    for i in range({tasks}):\n        before = ['chain:%d' % (i - 1)] if i else []\n        \
+         yield {{'name': str(i), 'actions': [['true']], 'task_dep': before}}\n"
+    )
+}
+
+/// Tasks that run `true`, one after the other, for Ansible.
+pub(crate) fn playbook(tasks: usize) -> String {
+    let head = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n";
+    format!("{head}{}", "    - ansible.builtin.command: \"true\"\n".repeat(tasks))
+}
+
 /// A chain of steps that print a file, with a variable to put secrets in (`HIDDEN`), and a site that has three.
 pub(crate) fn talk(steps: usize, file: &std::path::Path) -> (String, String) {
     let step = |number: usize| {

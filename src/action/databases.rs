@@ -66,6 +66,14 @@ impl Databases {
         Ok(database)
     }
 
+    /// Closes one; the next step that needs it opens it anew.
+    pub async fn forget(&self, name: &str) {
+        let open = self.open.lock().await.remove(name);
+        if let Some(database) = open {
+            database.close().await;
+        }
+    }
+
     /// Closes all of them.
     pub async fn close(&self) {
         for (_, database) in std::mem::take(&mut *self.open.lock().await) {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::{Action, Context, Failure, Preview};
 use crate::event::{Effect, Outputs};
 use crate::spec::actions::{DbAssert, DbMigrate, DbSql, Expect};
-use crate::transfer::{self, StatementOptions, TransferError};
+use crate::spec::values::Millis;
+use crate::transfer::{self, Limits, StatementOptions, TransferError};
 
 /// Most rows that an output or an evidence keeps.
 const ROWS_KEPT: usize = 1_000;
@@ -23,6 +24,11 @@ pub struct Execute(pub DbSql);
 pub fn failure(error: &TransferError) -> Failure {
     let effect = if error.effect_unknown() { Effect::Unknown } else { Effect::None };
     Failure { error: error.to_string(), effect, retryable: true }
+}
+
+/// How long the statements of a copy or comparison may take and wait.
+pub(super) fn limits(statement: Option<Millis>, lock: Option<Millis>) -> Limits {
+    Limits { statement: statement.map(Millis::duration), lock: lock.map(Millis::duration) }
 }
 
 /// The SQL itself: the text of a file that was read when the plan was made, or the text as it stands.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::db::failure;
+use super::db::{failure, limits};
 use super::db_copy::{mapping, range, token};
 use super::{Action, Context, Failure, Preview, Progress, durable};
 use crate::event::Outputs;
@@ -87,8 +87,10 @@ impl DbCompare {
                     done: seen.rows_done,
                     total: Some(seen.rows_total),
                     per_second: seen.rows_per_second,
+                    ..Progress::default()
                 });
             })),
+            limits: limits(self.statement_timeout, self.lock_timeout),
             cancel: cx.cancel.clone(),
             ..CompareOptions::default()
         }

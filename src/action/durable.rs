@@ -114,7 +114,8 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Makes the names in a folder last.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
 }

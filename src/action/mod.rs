@@ -3,13 +3,17 @@
 //! After a failure it says what it knows: nothing was changed ([`Effect::None`]), or it cannot tell
 //! ([`Effect::Unknown`]). Called by the driver only.
 
+mod backup;
 pub mod build;
 pub mod databases;
 mod db;
+mod db_backup;
 mod db_compare;
 mod db_copy;
 mod db_preflight;
+mod db_restore;
 mod db_series;
+mod db_sessions;
 pub mod exec;
 pub mod fences;
 mod file_write;
@@ -23,6 +27,7 @@ pub mod process;
 mod runbook;
 pub mod said;
 pub mod service;
+pub mod size;
 mod wait;
 mod wait_until;
 
@@ -122,7 +127,7 @@ pub enum Preview {
 }
 
 /// How far a long action has come; shown, never stored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Progress {
     /// What is being done, for instance the table.
     pub what: String,
@@ -130,8 +135,14 @@ pub struct Progress {
     pub done: u64,
     /// Units in all, if known.
     pub total: Option<u64>,
+    /// Whether `total` is an estimate.
+    pub is_estimate: bool,
     /// Units per second.
     pub per_second: f64,
+    /// Bytes per second, where units are no bytes and that is known.
+    pub bytes_per_second: Option<f64>,
+    /// Time left, where more than `total` has to be known to tell.
+    pub left: Option<std::time::Duration>,
 }
 
 /// Where progress goes.

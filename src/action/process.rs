@@ -231,7 +231,19 @@ pub(crate) struct Masked {
 }
 
 /// Kills a process group when the future that watches it is dropped.
-struct GroupGuard(Option<Pid>);
+pub(crate) struct GroupGuard(Option<Pid>);
+
+impl GroupGuard {
+    /// Watches over a group.
+    pub(crate) fn of(group: Pid) -> Self {
+        Self(Some(group))
+    }
+
+    /// Lets the group go: it has ended.
+    pub(crate) fn release(&mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for GroupGuard {
     fn drop(&mut self) {

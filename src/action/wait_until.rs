@@ -35,7 +35,7 @@ impl Action for WaitUntil {
                 let limit = self.timeout.map(|limit| limit.to_string()).unwrap_or_default();
                 return Err(Failure::permanent(format!("did not hold within {limit}: {}", failure.error)));
             }
-            (cx.progress)(Progress { what: failure.error, done: looks, total: None, per_second: 0.0 });
+            (cx.progress)(Progress { what: failure.error, done: looks, ..Progress::default() });
             tokio::select! {
                 () = tokio::time::sleep(self.every.duration().max(Duration::from_millis(10))) => {}
                 () = cx.cancel.cancelled() => return Err(Failure::harmless("the wait was cancelled")),

@@ -14,7 +14,7 @@ use super::out::Out;
 use crate::action::mask::Masker;
 use crate::action::process::{self, CommandLine};
 use crate::ids::RunId;
-use crate::journal::{Anchored, Journal, RunFilter};
+use crate::journal::{Journal, RunFilter};
 use crate::site::{AnchorSite, LoadedSite};
 
 /// How long a command may take.
@@ -40,13 +40,11 @@ pub(super) async fn tell(site: &LoadedSite, journal: &Journal, run: &RunId, out:
 
 /// The head of a run and of its children, a line each.
 async fn lines(journal: &Journal, run: &RunId) -> Result<String, crate::journal::JournalError> {
-    let below = format!("{run}.");
+    let family = RunFilter { family: Some(run.clone()), ..RunFilter::default() };
     let mut lines = String::new();
-    for summary in journal.runs(&RunFilter::default()).await?.into_iter().rev() {
-        if summary.run == *run || summary.run.as_str().starts_with(&below) {
-            lines.push_str(&json!(journal.anchored(&summary.run).await?).to_string());
-            lines.push('\n');
-        }
+    for summary in journal.runs(&family).await?.into_iter().rev() {
+        lines.push_str(&json!(journal.anchored(&summary.run).await?).to_string());
+        lines.push('\n');
     }
     Ok(lines)
 }
@@ -81,15 +79,5 @@ async fn hand_over(line: &CommandLine) -> Result<(), String> {
         Ok(finished) if finished.status.success() => Ok(()),
         Ok(finished) => Err(finished.describe()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-impl Journal {
-    /// How far a run has come, as an anchor notes it.
-    pub(super) async fn anchored(&self, run: &RunId) -> Result<Anchored, crate::journal::JournalError> {
-        let head = self.head(run).await?;
-        let unknown = || crate::journal::JournalError::UnknownRun(run.to_string());
-        let last = self.read(run, head.seq).await?.pop().ok_or_else(unknown)?;
-        Ok(Anchored { run: run.clone(), seq: last.seq, hash: last.hash, at_ms: last.at.as_millisecond() })
     }
 }

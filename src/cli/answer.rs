@@ -10,6 +10,7 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use super::voice::{Spoken, Voice};
 use super::word;
 use crate::event::{Answer, Event, Outputs};
 use crate::plan::sha256_hex;
@@ -33,9 +34,8 @@ pub struct AnswerArgs {
     /// A file that proves it; a copy is kept by its SHA-256; may be given many times
     #[arg(long, value_name = "FILE")]
     evidence: Vec<PathBuf>,
-    /// Who did it [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: &AnswerArgs, out: Out) -> Result<Exit, CliError> {
@@ -58,10 +58,15 @@ pub(super) async fn run(global: &Global, args: &AnswerArgs, out: Out) -> Result<
         }
     }
     let answer = Answer::Completed { form, evidence };
-    let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
-    // Refuse first: nothing is kept for an answer that cannot be given.
-    let refused = |error: crate::scheduler::IllegalEvent| CliError::Usage(error.to_string());
-    told.state.after(&event, crate::config::now()).map_err(refused)?;
+    let word = |by| Event::StepAnswered { step: step.clone(), by, answer: answer.clone() };
+    let event = match args.voice.speak(&run, &told, word)? {
+        Spoken::Word(event) => *event,
+        Spoken::Statement(text) => return out.text(&text).map(|()| Exit::SUCCEEDED),
+    };
+    // Nothing is kept for an answer that cannot be given.
+    if told.state.after(&event, crate::config::now()).is_err() {
+        return word::say(&place, &run, &told, event, out).await;
+    }
     for (_, hash, content) in &contents {
         keep(&place.state_dir.join("evidence"), hash, content)?;
     }

@@ -6,6 +6,7 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use super::voice::Voice;
 use super::word;
 use crate::event::{Answer, Event};
 
@@ -22,9 +23,8 @@ pub struct Approve {
     /// A remark that is kept with the answer
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
-    /// Who answers [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: Approve, out: Out) -> Result<Exit, CliError> {
@@ -33,6 +33,6 @@ pub(super) async fn run(global: &Global, args: Approve, out: Out) -> Result<Exit
     let comment = args.comment;
     let answer = if args.reject { Answer::Rejected { comment } } else { Answer::Approved { comment } };
     let step = word::step_of(&told, &args.step)?;
-    let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
-    word::say(&place, &run, &told, event, out).await
+    let word = |by| Event::StepAnswered { step: step.clone(), by, answer: answer.clone() };
+    word::speak(&place, (&run, &told), &args.voice, word, out).await
 }

@@ -10,9 +10,11 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use super::place::Place;
+use crate::event::Record;
+use crate::identity::Signers;
 use crate::ids::RunId;
-use crate::journal::{Anchored, Proof, RunFilter, SealKey, Trust, judge_bundle, trusted_keys};
-use crate::report::{audit, lines, status};
+use crate::journal::{Anchored, Proof, RunFilter, SealKey, Trust, bundle_records, judge_bundle, trusted_keys};
+use crate::report::{audit, exports, lines, status};
 
 /// Arguments of `piton audit`.
 #[derive(Debug, Args)]
@@ -53,7 +55,7 @@ struct Which {
 struct Verify {
     #[command(flatten)]
     which: Which,
-    /// A public key, or a file of allowed signers, that alone may have sealed [default: the key of the store, if it is here]
+    /// A public key, or a file of allowed signers, that alone may have sealed [default: the key beside a store that is a file]
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
     /// Lines of `piton audit head` that were kept elsewhere
@@ -62,6 +64,9 @@ struct Verify {
     /// Judge this bundle instead of the store
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     bundle: Option<PathBuf>,
+    /// Judge signatures of people by this allowed-signers file [default: the keys that the run went by]
+    #[arg(long, value_name = "FILE")]
+    signers: Option<PathBuf>,
     /// Also judge a bundle that was written without a key
     #[arg(long, requires = "bundle")]
     unsigned: bool,
@@ -75,6 +80,20 @@ struct Export {
     /// The file to write; it must not exist [default: standard output]
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+    /// What to write; only a bundle proves itself
+    #[arg(long, value_enum, default_value_t = Format::Bundle)]
+    format: Format,
+}
+
+/// Forms of a run for others to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Records, seals and what commands said, signed as a whole
+    Bundle,
+    /// A table of the records, for spreadsheets
+    Csv,
+    /// One `CloudEvents` object for each record, for collectors of events
+    Cloudevents,
 }
 
 pub(super) async fn run(global: &Global, args: &Audit, out: Out) -> Result<Exit, CliError> {
@@ -122,15 +141,26 @@ async fn head(global: &Global, which: &Which, out: Out) -> Result<Exit, CliError
 async fn export(global: &Global, args: &Export, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
     let run = place.find(&args.run).await?;
-    let path = place.seal_key().filter(|path| path.exists());
-    let key = path.map(|path| SealKey::open(&path)).transpose()?;
-    let text = place.journal.export(&run, key.as_ref(), crate::config::now()).await?;
+    let (text, note) = match args.format {
+        Format::Bundle => {
+            let path = place.seal_key().filter(|path| path.exists());
+            let key = path.map(|path| SealKey::open(&path)).transpose()?;
+            let (text, _) = place.journal.export(&run, key.as_ref(), crate::config::now()).await?;
+            let unsigned = ", without a signature: the key of the store is not here";
+            (text, if key.is_some() { ", signed" } else { unsigned })
+        }
+        Format::Csv => {
+            let told = crate::driver::read(&place.journal, &run).await?;
+            let view = status::Run { run: &run, plan: &told.plan, state: &told.state, records: &told.records };
+            (exports::to_csv(&audit::entries(view, &crate::driver::stages(&told.records)?)), "")
+        }
+        Format::Cloudevents => (exports::to_cloud_events(&place.journal.read(&run, 1).await?), ""),
+    };
     match &args.to {
         None => out.text(&text)?,
         Some(path) => {
             write_new(path, &text).map_err(|error| CliError::unwritable(path, &error))?;
-            let signed = if key.is_some() { "signed" } else { "without a signature: the key of the store is not here" };
-            out.line(format!("run {run} is written to {}, {signed}", path.display()))?;
+            out.line(format!("run {run} is written to {}{note}", path.display()))?;
         }
     }
     Ok(Exit::SUCCEEDED)
@@ -156,6 +186,7 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
     if !args.key.is_empty() && keys.is_empty() {
         return Err(CliError::Usage("the files of `--key` hold no public key".into()));
     }
+    let signers = args.signers.as_deref().map(signers_of).transpose()?;
     let mut anchors = Vec::new();
     for path in &args.anchor {
         anchors.extend(anchors_of(path)?);
@@ -165,16 +196,13 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
         let bytes = std::fs::read(path).map_err(|error| CliError::unreadable(path, &error))?;
         let proof = judge_bundle(&bytes, trust, args.unsigned)
             .map_err(|error| CliError::Store(format!("{}: {error}", path.display())))?;
-        return judged(&[proof], keys.is_empty(), out);
+        let records = if proof.holds() { bundle_records(&bytes).unwrap_or_default() } else { Vec::new() };
+        let judged_proof = with_people(proof, &records, signers.as_ref())?;
+        return judged(&[judged_proof], keys.is_empty(), out);
     }
     let place = global.store().await?;
     if keys.is_empty() {
-        // The public half is enough; the private one may be out of reach of who verifies.
-        let public = place.seal_key().map(|path| path.with_extension("pub")).filter(|path| path.exists());
-        if let Some(path) = public {
-            let bad = |why| CliError::Usage(format!("`{}` holds no public key: {why}", path.display()));
-            keys = trusted_keys(&read(&path)?).map_err(bad)?;
-        }
+        keys = place.own_key()?;
     }
     let mut wanted = runs(&place, &args.which).await?;
     if args.which.all {
@@ -186,9 +214,27 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
     }
     let mut proofs = Vec::new();
     for run in wanted {
-        proofs.push(place.journal.prove(&run, Trust { keys: &keys, anchors: &anchors }).await?);
+        let proof = place.journal.prove(&run, Trust { keys: &keys, anchors: &anchors }).await?;
+        let records = if proof.holds() { place.journal.read(&run, 1).await? } else { Vec::new() };
+        proofs.push(with_people(proof, &records, signers.as_ref())?);
     }
     judged(&proofs, keys.is_empty(), out)
+}
+
+/// The proof, with what people said in the run judged again, and how many of them signed it.
+fn with_people(mut proof: Proof, records: &[Record], signers: Option<&Signers>) -> Result<(Proof, usize), CliError> {
+    let words = crate::driver::words(&proof.run, records, signers)?;
+    for (seq, what) in words.wrong {
+        proof.add(seq, what);
+    }
+    Ok((proof, words.signed))
+}
+
+fn signers_of(path: &Path) -> Result<Signers, CliError> {
+    let mut signers = Signers::default();
+    let bad = |error| CliError::Usage(format!("`{}`: {error}", path.display()));
+    signers.add_file(&read(path)?).map_err(bad)?;
+    Ok(signers)
 }
 
 fn anchors_of(path: &Path) -> Result<Vec<Anchored>, CliError> {
@@ -201,14 +247,14 @@ fn anchors_of(path: &Path) -> Result<Vec<Anchored>, CliError> {
 }
 
 /// Says what was found; an error if anything is wrong.
-fn judged(proofs: &[Proof], any_key: bool, out: Out) -> Result<Exit, CliError> {
+fn judged(proofs: &[(Proof, usize)], any_key: bool, out: Out) -> Result<Exit, CliError> {
     let mut wrong = Vec::new();
-    for proof in proofs {
+    for (proof, signed) in proofs {
         let run = &proof.run;
         if out.json {
             out.json_line(&json!({
                 "run": run, "intact": proof.holds(), "records": proof.records, "hash": proof.hash, "sealed": proof.sealed,
-                "keys": proof.keys, "wrong": proof.wrong,
+                "keys": proof.keys, "wrong": proof.wrong, "signed_words": signed,
             }))?;
         }
         for found in &proof.wrong {
@@ -223,6 +269,9 @@ fn judged(proofs: &[Proof], any_key: bool, out: Out) -> Result<Exit, CliError> {
                 proof.records, proof.hash
             ))?;
             out.line(format!("  {}", covered(proof, any_key)))?;
+            if *signed > 0 {
+                out.line(format!("  signed words of people: {signed}, each by a key of theirs"))?;
+            }
         }
     }
     if wrong.is_empty() { Ok(Exit::SUCCEEDED) } else { Err(CliError::Store(wrong.join("\n"))) }

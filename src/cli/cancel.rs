@@ -7,6 +7,7 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use super::voice::{Spoken, Voice};
 use super::word;
 use crate::driver::{self, Options};
 use crate::event::{Event, Outcome};
@@ -22,16 +23,19 @@ pub struct Cancel {
     /// Why; kept for the audit
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Who cancels it [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: Cancel, out: Out) -> Result<Exit, CliError> {
-    let place = global.store().await?;
+    let place = global.driven_store().await?;
     let (run, told) = place.told(&args.run).await?;
-    let by = crate::config::actor(args.by.as_deref());
-    let event = Event::CancelRequested { by: by.clone(), reason: args.reason };
+    let word = |by| Event::CancelRequested { by, reason: args.reason.clone() };
+    let event = match args.voice.speak(&run, &told, word)? {
+        Spoken::Word(event) => *event,
+        Spoken::Statement(text) => return out.text(&text).map(|()| Exit::SUCCEEDED),
+    };
+    let by = event.by().expect("a person cancels").unsigned();
     if !word::is_at_rest(&told.records) || told.state.outcome().is_some_and(Outcome::is_final) {
         return word::say(&place, &run, &told, event, out).await;
     }

@@ -7,6 +7,7 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use super::voice::Voice;
 use super::word;
 use crate::event::{Answer, Event, Outputs};
 use crate::ids::StepId;
@@ -44,9 +45,8 @@ pub struct Decide {
     /// How you know; kept for the audit
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Who decides [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit, CliError> {
@@ -60,8 +60,8 @@ pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit,
         (_, _, true) => Answer::Left { reason },
         _ => Answer::NotRan { reason },
     };
-    let event = Event::StepAnswered { step, by: crate::config::actor(args.by.as_deref()), answer };
-    word::say(&place, &run, &told, event, out).await
+    let word = |by| Event::StepAnswered { step: step.clone(), by, answer: answer.clone() };
+    word::speak(&place, (&run, &told), &args.voice, word, out).await
 }
 
 /// What a person says that the attempt gave; all mistakes at once. What other steps use may not be left out.

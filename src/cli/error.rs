@@ -146,6 +146,7 @@ impl From<super::demo::DemoError> for CliError {
             DemoError::Driver(error) => error.into(),
             DemoError::Plan(error) => error.into(),
             DemoError::Journal(error) => error.into(),
+            DemoError::Seal(error) => error.into(),
             other @ (DemoError::Lab(_) | DemoError::Io(_) | DemoError::Unsuccessful { .. } | DemoError::Display(_)) => {
                 Self::Lab(other.to_string())
             }

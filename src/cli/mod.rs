@@ -8,6 +8,7 @@ pub mod out;
 
 mod anchor;
 mod answer;
+mod approvals;
 mod approve;
 mod audit;
 mod cancel;
@@ -24,6 +25,7 @@ mod logs;
 mod new;
 mod place;
 mod plan;
+mod report;
 mod resume;
 mod rollback;
 mod run;
@@ -32,7 +34,9 @@ mod schema;
 mod show;
 mod skip;
 mod test;
+mod voice;
 mod watch;
+mod withdraw;
 mod word;
 
 use std::path::PathBuf;
@@ -112,6 +116,10 @@ enum Command {
     Show(show::Show),
     /// Approve (or reject) a step that waits for approval
     Approve(approve::Approve),
+    /// Take back an approval that is not used yet
+    Withdraw(withdraw::Withdraw),
+    /// List what waits for whom, over all runs
+    Approvals(approvals::Approvals),
     /// Report a step done that a person does by hand
     Answer(answer::AnswerArgs),
     /// Say whether a step whose result is unknown did its work
@@ -122,6 +130,8 @@ enum Command {
     Cancel(cancel::Cancel),
     /// Tell who did what when in a run, or check that its record was not changed
     Audit(audit::Audit),
+    /// Write a run as a page to read, print and hand on, with the bundle that proves it
+    Report(report::Report),
     /// Print what the commands of a run said
     Logs(logs::Logs),
     /// Try a runbook out on mocked actions: its test file, or every failure and crash
@@ -149,6 +159,9 @@ enum Command {
     /// Print the completions of a shell
     Completions(completions::Completions),
 }
+
+/// Most threads of the process that holds commands.
+const HOLDER_THREADS_MAX: usize = 4;
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -190,9 +203,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A small process that only waits, so one thread is enough.
+/// A small process that mostly waits. Starting a program holds up a thread until it is loaded, so one is not enough for many short ones.
 fn hold_commands() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(HOLDER_THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(crate::action::held::serve())) {
         Ok(()) => Exit::SUCCEEDED.into(),
         Err(_) => Exit::USAGE.into(),
@@ -211,11 +225,14 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Runs(args) => runs::run(&global, args, out).await,
         Command::Show(args) => show::run(&global, &args, out).await,
         Command::Approve(args) => approve::run(&global, args, out).await,
+        Command::Withdraw(args) => withdraw::run(&global, args, out).await,
+        Command::Approvals(args) => approvals::run(&global, &args, out).await,
         Command::Answer(args) => answer::run(&global, &args, out).await,
         Command::Decide(args) => decide::run(&global, args, out).await,
         Command::Skip(args) => skip::run(&global, args, out).await,
         Command::Cancel(args) => cancel::run(&global, args, out).await,
         Command::Audit(args) => audit::run(&global, &args, out).await,
+        Command::Report(args) => report::run(&global, &args, out).await,
         Command::Logs(args) => logs::run(&global, &args, out).await,
         Command::Test(args) => Box::pin(test::run(&global, &args, out)).await,
         Command::Graph(args) => graph::run(&global, &args, out).await,

@@ -10,7 +10,7 @@ use super::error::CliError;
 use crate::action::held::Commands;
 use crate::driver::Told;
 use crate::ids::RunId;
-use crate::journal::{Journal, RunFilter, SealKey};
+use crate::journal::{Journal, RunFilter, SealKey, trusted_keys};
 use crate::plan::{Given, Plan};
 use crate::site::LoadedSite;
 use crate::spec::problem::Source;
@@ -39,8 +39,12 @@ impl Global {
     /// Opens the store and makes it if there is none; for commands that start runs.
     pub async fn make_store(&self, runbook: &Path) -> Result<Place, CliError> {
         let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let place = self.open(self.store_place(folder)).await?;
-        place.sealed(true)
+        self.open(self.store_place(folder)).await?.sealed()
+    }
+
+    /// Opens the store of runs that exist, for commands that drive one of them.
+    pub async fn driven_store(&self) -> Result<Place, CliError> {
+        self.store().await?.sealed()
     }
 
     /// Opens the store of runs that exist.
@@ -50,7 +54,7 @@ impl Global {
             let message = format!("there is no store at `{store}`; name the one of the run with `--store PATH`");
             return Err(CliError::Usage(message));
         }
-        self.open(store).await?.sealed(false)
+        self.open(store).await
     }
 
     async fn open(&self, store: String) -> Result<Place, CliError> {
@@ -128,12 +132,20 @@ fn is_child(run: &RunId, all: &[RunId]) -> bool {
 }
 
 impl Place {
-    /// Has what a driver records be sealed; `make`: also where there is no key yet.
-    fn sealed(self, make: bool) -> Result<Self, CliError> {
-        let path = self.seal_key();
-        let Some(path) = path.filter(|path| make || path.exists()) else { return Ok(self) };
+    /// Has what a driver records be sealed; makes the key where there is none yet.
+    fn sealed(self) -> Result<Self, CliError> {
+        let Some(path) = self.seal_key() else { return Ok(self) };
         let key = SealKey::open(&path)?;
         Ok(Self { journal: self.journal.with_seals(key), ..self })
+    }
+
+    /// The public key that seals in a store that is a file, if it is beside it; the private half may be out of reach of who asks. In a store on a
+    /// server, drivers on other hosts have keys of their own.
+    pub fn own_key(&self) -> Result<Vec<String>, CliError> {
+        let public = self.seal_key().map(|path| path.with_extension("pub")).filter(|path| path.exists());
+        let Some(path) = public.filter(|_| !self.store.contains("://")) else { return Ok(Vec::new()) };
+        let text = std::fs::read_to_string(&path).map_err(|error| CliError::unreadable(&path, &error))?;
+        trusted_keys(&text).map_err(|why| CliError::Usage(format!("`{}` holds no public key: {why}", path.display())))
     }
 
     /// Where the key to seal with lies; none where sealing is off or nothing lasts.

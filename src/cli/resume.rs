@@ -12,10 +12,11 @@ use super::exit::Exit;
 use super::fault;
 use super::out::{Out, person_at_keyboard};
 use super::run::announce;
+use super::voice::{Spoken, Voice};
 use super::watch::watch;
 use crate::driver::{self, Choices, Options, Told};
 use crate::event::Event;
-use crate::ids::{RunId, StepId};
+use crate::ids::{Actor, RunId, StepId};
 use crate::plan::Plan;
 use crate::report::{Subject, diff};
 
@@ -47,20 +48,32 @@ pub struct Resume {
     /// Keep waiting for answers of people instead of ending with exit code 6
     #[arg(long)]
     wait: bool,
-    /// Who resumes it [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit, CliError> {
-    let place = global.store().await?;
+    let place = global.driven_store().await?;
     let (run, told) = place.told(&args.run).await?;
-    let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
+    let mut options = Options::new(crate::config::actor(args.voice.by.as_deref()), place.state_dir.clone());
     options.wait = args.wait;
     options.commands = place.commands();
     let amended = match &args.reason {
         Some(reason) => Some(amend(global, args, (&run, &told), &options, reason, out)?),
         None => None,
+    };
+    let amended = match amended {
+        Some(Some((plan, event))) => {
+            let word = |by| said_by(&event, by);
+            match args.voice.speak(&run, &told, word)? {
+                Spoken::Word(event) => Some(Some((plan, *event))),
+                Spoken::Statement(text) => {
+                    out.text(&text)?;
+                    return Ok(Exit::SUCCEEDED);
+                }
+            }
+        }
+        other => other,
     };
     if let Some(None) = amended {
         out.note("nothing was changed and the run was not resumed");
@@ -87,6 +100,15 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
     watched.close(out, (&run, &place.journal), result).await
 }
 
+/// The same amendment, said by somebody.
+fn said_by(event: &Event, who: Actor) -> Event {
+    let mut event = event.clone();
+    if let Event::RunAmended { by, .. } = &mut event {
+        *by = who;
+    }
+    event
+}
+
 /// The new plan and the fact of the amendment, once a person has seen and confirmed it; nothing if not.
 fn amend(
     global: &Global,
@@ -110,11 +132,14 @@ fn amend(
     let choices =
         Choices { keep: steps(&args.keep), redo: steps(&args.redo), from: args.from.as_deref().map(StepId::new) };
     let event = driver::amendment(told, &plan, &diffs, &choices, (options, &reason))?;
-    if !out.json {
+    if !out.json && !args.voice.only_prints() {
         out.text(&diff::to_text(run, told, &plan, &diffs, out.paint))?;
     }
-    driver::may_amend(told, &plan, &event, options)?;
-    if !global.yes {
+    // Who is not known well enough is refused by the driver, so that it is on record.
+    if !args.voice.is_signed() && told.state.knows(&options.by) {
+        driver::may_amend(told, &plan, &event, options)?;
+    }
+    if !global.yes && !args.voice.only_prints() {
         if out.json || !out.terminal || !person_at_keyboard() {
             return Err(CliError::Usage("going on with a changed runbook wants a confirmation; add `--yes`".into()));
         }

@@ -11,9 +11,10 @@ use super::exit::Exit;
 use super::fault;
 use super::out::{Out, person_at_keyboard};
 use super::run::announce;
+use super::voice::{Spoken, Voice};
 use super::watch::watch;
 use crate::driver::{self, Options};
-use crate::event::Outcome;
+use crate::event::{Event, Outcome};
 use crate::report::{Subject, back};
 
 /// Arguments of `piton rollback`.
@@ -35,18 +36,18 @@ pub struct Rollback {
     /// Do it although later runs on the site stand on this one
     #[arg(long)]
     despite_later_runs: bool,
-    /// Who wants it [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: Rollback, out: Out) -> Result<Exit, CliError> {
-    let place = global.store().await?;
+    let place = global.driven_store().await?;
     let (run, told) = place.told(&args.run).await?;
     if told.state.outcome() == Some(Outcome::RolledBack) {
         return Err(CliError::Usage(format!("run `{run}` is rolled back already")));
     }
-    let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
+    let by = crate::config::actor(args.voice.by.as_deref());
+    let mut options = Options::new(by, place.state_dir.clone());
     options.commands = place.commands();
     let way = driver::may_turn_back(&told, &options)?.way_back();
     let later = driver::later_runs(&place.journal, &run, &told).await?;
@@ -56,13 +57,21 @@ pub(super) async fn run(global: &Global, args: Rollback, out: Out) -> Result<Exi
         out.json_pretty(&back::to_json(shown))?;
         return Ok(Exit::SUCCEEDED);
     }
-    if !out.json {
+    if !out.json && !args.voice.only_prints() {
         out.text(&back::to_text(shown, out.paint))?;
     }
     if args.plan {
         return Ok(Exit::SUCCEEDED);
     }
     let reason = reason_of(args.reason.as_deref().unwrap_or_default())?;
+    let word = |by| Event::RollbackRequested { by, reason: reason.clone(), driver: String::new(), sealed_by: None };
+    match args.voice.speak(&run, &told, word)? {
+        Spoken::Word(event) => options.by = event.by().expect("a person wants it").clone(),
+        Spoken::Statement(text) => {
+            out.text(&text)?;
+            return Ok(Exit::SUCCEEDED);
+        }
+    }
     if !later.is_empty() && !args.despite_later_runs {
         let why: Vec<_> = later.iter().map(back::stands_on).collect();
         let message = format!("{}; roll that back first, or add `--despite-later-runs`", why.join("; "));

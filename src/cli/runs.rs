@@ -31,7 +31,8 @@ pub struct Runs {
 
 pub(super) async fn run(global: &Global, args: Runs, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
-    let filter = RunFilter { runbook: args.runbook, site: args.on, open_only: args.open, limit: Some(args.limit) };
+    let filter =
+        RunFilter { runbook: args.runbook, site: args.on, family: None, open_only: args.open, limit: Some(args.limit) };
     let runs = place.journal.runs(&filter).await?;
     if out.json {
         let rows: Vec<Json> = runs

@@ -7,6 +7,7 @@ use super::decide::reason_of;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use super::voice::Voice;
 use super::word;
 use crate::event::Event;
 
@@ -23,9 +24,8 @@ pub struct Skip {
     /// Why; kept for the audit
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Who skips it [default: the user of this process]
-    #[arg(long = "as", value_name = "NAME")]
-    by: Option<String>,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 pub(super) async fn run(global: &Global, args: Skip, out: Out) -> Result<Exit, CliError> {
@@ -37,6 +37,6 @@ pub(super) async fn run(global: &Global, args: Skip, out: Out) -> Result<Exit, C
         Some(optional) => out.note(&format!("consequence: {}", optional.consequence)),
         None => out.note(&format!("`{step}` is not optional: this is a deviation and stays in the record of the run")),
     }
-    let event = Event::SkipRequested { step, by: crate::config::actor(args.by.as_deref()), reason };
-    word::say(&place, &run, &told, event, out).await
+    let word = |by| Event::SkipRequested { step: step.clone(), by, reason: reason.clone() };
+    word::speak(&place, (&run, &told), &args.voice, word, out).await
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -136,11 +136,16 @@ async fn listen(stop: CancellationToken, stop_now: CancellationToken, facts: Sen
 }
 
 fn show_json(out: Out, facts: &Receiver<Fact>) {
+    let mut heard = lines::Heard::default();
     for fact in in_bursts(facts) {
-        if let Fact::Recorded { record, state } = fact
-            && state.is_none_or(|state| is_untouched(&state))
-        {
-            let _ = out.json_line(&lines::event(&record));
+        match fact {
+            Fact::Recorded { record, state } if state.as_ref().is_none_or(|state| is_untouched(state)) => {
+                let _ = out.json_line(&lines::event(&record));
+            }
+            Fact::Progress { run, step, progress } if heard.is_due(&run, &step, Instant::now()) => {
+                let _ = out.json_line(&lines::progress(&run, &step, &progress, crate::config::now()));
+            }
+            Fact::Recorded { .. } | Fact::Progress { .. } | Fact::Notice { .. } | Fact::Ended { .. } => {}
         }
     }
 }

@@ -6,9 +6,10 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use super::place::Place;
+use super::voice::{Spoken, Voice};
 use crate::driver::Told;
 use crate::event::{Event, Record};
-use crate::ids::{RunId, StepId};
+use crate::ids::{Actor, RunId, StepId};
 use crate::report::lines;
 use crate::spec::problem::did_you_mean;
 
@@ -34,6 +35,23 @@ pub(super) fn is_at_rest(records: &[Record]) -> bool {
         }
     }
     at_rest
+}
+
+/// Says the word as whoever it is, or prints what has to be signed for it.
+pub(super) async fn speak(
+    place: &Place,
+    (run, told): (&RunId, &Told),
+    voice: &Voice,
+    word: impl Fn(Actor) -> Event,
+    out: Out,
+) -> Result<Exit, CliError> {
+    match voice.speak(run, told, word)? {
+        Spoken::Word(event) => say(place, run, told, *event, out).await,
+        Spoken::Statement(text) => {
+            out.text(&text)?;
+            Ok(Exit::SUCCEEDED)
+        }
+    }
 }
 
 /// Records the word and says what comes next.

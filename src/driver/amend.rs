@@ -236,6 +236,10 @@ pub fn amendment(
         change: diff.change.clone(),
         choice: choice(&diff.step),
     });
+    let steps: Vec<StepAmended> =
+        entries.filter(|entry| entry.change != Change::Same || entry.choice.is_some()).collect();
+    let is_other = told.plan.digest != plan.digest;
+    let voids = if is_other { told.state.voided_by(&flow_of(plan, &told.records)?, &steps) } else { Vec::new() };
     Ok(Event::RunAmended {
         by: options.by.clone(),
         reason: reason.to_owned(),
@@ -244,7 +248,8 @@ pub fn amendment(
         digest: plan.digest.clone(),
         params: plan.params.clone(),
         source: serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?,
-        steps: entries.filter(|entry| entry.change != Change::Same || entry.choice.is_some()).collect(),
+        steps,
+        voids,
     })
 }
 
@@ -293,7 +298,13 @@ pub async fn resume_amended(
     options: Options,
 ) -> Result<Ended, DriverError> {
     let told = read(journal, &run).await?;
-    may_amend(&told, &plan, &amended, &options)?;
+    let at = outside::moment(&options.clock, &told.records);
+    if let Err(why) = outside::check_signature(&run, &told, &amended, at) {
+        return Err(outside::refuse(journal, &run, &amended, at, why).await);
+    }
+    if let Err(why) = may_amend(&told, &plan, &amended, &options) {
+        return Err(outside::refuse(journal, &run, &amended, at, why.to_string()).await);
+    }
     super::require_milestones(&plan, journal).await?;
     let hooks = options.hooks.clone();
     let seq = told.records.last().map_or(0, |record| record.seq);

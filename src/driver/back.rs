@@ -77,9 +77,12 @@ pub async fn rollback(journal: &Journal, run: RunId, reason: String, options: Op
         driver: String::new(),
         sealed_by: None,
     };
-    may_turn_back(&told, &options)?
-        .after(&requested, options.clock.now())
-        .map_err(|error| DriverError::Refused(error.to_string()))?;
+    let (at, state) = (outside::moment(&options.clock, &told.records), may_turn_back(&told, &options)?);
+    let signed = outside::check_signature(&run, &told, &requested, at);
+    let heard = signed.and_then(|()| state.after(&requested, at).map_err(|error| error.to_string()));
+    if let Err(why) = heard {
+        return Err(outside::refuse(journal, &run, &requested, at, why).await);
+    }
     let hooks = options.hooks.clone();
     let work = Box::pin(drive(told.plan.into(), journal, run, options, Opening::Back(reason)));
     hooks.unless_crashed(work).await.ok_or(DriverError::Crashed)?
@@ -94,6 +97,6 @@ pub fn may_turn_back(told: &Told, options: &Options) -> Result<State, DriverErro
         return Ok(told.state.clone());
     }
     let resumed =
-        Event::RunResumed { by: options.by.clone(), driver: String::new(), held: Vec::new(), sealed_by: None };
+        Event::RunResumed { by: options.by.unsigned(), driver: String::new(), held: Vec::new(), sealed_by: None };
     told.state.after(&resumed, options.clock.now()).map_err(|error| DriverError::Refused(error.to_string()))
 }

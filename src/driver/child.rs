@@ -40,6 +40,7 @@ impl RunChild for Children {
     ) -> Result<(RunId, Outcome), Failure> {
         let run = RunId::new(format!("{parent}.{step}"));
         let options = Options {
+            by: self.options.by.unsigned(),
             wait: true,
             stop: cancel.clone(),
             stop_now: cancel,

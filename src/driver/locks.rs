@@ -73,7 +73,7 @@ impl Session {
                         LockAnswer::Never { lock, holder } => return Ok(Lined::Refused(never(&lock, &holder, &run))),
                         LockAnswer::Waits { lock, behind } => {
                             let what = waits(&lock, &behind);
-                            observer.progress(&run, &id, &Progress { what, done: 0, total: None, per_second: 0.0 });
+                            observer.progress(&run, &id, &Progress { what, ..Progress::default() });
                         }
                     }
                     let seen = journal.locks().await?;

@@ -18,6 +18,7 @@ mod said;
 mod scope;
 mod session;
 mod turn;
+mod vouch;
 mod workflow;
 
 use std::path::Path;
@@ -39,9 +40,11 @@ use crate::scheduler::State;
 
 pub use amend::{Choices, StepDiff, amendment, compare, may_amend, resume_amended};
 pub use back::{LaterRun, later_runs, may_turn_back, rollback};
+pub(crate) use outside::say_in_trial;
 pub use outside::{Told, read, say, say_by, stages};
 pub use preview::preview;
 pub use scope::used_outputs;
+pub use vouch::{Words, statement, vouch, words};
 
 /// Length of a driver's lease on a run unless options say otherwise; renewed at a third of it.
 const LEASE: Duration = Duration::from_secs(30);
@@ -208,7 +211,7 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
         version: plan.version.clone(),
         digest: plan.digest.clone(),
         site: plan.site.site.name.clone(),
-        by: options.by.clone(),
+        by: options.by.unsigned(),
         params: plan.params.clone(),
         piton: env!("CARGO_PKG_VERSION").to_owned(),
         source,
@@ -269,7 +272,7 @@ impl Opening {
     fn events(self, state: &State, who: (&Actor, &str), held: Vec<StepId>, sealed_by: Option<String>) -> Vec<Event> {
         let (by, driver) = (who.0.clone(), who.1.to_owned());
         let resumed =
-            || Event::RunResumed { by: by.clone(), driver: driver.clone(), held, sealed_by: sealed_by.clone() };
+            || Event::RunResumed { by: by.unsigned(), driver: driver.clone(), held, sealed_by: sealed_by.clone() };
         match self {
             Self::Start(_) => Vec::new(),
             Self::Resume | Self::Amended(..) => vec![resumed()],

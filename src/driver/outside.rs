@@ -1,9 +1,11 @@
 //! What people say from outside a driver: answers, skips, cancellations. The same rules as for a driver apply, because
 //! the scheduler decides whether the fact can be true.
 
+use jiff::Timestamp;
+
 use crate::config::Clock;
 use crate::event::{Event, LockChange, Record};
-use crate::ids::{RunId, StepId};
+use crate::ids::{Level, RunId, StepId};
 use crate::journal::{Append, AppendError, Journal};
 use crate::plan::{Plan, PlanSource};
 use crate::scheduler::{IllegalEvent, State, StepState};
@@ -104,10 +106,40 @@ pub async fn say(journal: &Journal, run: &RunId, event: &Event) -> Result<Record
 /// # Errors
 /// As [`say`].
 pub async fn say_by(clock: &Clock, journal: &Journal, run: &RunId, event: &Event) -> Result<Record, DriverError> {
+    said(clock, journal, run, event, check_signature).await
+}
+
+/// The same for people who are made up: a signature of theirs is not looked at.
+///
+/// # Errors
+/// As [`say`].
+pub(crate) async fn say_in_trial(
+    clock: &Clock,
+    journal: &Journal,
+    run: &RunId,
+    event: &Event,
+) -> Result<Record, DriverError> {
+    said(clock, journal, run, event, |_, _, _, _| Ok(())).await
+}
+
+async fn said(
+    clock: &Clock,
+    journal: &Journal,
+    run: &RunId,
+    event: &Event,
+    signed: impl Fn(&RunId, &Told, &Event, Timestamp) -> Result<(), String>,
+) -> Result<Record, DriverError> {
     loop {
         let told = read(journal, run).await?;
-        let now = clock.now();
-        let after = told.state.after(event, now).map_err(|error| DriverError::Refused(error.to_string()))?;
+        let now = moment(clock, &told.records);
+        let heard = signed(run, &told, event, now).map_err(|why| (why, true)).and_then(|()| {
+            told.state.after(event, now).map_err(|error| (error.to_string(), matters(&told, event, &error)))
+        });
+        let after = match heard {
+            Ok(after) => after,
+            Err((why, true)) => return Err(refuse(journal, run, event, now, why).await),
+            Err((why, false)) => return Err(DriverError::Refused(why)),
+        };
         // A word about a doubt also settles the locks that guarded it.
         let settled = event
             .step()
@@ -123,6 +155,47 @@ pub async fn say_by(clock: &Clock, journal: &Journal, run: &RunId, event: &Event
             }
             Err(AppendError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The time of a word: a clock that was moved back does not bring back what is over.
+pub(super) fn moment(clock: &Clock, records: &[Record]) -> Timestamp {
+    let now = clock.now();
+    records.last().map_or(now, |record| now.max(record.at))
+}
+
+/// Whether the word is signed as it says, by the keys that the run goes by; why not.
+pub(super) fn check_signature(run: &RunId, told: &Told, event: &Event, at: Timestamp) -> Result<(), String> {
+    if event.by().is_none_or(|by| by.level() != Level::Ssh) {
+        return Ok(());
+    }
+    let signers = told.plan.site.keys().map_err(|error| error.to_string())?;
+    super::vouch::vouch(run, &told.records, event, (&signers, at)).map_err(|error| error.to_string())
+}
+
+/// Whether it is for the audit that a word was refused: it was about who may say it, or about a question to people.
+fn matters(told: &Told, event: &Event, error: &IllegalEvent) -> bool {
+    let asks = |step| told.state.step(step).is_some_and(|view| view.rule().wait.is_some());
+    matches!(error, IllegalEvent::Answer { .. } | IllegalEvent::Identity { .. }) || event.step().is_some_and(asks)
+}
+
+/// Records that a word was refused, and says so; a journal that cannot take it says why itself.
+pub(super) async fn refuse(journal: &Journal, run: &RunId, event: &Event, at: Timestamp, why: String) -> DriverError {
+    let Some(by) = event.by().cloned() else { return DriverError::Refused(why) };
+    let refused =
+        Event::WordRefused { step: event.step().cloned(), by, word: event.word().to_owned(), why: why.clone() };
+    loop {
+        let head = match journal.head(run).await {
+            Ok(head) => head.seq,
+            Err(error) => return error.into(),
+        };
+        let events = std::slice::from_ref(&refused);
+        let append = Append { run, expected_seq: head, generation: None, at, events, texts: &[] };
+        match journal.append(append, &LockChange::default()).await {
+            Ok(_) => return DriverError::Refused(why),
+            Err(AppendError::Conflict { .. }) => {}
+            Err(error) => return error.into(),
         }
     }
 }

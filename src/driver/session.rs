@@ -232,7 +232,7 @@ impl Session {
             biased;
             () = stop.cancelled(), if stoppable => {
                 self.stops_seen += 1;
-                let event = Event::CancelRequested { by: self.options.by.clone(), reason: None };
+                let event = Event::CancelRequested { by: self.options.by.unsigned(), reason: None };
                 self.adopt_if_legal(event);
             }
             () = self.lost.cancelled() => {

@@ -11,6 +11,7 @@ use crate::ids::StepId;
 use crate::journal::{Append, AppendError};
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::{Command, StepState};
+use crate::spec::actions::ActionKind;
 
 /// Most facts in one transaction.
 const BATCH: usize = 500;
@@ -40,6 +41,9 @@ impl std::ops::Deref for Planned {
 impl Session {
     /// Asks the scheduler until it has nothing new to say, then makes everything durable and lets the actions run.
     pub(super) async fn turn(&mut self) -> Result<(), DriverError> {
+        if self.state.is_cancelling() {
+            self.stop_at_boundaries();
+        }
         loop {
             let mut news = false;
             let moment = self.moment();
@@ -101,6 +105,16 @@ impl Session {
                 self.adopt(Event::UndoStarted { step: step.clone(), attempt })?;
                 self.deferred.push(Deferred::Undo(step, attempt));
                 Ok(true)
+            }
+        }
+    }
+
+    /// Tells those to stop that lose nothing by it, while others finish: a copy goes on behind its last chunk.
+    fn stop_at_boundaries(&self) {
+        for (step, (work, cancel)) in &self.busy {
+            let kind = self.plan.step(step).map(|step| step.action.kind);
+            if *work == Work::Act && kind == Some(ActionKind::DbCopy) {
+                cancel.cancel();
             }
         }
     }
@@ -167,15 +181,18 @@ impl Session {
                 return self.adopt(Event::StepSkipped { step: id, reason: crate::event::SkipReason::When });
             }
             // A question that cannot be asked as written is asked with its error, so that nothing is hidden.
-            attempt::Ready::Fail(failure) => failure.error,
-            attempt::Ready::Go(prepared) => prompt(&prepared.input, &self.plan.files),
+            attempt::Ready::Fail(failure) => (failure.error, crate::plan::digest(&serde_json::Value::Null)),
+            attempt::Ready::Go(prepared) => {
+                (prompt(&prepared.input, &self.plan.files), crate::plan::digest(&prepared.input))
+            }
         };
+        let (prompt, input) = (prepared.0, Some(prepared.1));
         let now = self.moment();
         let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
         let kind = self.plan.step(&id).map(|step| step.action.kind);
         let wait =
             if kind == Some(crate::spec::actions::ActionKind::Manual) { WaitKind::Manual } else { WaitKind::Approval };
-        self.adopt(Event::StepWaiting { step: id, wait, prompt: prepared, expires_at })
+        self.adopt(Event::StepWaiting { step: id, wait, prompt, expires_at, input })
     }
 
     /// Whether a prepared attempt is still what the scheduler asks for.

@@ -1,12 +1,12 @@
 //! A plan as the scheduler's rules.
 
 use crate::event::WaitKind;
-use crate::ids::Actor;
+use crate::ids::{Actor, Level};
 use crate::plan::{Plan, PlanStep, has_probe, only_looks};
 use crate::scheduler::{
     Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
 };
-use crate::spec::actions::ActionKind;
+use crate::spec::actions::{ActionKind, Require};
 use crate::spec::runbook;
 use crate::spec::values::Millis;
 use crate::spec::yaml::{Node, Value};
@@ -21,6 +21,7 @@ pub fn of_plan(plan: &Plan, starter: &Actor) -> Result<Workflow, WorkflowError> 
         on_failure: on_failure(plan.on_failure),
         milestones: plan.achieves.clone(),
         revokes: plan.revokes.clone(),
+        identity: level(plan.site.site.required()),
     };
     Workflow::new(steps, run)
 }
@@ -50,6 +51,14 @@ fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
             runbook::Phase::Main => Phase::Main,
         },
         ..StepRule::new(step.id.clone())
+    }
+}
+
+fn level(require: Require) -> Level {
+    match require {
+        Require::Claimed => Level::Claimed,
+        Require::Local => Level::Local,
+        Require::Ssh => Level::Ssh,
     }
 }
 
@@ -92,10 +101,15 @@ fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> 
         ActionKind::Manual => WaitKind::Manual,
         _ => return None,
     };
-    let exclude = texts(args, "exclude").into_iter().map(|name| match name.as_str() {
-        "run.starter" => starter.clone(),
-        _ => Actor::new(name),
+    // Whoever started the run under another name is the starter by the name of the account as well.
+    let exclude = texts(args, "exclude").into_iter().flat_map(|name| match name.as_str() {
+        "run.starter" => starter.names(),
+        "runbook.author" => plan.authors.clone(),
+        _ => vec![Actor::new(name)],
     });
+    let own = [Require::Claimed, Require::Local, Require::Ssh]
+        .into_iter()
+        .find(|require| args.get("identity").and_then(Node::text) == Some(require.word()));
     let allowed = plan.site.site.people_in(&texts(args, "groups"), &texts(args, "people"));
     Some(WaitRule {
         kind,
@@ -107,6 +121,7 @@ fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> 
         exclude: exclude.collect(),
         allowed: allowed.map(|people| people.into_iter().collect()),
         expires_ms: args.get("expires").and_then(Node::text).and_then(Millis::parse).map(whole),
+        identity: level(plan.site.site.required()).max(own.map(level).unwrap_or_default()),
     })
 }
 

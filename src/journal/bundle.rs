@@ -15,6 +15,7 @@ use super::chain::{self, Row};
 use super::proof::{self, Proof, Trust};
 use super::seal::{self, Seal, SealKey, fingerprint};
 use super::{Journal, JournalError};
+use crate::event::Record;
 use crate::ids::RunId;
 use crate::plan::sha256_hex;
 
@@ -100,12 +101,17 @@ fn push(text: &mut String, line: &Line) {
 }
 
 impl Journal {
-    /// Writes a run as a bundle, signed with `key` as a whole if there is one.
+    /// Writes a run as a bundle, signed with `key` as a whole if there is one, and gives the proof that went before.
     ///
     /// # Errors
     /// When the run is not what was recorded: a bundle does not make that right.
-    pub async fn export(&self, run: &RunId, key: Option<&SealKey>, at: Timestamp) -> Result<String, JournalError> {
-        let proof = self.prove(run, Trust::default()).await?;
+    pub async fn export(
+        &self,
+        run: &RunId,
+        key: Option<&SealKey>,
+        at: Timestamp,
+    ) -> Result<(String, Proof), JournalError> {
+        let (proof, found) = self.proved(run, Trust::default()).await?;
         if let Some(wrong) = proof.wrong.first() {
             let (seq, why) = (wrong.seq.unwrap_or(0), wrong.what.clone());
             return Err(JournalError::Broken { run: run.clone(), seq, why });
@@ -114,12 +120,12 @@ impl Journal {
         let piton = env!("CARGO_PKG_VERSION").to_owned();
         push(&mut text, &Line::Bundle { version: VERSION, run: run.clone(), piton, exported_at: at });
         let mut said = BTreeMap::new();
-        for row in self.rows_of(run).await? {
+        for row in found.rows {
             said.extend(chain::event(run, &row)?.said().iter().map(|said| (said.digest.clone(), said.clone())));
             let Row { seq, at_ms, generation, kind, payload, hash } = row;
             push(&mut text, &Line::Record { seq, at_ms, generation, kind, hash, payload });
         }
-        for Seal { seq, hash, at_ms, key, signature } in self.seals(run).await? {
+        for Seal { seq, hash, at_ms, key, signature } in found.seals {
             push(&mut text, &Line::Seal { seq, hash, at_ms, key, signature });
         }
         for (digest, said) in said {
@@ -134,7 +140,7 @@ impl Journal {
             let (payload_type, payload) = (PAYLOAD_TYPE.to_owned(), STANDARD.encode(payload));
             push(&mut text, &Line::Envelope { payload_type, payload, signatures });
         }
-        Ok(text)
+        Ok((text, proof))
     }
 }
 
@@ -170,6 +176,19 @@ pub fn judge(bytes: &[u8], trust: Trust<'_>, unsigned: bool) -> Result<Proof, Bu
         None => return Err(BundleError::NoEnvelope),
     }
     Ok(proof)
+}
+
+/// The records of a bundle that was judged.
+///
+/// # Errors
+/// When it is no bundle, or a record is none.
+pub fn records(bytes: &[u8]) -> Result<Vec<Record>, BundleError> {
+    let wrong = |line: usize, why: String| BundleError::Line { line, why };
+    let text = std::str::from_utf8(bytes).map_err(|error| wrong(1, error.to_string()))?;
+    let Bundle { run: Some(run), rows, .. } = read(text)? else { return Ok(Vec::new()) };
+    // Records stand behind the line of the bundle, in their order.
+    let record = |(at, row): (usize, Row)| chain::record(&run, row).map_err(|error| wrong(at + 2, error.to_string()));
+    rows.into_iter().enumerate().map(record).collect()
 }
 
 fn read(text: &str) -> Result<Bundle, BundleError> {

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{Append, AppendError, JournalError, Verified};
+use super::{Append, AppendError, JournalError};
 use crate::event::{Event, Record};
 use crate::ids::RunId;
 
@@ -87,25 +87,23 @@ fn broken(run: &RunId, seq: u64, why: &dyn std::error::Error) -> JournalError {
     JournalError::Broken { run: run.clone(), seq, why: why.to_string() }
 }
 
-/// Recomputes a chain from its first record.
-pub(super) fn verify(run: &RunId, rows: &[Row]) -> Verified {
+/// Recomputes a chain from its first record; gives the place of the first that is not as it was written, and why.
+pub(super) fn verify(run: &RunId, rows: &[Row]) -> Result<(), (u64, &'static str)> {
     let mut prev_hash = FIRST;
     for (place, row) in (1..).zip(rows) {
-        let bad = |why: &str| Verified::Bad { seq: place, why: why.to_owned() };
         if row.seq != place {
-            return bad("the record is missing");
+            return Err((place, "the record is missing"));
         }
         if row.hash != digest(prev_hash, run, row) {
-            return bad("its content and the record before it do not match its hash");
+            return Err((place, "its content and the record before it do not match its hash"));
         }
         match event(run, row) {
-            Err(_) => return bad("its content cannot be read"),
-            Ok(event) if event.kind() != row.kind => return bad("its kind is not the kind of its content"),
-            Ok(_) => {}
+            Err(_) => return Err((place, "its content cannot be read")),
+            Ok(event) if event.kind() != row.kind => return Err((place, "its kind is not the kind of its content")),
+            Ok(_) => prev_hash = &row.hash,
         }
-        prev_hash = &row.hash;
     }
-    Verified::Intact { records: rows.len() as u64, hash: prev_hash.to_owned() }
+    Ok(())
 }
 
 /// The records of `rows`, which must follow `from_seq` without gaps.

@@ -27,8 +27,8 @@ async fn a_changed_record_is_found_by_its_place() {
         let events = [skipped("a"), skipped("b"), skipped("c")];
         journal.append(say(&run, 1, &events), &LockChange::default()).await.expect("appends");
         tamper(&path, sql).await;
-        let verified = journal.verify(&run).await.expect("reads");
-        assert!(matches!(verified, Verified::Bad { seq, .. } if seq == place), "{sql}: {verified:?}");
+        let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+        assert_eq!(proof.wrong.first().and_then(|wrong| wrong.seq), Some(place), "{sql}: {proof:?}");
         if sql.starts_with("DELETE") {
             let error = journal.read(&run, 1).await.expect_err("a gap");
             assert!(matches!(error, JournalError::Broken { seq: 3, .. }), "{error}");
@@ -110,7 +110,7 @@ async fn written(folder: &Path) -> RunId {
 }
 
 /// What is found of a journal of which `name` was cut to `len` bytes (`None`: removed).
-async fn cut(folder: &Path, name: &str, len: Option<u64>, run: &RunId) -> Result<Verified, JournalError> {
+async fn cut(folder: &Path, name: &str, len: Option<u64>, run: &RunId) -> Result<Proof, JournalError> {
     let here = tempfile::tempdir_in(folder).expect("a folder");
     for name in ["j.db", "j.db-wal", "j.db-anchor"] {
         std::fs::copy(folder.join("cut").join(name), here.path().join(name)).expect("copies");
@@ -123,11 +123,11 @@ async fn cut(folder: &Path, name: &str, len: Option<u64>, run: &RunId) -> Result
         None => std::fs::remove_file(here.path().join(name)).expect("removes"),
     }
     let journal = Journal::open(here.path().join("j.db").to_str().expect("plain")).await?;
-    let verified = journal.verify(run).await?;
-    if matches!(verified, Verified::Intact { .. }) {
+    let proof = journal.prove(run, Trust::default()).await?;
+    if proof.holds() {
         assert_eq!(journal.read(run, 1).await?.len(), 41);
     }
-    Ok(verified)
+    Ok(proof)
 }
 
 #[tokio::test]
@@ -140,13 +140,14 @@ async fn a_journal_cut_at_any_byte_is_whole_or_named() {
         let places = (0..size).step_by(1009).map(Some).chain([Some(size - 1), Some(size), None]);
         for len in places {
             match cut(folder.path(), name, len, &run).await {
-                Ok(Verified::Intact { records, .. }) => {
-                    assert_eq!(records, 41, "`{name}` cut to {len:?} was accepted with facts lost");
+                Ok(proof) if proof.holds() => {
+                    assert_eq!(proof.records, 41, "`{name}` cut to {len:?} was accepted with facts lost");
                     assert!(len == Some(size) || name == "j.db", "`{name}` cut to {len:?} cannot be whole");
                     whole += 1;
                 }
-                Ok(Verified::Bad { why, .. }) => {
-                    assert!(why.contains("lost"), "`{name}` cut to {len:?}: {why}");
+                Ok(proof) => {
+                    let lost = proof.wrong.iter().any(|wrong| wrong.what.contains("lost"));
+                    assert!(lost, "`{name}` cut to {len:?}: {proof:?}");
                     named += 1;
                 }
                 Err(error) => {
@@ -173,7 +174,8 @@ async fn a_lost_end_is_accepted_once_its_anchor_is_removed() {
     assert!(error.to_string().contains("j.db-anchor"), "{error}");
     std::fs::remove_file(here.join("j.db-anchor")).expect("removes");
     let journal = Journal::open(place).await.expect("a person accepted the loss");
-    assert!(matches!(journal.verify(&run).await, Ok(Verified::Intact { records: 21, .. })));
+    let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+    assert!(proof.holds() && proof.records == 21, "{proof:?}");
     // From here on the new end is the one that is kept.
     journal.append(say(&run, 21, &[skipped("new")]), &LockChange::default()).await.expect("appends");
     drop(journal);

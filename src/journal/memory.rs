@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::chain::{self, FIRST, Row};
 use super::lease::{Lease, LeaseError, Owner};
 use super::locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
+use super::proof::Evidence;
 use super::seal::{self, Seal, SealKey};
 use super::watch::{Bell, Watch};
 use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary};
@@ -167,8 +168,14 @@ impl Memory {
         rows.iter().filter(|row| row.seq >= from_seq).cloned().collect()
     }
 
-    pub(super) fn seals(&self, run: &RunId) -> Vec<Seal> {
-        self.lock().seals.get(run).cloned().unwrap_or_default()
+    pub(super) fn evidence(&self, run: &RunId) -> Evidence {
+        let shared = self.lock();
+        Evidence {
+            rows: shared.rows.get(run).cloned().unwrap_or_default(),
+            seals: shared.seals.get(run).cloned().unwrap_or_default(),
+            listed: shared.runs.get(run).cloned(),
+            lost: None,
+        }
     }
 
     pub(super) fn transcript(&self, digest: &str) -> Option<Vec<u8>> {

@@ -31,12 +31,13 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use bundle::{BundleError, judge as judge_bundle};
+pub use bundle::{BundleError, judge as judge_bundle, records as bundle_records};
 pub use error::{AppendError, JournalError};
 pub use lease::{LeaseError, Owner};
 pub use locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use memory::Memory;
 use postgres::Postgres;
+use proof::Evidence;
 pub use proof::{Anchored, Proof, Trust, Wrong};
 pub use seal::{Seal, SealError, SealKey, fingerprint, trusted_keys};
 use sqlite::Sqlite;
@@ -160,6 +161,8 @@ pub struct RunFilter {
     pub runbook: Option<String>,
     /// Only of this site.
     pub site: Option<String>,
+    /// Only this run and those that it started, and so on.
+    pub family: Option<RunId>,
     /// Only runs that are not over for good.
     pub open_only: bool,
     /// At most this many, the latest.
@@ -170,6 +173,7 @@ impl RunFilter {
     fn admits(&self, run: &RunSummary) -> bool {
         self.runbook.as_ref().is_none_or(|runbook| *runbook == run.runbook)
             && self.site.as_ref().is_none_or(|site| *site == run.site)
+            && self.family.as_ref().is_none_or(|first| run.run.is_of(first))
             && !(self.open_only && run.outcome.is_some_and(Outcome::is_final))
     }
 }
@@ -181,25 +185,6 @@ pub struct Head {
     pub seq: u64,
     /// Generation of the latest lease; 0 before the first.
     pub generation: u64,
-}
-
-/// The result of recomputing a run's hash chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verified {
-    /// Every record is as it was written.
-    Intact {
-        /// How many records.
-        records: u64,
-        /// The hash of the latest one; noting it elsewhere also protects against cutting off the end.
-        hash: String,
-    },
-    /// The first record that is not as it was written.
-    Bad {
-        /// Its place.
-        seq: u64,
-        /// What is wrong with it.
-        why: String,
-    },
 }
 
 /// What `append` is to record, and on which condition.
@@ -294,11 +279,6 @@ impl Journal {
         sealer.as_ref().map(|key| key.public().to_owned())
     }
 
-    /// The seals of a run, in order.
-    pub async fn seals(&self, run: &RunId) -> Result<Vec<Seal>, JournalError> {
-        each!(self, store => Ok(store.seals(run)), store.seals(run))
-    }
-
     /// Records the start of a new run and takes its locks.
     pub async fn create(
         &self,
@@ -329,29 +309,9 @@ impl Journal {
         chain::records(run, from_seq, rows)
     }
 
-    /// The stored records of a run.
-    async fn rows_of(&self, run: &RunId) -> Result<Vec<chain::Row>, JournalError> {
-        each!(self, store => Ok(store.rows(run, 1)), store.rows(run, 1))
-    }
-
-    /// Recomputes the hash chain of a run, then looks at everything that its records name.
-    pub async fn verify(&self, run: &RunId) -> Result<Verified, JournalError> {
-        let rows = match self.rows_of(run).await {
-            Err(lost @ JournalError::CutOff { come: 1.., .. }) => {
-                let JournalError::CutOff { come, .. } = lost else { return Err(lost) };
-                return Ok(Verified::Bad { seq: come + 1, why: lost.to_string() });
-            }
-            rows => rows?,
-        };
-        if rows.is_empty() {
-            return Err(JournalError::UnknownRun(run.to_string()));
-        }
-        let chain = chain::verify(run, &rows);
-        if !matches!(chain, Verified::Intact { .. }) {
-            return Ok(chain);
-        }
-        let bad = transcripts::first_bad(self, run, &rows).await?;
-        Ok(bad.map_or(chain, |(seq, why)| Verified::Bad { seq, why }))
+    /// Everything that is kept of a run, as it was at one moment.
+    async fn evidence(&self, run: &RunId) -> Result<Evidence, JournalError> {
+        each!(self, store => Ok(store.evidence(run)), store.evidence(run))
     }
 
     /// What is kept under a digest, right or wrong.

@@ -10,12 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{self, Row};
 use super::seal::{EVERY, Seal, fingerprint};
-use super::{Journal, JournalError, RunFilter, RunSummary, Verified, transcripts};
+use super::{Journal, JournalError, RunSummary, transcripts};
 use crate::event::{Event, Record};
 use crate::ids::RunId;
 
-/// Records that one append can hold behind the one that asked for a seal.
-const WINDOW: u64 = 1000;
+/// Everything that a store keeps of one run, but what its commands said: as it was at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// Its records, in order.
+    pub(super) rows: Vec<Row>,
+    /// Its seals, in order.
+    pub(super) seals: Vec<Seal>,
+    /// Its line in the list of runs.
+    pub(super) listed: Option<RunSummary>,
+    /// The record that the anchor beside the file noted, if it is not among them.
+    pub(super) lost: Option<u64>,
+}
 
 /// How far a run had come, noted outside of its store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +47,15 @@ pub struct Wrong {
     pub seq: Option<u64>,
     /// What is wrong.
     pub what: String,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.seq {
+            Some(seq) => write!(f, "record {seq}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
 }
 
 /// What is proved of a run.
@@ -72,7 +91,7 @@ impl Proof {
     }
 
     /// Adds something that is wrong.
-    pub(super) fn add(&mut self, seq: impl Into<Option<u64>>, what: impl Into<String>) {
+    pub fn add(&mut self, seq: impl Into<Option<u64>>, what: impl Into<String>) {
         self.wrong.push(Wrong { seq: seq.into(), what: what.into() });
     }
 
@@ -89,7 +108,7 @@ pub(super) fn judge(run: &RunId, rows: &[Row], seals: &[Seal], trust: Trust<'_>)
     if let Some(last) = rows.last() {
         proof.hash.clone_from(&last.hash);
     }
-    if let Verified::Bad { seq, why } = chain::verify(run, rows) {
+    if let Err((seq, why)) = chain::verify(run, rows) {
         proof.add(seq, why);
     } else {
         let keys = Keys::of(run, rows);
@@ -107,14 +126,14 @@ pub(super) fn judge(run: &RunId, rows: &[Row], seals: &[Seal], trust: Trust<'_>)
 struct Keys {
     /// From which record on, and which; none where sealing is off.
     spans: Vec<(u64, Option<String>)>,
-    /// Records that must be followed by a seal at once: by how many records at most.
-    due: Vec<u64>,
+    /// Records whose append is sealed, and the last record that can be of the same append.
+    due: Vec<(u64, u64)>,
 }
 
 impl Keys {
     fn of(run: &RunId, rows: &[Row]) -> Self {
         let mut keys = Self { spans: Vec::new(), due: Vec::new() };
-        for row in rows {
+        for (place, row) in rows.iter().enumerate() {
             let names_key = matches!(row.kind.as_str(), "run_started" | "run_resumed" | "rollback_requested");
             if names_key
                 && let Ok(
@@ -127,7 +146,11 @@ impl Keys {
             }
             let is_due = row.kind == "run_finished" || row.seq.is_multiple_of(EVERY);
             if is_due && row.generation > 0 && keys.at(row.seq).is_some() {
-                keys.due.push(row.seq);
+                // One append has one time, and is sealed at its end.
+                let same = rows[place..]
+                    .iter()
+                    .take_while(|next| (next.at_ms, next.generation) == (row.at_ms, row.generation));
+                keys.due.push((row.seq, same.last().map_or(row.seq, |last| last.seq)));
             }
         }
         keys
@@ -160,8 +183,8 @@ impl Keys {
 
     /// Records that were sealed when they were made and are not any more.
     fn judge_gaps(&self, seals: &[Seal], proof: &mut Proof) {
-        for due in &self.due {
-            if !seals.iter().any(|seal| (*due..due + WINDOW).contains(&seal.seq)) {
+        for (due, until) in &self.due {
+            if !seals.iter().any(|seal| (*due..=*until).contains(&seal.seq)) {
                 proof.add(*due, "its seal is missing: it was taken away, or who recorded this did not have the key");
             }
         }
@@ -222,47 +245,59 @@ fn judge_anchors(run: &RunId, rows: &[Row], anchors: &[Anchored], proof: &mut Pr
 impl Journal {
     /// Judges everything that this store keeps of a run: records, seals, what commands said, and its line in the list of runs.
     pub async fn prove(&self, run: &RunId, trust: Trust<'_>) -> Result<Proof, JournalError> {
-        let (rows, lost) = match self {
-            Self::Memory(store) => (store.rows(run, 1), None),
-            Self::Sqlite(store) => store.rows_and_loss(run).await?,
-            Self::Postgres(store) => (store.rows(run, 1).await?, None),
-        };
-        let seals = self.seals(run).await?;
-        if rows.is_empty() && seals.is_empty() && !trust.anchors.iter().any(|anchor| anchor.run == *run) {
-            return Err(JournalError::UnknownRun(run.to_string()));
-        }
-        let mut proof = judge(run, &rows, &seals, trust);
-        if let Some(known) = lost {
-            match find(&rows, known) {
-                Some(_) => proof.add(known, "it is not the record that the anchor beside the file noted"),
-                None => proof.add(
-                    rows.len() as u64 + 1,
-                    format!("it is missing: the anchor beside the file noted record {known}, so the end was cut off"),
-                ),
-            }
-        }
-        if proof.holds() {
-            if let Some((seq, why)) = transcripts::first_bad(self, run, &rows).await? {
-                proof.add(seq, why);
-            }
-            self.judge_list(run, rows, &mut proof).await?;
-        }
-        Ok(proof)
+        Ok(self.proved(run, trust).await?.0)
     }
 
-    /// The list of runs is not part of the chain; it must say what the records say.
-    async fn judge_list(&self, run: &RunId, rows: Vec<Row>, proof: &mut Proof) -> Result<(), JournalError> {
-        let records: Vec<Record> = chain::records(run, 1, rows)?;
-        let mut told = records.first().and_then(RunSummary::first);
-        if let Some(summary) = &mut told {
-            for record in &records {
-                summary.follow(record);
+    /// The proof, and what it is of.
+    pub(super) async fn proved(&self, run: &RunId, trust: Trust<'_>) -> Result<(Proof, Evidence), JournalError> {
+        let found = self.evidence(run).await?;
+        let is_noted = found.lost.is_some() || trust.anchors.iter().any(|anchor| anchor.run == *run);
+        if found.rows.is_empty() && found.seals.is_empty() && !is_noted {
+            return Err(JournalError::UnknownRun(run.to_string()));
+        }
+        let mut proof = judge(run, &found.rows, &found.seals, trust);
+        if let Some(known) = found.lost {
+            judge_lost(&found.rows, known, &mut proof);
+        }
+        if proof.holds() {
+            if let Some((seq, why)) = transcripts::first_bad(self, run, &found.rows).await? {
+                proof.add(seq, why);
             }
+            judge_list(run, &found, &mut proof)?;
         }
-        let listed = self.runs(&RunFilter::default()).await?.into_iter().find(|listed| listed.run == *run);
-        if listed != told {
-            proof.add(None, "the list of runs does not say what its records say");
-        }
-        Ok(())
+        Ok((proof, found))
     }
+
+    /// How far a run has come, as an anchor notes it.
+    pub async fn anchored(&self, run: &RunId) -> Result<Anchored, JournalError> {
+        let head = self.head(run).await?;
+        let unknown = || JournalError::UnknownRun(run.to_string());
+        let last = self.read(run, head.seq).await?.pop().ok_or_else(unknown)?;
+        Ok(Anchored { run: run.clone(), seq: last.seq, hash: last.hash, at_ms: last.at.as_millisecond() })
+    }
+}
+
+fn judge_lost(rows: &[Row], known: u64, proof: &mut Proof) {
+    match find(rows, known) {
+        Some(_) => proof.add(known, "it is not the record that the anchor beside the file noted"),
+        None => proof.add(
+            rows.len() as u64 + 1,
+            format!("it is missing: the anchor beside the file noted record {known}, so the end was lost or cut off"),
+        ),
+    }
+}
+
+/// The list of runs is not part of the chain; it must say what the records say.
+fn judge_list(run: &RunId, found: &Evidence, proof: &mut Proof) -> Result<(), JournalError> {
+    let records: Vec<Record> = chain::records(run, 1, found.rows.clone())?;
+    let mut told = records.first().and_then(RunSummary::first);
+    if let Some(summary) = &mut told {
+        for record in &records {
+            summary.follow(record);
+        }
+    }
+    if found.listed != told {
+        proof.add(None, "the list of runs does not say what its records say");
+    }
+    Ok(())
 }

@@ -40,7 +40,7 @@ async fn a_driver_seals_every_outcome_and_every_thousandth_record() {
     for journal in stores {
         let journal = journal.with_seals(key.clone());
         let (run, last) = sealed_run(&journal).await;
-        let seals = journal.seals(&run).await.expect("reads");
+        let seals = journal.evidence(&run).await.expect("reads").seals;
         assert_eq!(seals.iter().map(|seal| seal.seq).collect::<Vec<_>>(), [1001, last]);
         assert!(seals.iter().all(|seal| seal.is_good(&run) && seal.key == key.public()));
         let keys = [key.public().to_owned()];
@@ -79,7 +79,7 @@ async fn no_byte_of_a_bundle_can_be_changed() {
     let key = key(folder.path());
     let journal = Journal::memory().with_seals(key.clone());
     let run = small_run(&journal).await;
-    let whole = journal.export(&run, Some(&key), at(9)).await.expect("is written").into_bytes();
+    let whole = journal.export(&run, Some(&key), at(9)).await.expect("is written").0.into_bytes();
     let keys = [key.public().to_owned()];
     let trust = Trust { keys: &keys, anchors: &[] };
     let proof = judge_bundle(&whole, trust, false).expect("is a bundle");
@@ -107,7 +107,7 @@ async fn a_bundle_names_the_record_that_was_changed() {
     let key = key(folder.path());
     let journal = Journal::memory().with_seals(key.clone());
     let run = small_run(&journal).await;
-    let whole = journal.export(&run, Some(&key), at(9)).await.expect("is written");
+    let (whole, _) = journal.export(&run, Some(&key), at(9)).await.expect("is written");
     let judge = |text: &str| judge_bundle(text.as_bytes(), Trust::default(), false);
     let wrong = |text: &str| judge(text).expect("is a bundle").wrong.remove(0);
     assert_eq!(wrong(&whole.replacen("north", "south", 1)).seq, Some(1));
@@ -132,12 +132,64 @@ async fn a_bundle_names_the_record_that_was_changed() {
     assert!(matches!(judge(&spaced), Err(BundleError::Line { line: 2, .. })));
     // Somebody else's key signs as well as any, but nobody trusts it.
     let other = SealKey::open(&folder.path().join("other")).expect("is made");
-    let theirs = journal.export(&run, Some(&other), at(9)).await.expect("is written");
+    let (theirs, _) = journal.export(&run, Some(&other), at(9)).await.expect("is written");
     assert!(judge(&theirs).expect("is a bundle").holds());
     let keys = [key.public().to_owned()];
     let proof = judge_bundle(theirs.as_bytes(), Trust { keys: &keys, anchors: &[] }, false).expect("is a bundle");
     assert!(proof.wrong.iter().any(|wrong| wrong.what.contains("not a key that you trust")), "{proof:?}");
-    let unsigned = journal.export(&run, None, at(9)).await.expect("is written");
+    let (unsigned, _) = journal.export(&run, None, at(9)).await.expect("is written");
     assert!(matches!(judge(&unsigned), Err(BundleError::NoEnvelope)));
     assert!(judge_bundle(unsigned.as_bytes(), Trust::default(), true).expect("is a bundle").holds());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_under_way_proves_itself_at_every_moment() {
+    let (folder, stores) = stores().await;
+    let key = key(folder.path());
+    for journal in stores {
+        let journal = journal.with_seals(key.clone());
+        let (writer, run) = (journal.clone(), small_run(&journal).await);
+        let mut seq = journal.head(&run).await.expect("reads").seq;
+        journal.release(&run, 1).await.expect("is given back");
+        let of = run.clone();
+        let recording = tokio::spawn(async move {
+            let run = of;
+            let generation =
+                writer.claim(&run, &owner(2), at(1), SignedDuration::from_hours(1)).await.expect("is free");
+            for number in 0..120 {
+                let event = [if number % 2 == 0 { finished(Outcome::Waiting) } else { skipped("s") }];
+                let append = Append { generation: Some(generation), at: at(200 + number), ..say(&run, seq, &event) };
+                seq += writer.append(append, &LockChange::default()).await.expect("appends").len() as u64;
+            }
+        });
+        let mut looks = 0;
+        while looks == 0 || !recording.is_finished() {
+            let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+            assert!(proof.holds(), "{proof:?}");
+            let (bundle, _) = journal.export(&run, Some(&key), at(9)).await.expect("holds");
+            let proof = judge_bundle(bundle.as_bytes(), Trust::default(), false).expect("is a bundle");
+            assert!(proof.holds(), "{proof:?}");
+            looks += 1;
+        }
+        recording.await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn one_seal_at_its_end_covers_an_append_of_thousands() {
+    let (folder, stores) = stores().await;
+    let key = key(folder.path());
+    for journal in stores {
+        let journal = journal.with_seals(key.clone());
+        let run = small_run(&journal).await;
+        let seq = journal.head(&run).await.expect("reads").seq;
+        journal.release(&run, 1).await.expect("is given back");
+        let generation = journal.claim(&run, &owner(2), at(1), SignedDuration::from_hours(1)).await.expect("is free");
+        let events: Vec<Event> = (0..2500).map(|number| skipped(&format!("s{number}"))).collect();
+        let append = Append { generation: Some(generation), at: at(200), ..say(&run, seq, &events) };
+        journal.append(append, &LockChange::default()).await.expect("appends");
+        let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+        assert!(proof.holds(), "{proof:?}");
+        assert_eq!(proof.sealed, seq + 2500);
+    }
 }

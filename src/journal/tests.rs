@@ -86,11 +86,10 @@ async fn what_was_recorded_is_read_in_order_and_the_chain_holds() {
         assert_eq!(all, [vec![first], records.clone()].concat());
         assert_eq!(journal.read(&run, 2).await.expect("reads"), records);
         assert_eq!(all.iter().map(|record| record.seq).collect::<Vec<_>>(), [1, 2, 3]);
-        let Verified::Intact { records: 3, hash } = journal.verify(&run).await.expect("verifies") else {
-            panic!("the chain is whole")
-        };
-        assert_eq!(hash, all[2].hash);
-        hashes.push(hash);
+        let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+        assert!(proof.holds(), "{proof:?}");
+        assert_eq!((proof.records, &proof.hash), (3, &all[2].hash));
+        hashes.push(proof.hash);
         assert_eq!(journal.head(&run).await.expect("head"), Head { seq: 3, generation: 0 });
         assert_eq!(journal.head(&"x".into()).await.expect("head").seq, 0);
         let error = journal.read(&"x".into(), 1).await.expect_err("no such run");
@@ -151,7 +150,7 @@ async fn of_racing_appends_exactly_one_wins_each_place() {
             won += racer.await.expect("no panic");
         }
         assert_eq!(won + 1, journal.head(&run).await.expect("head").seq, "each place was won once");
-        assert!(matches!(journal.verify(&run).await.expect("verifies"), Verified::Intact { .. }));
+        assert!(journal.prove(&run, Trust::default()).await.expect("reads").holds());
     }
 }
 
@@ -322,6 +321,24 @@ async fn locks_of_steps_are_taken_guarded_freed_and_left_behind() {
 }
 
 #[tokio::test]
+async fn a_run_is_listed_with_those_that_it_started() {
+    let (_folder, stores) = stores().await;
+    for journal in stores {
+        for run in ["r", "r.a", "r.a.b", "r-a", "ra", "r%"] {
+            journal.create(&run.into(), at(1), &started("north"), &[]).await.expect("creates");
+        }
+        for (first, family) in
+            [("r", &["r.a.b", "r.a", "r"][..]), ("r.a", &["r.a.b", "r.a"]), ("r%", &["r%"]), ("", &[])]
+        {
+            let filter = RunFilter { family: Some(first.into()), ..RunFilter::default() };
+            let listed: Vec<RunId> =
+                journal.runs(&filter).await.expect("lists").into_iter().map(|run| run.run).collect();
+            assert_eq!(listed, family.iter().map(|run| RunId::new(*run)).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[tokio::test]
 async fn runs_are_listed_found_and_what_they_established_is_known() {
     let (_folder, stores) = stores().await;
     for journal in stores {
@@ -408,11 +425,10 @@ async fn few_facts_and_many_make_the_same_chain() {
             assert!(matches!(error, AppendError::Conflict { actual_seq } if actual_seq == head + 1), "{error}");
             head += 1;
         }
-        let Verified::Intact { records, hash } = journal.verify(&run).await.expect("verifies") else {
-            panic!("the chain is whole")
-        };
-        assert_eq!(records, head);
-        hashes.push(hash);
+        let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+        assert!(proof.holds(), "{proof:?}");
+        assert_eq!(proof.records, head);
+        hashes.push(proof.hash);
     }
     hashes.dedup();
     assert_eq!(hashes.len(), 1, "a hash does not depend on the store");

@@ -46,7 +46,8 @@ async fn what_a_command_said_comes_with_its_event_and_is_read_back() {
                 assert!(texts.iter().any(|text| text.bytes() == kept && text.digest() == said.digest));
             }
         }
-        assert!(matches!(journal.verify(&run).await.expect("verifies"), Verified::Intact { records: 4, .. }));
+        let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+        assert!(proof.holds() && proof.records == 4, "{proof:?}");
     }
 }
 
@@ -76,9 +77,9 @@ async fn a_record_that_names_what_is_not_there_is_found() {
         let run = begun(&journal).await;
         let events = [ended("a", vec![]), ended("b", vec![said(&bytes())])];
         journal.append(say(&run, 1, &events), &LockChange::default()).await.expect("appends");
-        let verified = journal.verify(&run).await.expect("verifies");
-        let Verified::Bad { seq: 3, why } = verified else { panic!("{verified:?}") };
-        assert!(why.contains("standard output is missing") && why.contains(bytes().digest()), "{why}");
+        let proof = journal.prove(&run, Trust::default()).await.expect("reads");
+        let [Wrong { seq: Some(3), what }] = &proof.wrong[..] else { panic!("{proof:?}") };
+        assert!(what.contains("standard output is missing") && what.contains(bytes().digest()), "{what}");
     }
 }
 

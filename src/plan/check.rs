@@ -198,7 +198,7 @@ fn check_step(step: &Step, runbook: &Runbook, problems: &mut Vec<Problem>) {
                 .help("write the action that goes back: `undo: { exec: { argv: [...] } }`"),
         );
     }
-    if fields.phase == Phase::Preflight && !kind.is_check() {
+    if fields.phase == Phase::Preflight && !step.action.is_check() {
         let message = format!("preflight step `{id}` would change something: `{}`", kind.key());
         problems.push(
             Problem::new("plan::preflight_changes", message, step.action.key)
@@ -217,7 +217,18 @@ fn check_step(step: &Step, runbook: &Runbook, problems: &mut Vec<Problem>) {
             .help("use `on_failure: continue`"),
         );
     }
+    check_authors(step, runbook, problems);
     check_sub_actions(step, problems);
+}
+
+/// Who wrote the runbook can be excluded only if it says who did.
+fn check_authors(step: &Step, runbook: &Runbook, problems: &mut Vec<Problem>) {
+    let Some(Value::List(names)) = step.action.args.get("exclude").map(|node| &node.value) else { return };
+    let asks = names.iter().find(|name| name.text() == Some("runbook.author"));
+    if let Some(name) = asks.filter(|_| runbook.authors.is_empty()) {
+        let problem = Problem::new("plan::no_authors", "the runbook does not say who wrote it", name.span);
+        problems.push(problem.label("excludes nobody").help("add `authors: [login]` at the top of the runbook"));
+    }
 }
 
 fn check_sub_actions(step: &Step, problems: &mut Vec<Problem>) {
@@ -291,6 +302,30 @@ fn check_site(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
             }
         }
     }
+    sessions_of_files(runbook, site, problems);
+}
+
+/// SQLite has no sessions; where the address is a secret, that shows only when the step runs.
+fn sessions_of_files(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
+    for action in super::actions_of(runbook).flat_map(with_inner) {
+        let (ActionKind::DbSessions, Some(node)) = (action.0, action.1.get("database")) else { continue };
+        let database = node.text().and_then(|name| site.databases.get(name));
+        if database.and_then(|database| database.url.as_deref()).is_some_and(|url| url.starts_with("sqlite:")) {
+            let message = format!("`{}` is a SQLite file, which has no sessions", node.text().unwrap_or_default());
+            let problem = Problem::new("plan::no_sessions", message, node.span).label("no server");
+            problems.push(problem.help("name a database on PostgreSQL or MariaDB; who has a file open shows `lsof`"));
+        }
+    }
+}
+
+/// An action, or the check that it waits on.
+fn with_inner(action: &ActionSpec) -> Vec<(ActionKind, &Node)> {
+    match &action.args.value {
+        Value::Map(pairs) if action.kind == ActionKind::WaitUntil => {
+            pairs.iter().filter_map(|(key, args)| Some((ActionKind::of_key(&key.text)?, args))).collect()
+        }
+        _ => vec![(action.kind, &action.args)],
+    }
 }
 
 /// The resources that an action names, as (kind, place).
@@ -315,9 +350,14 @@ fn resources(kind: ActionKind, args: &Node) -> Vec<(&'static str, &Node)> {
         | ActionKind::DbAssert
         | ActionKind::DbMigrate
         | ActionKind::DbGaps
-        | ActionKind::DbWatermark => field("database", "database").into_iter().collect(),
+        | ActionKind::DbWatermark
+        | ActionKind::DbSessions
+        | ActionKind::DbBackup
+        | ActionKind::DbRestore => field("database", "database").into_iter().collect(),
         ActionKind::DbCopy | ActionKind::DbCompare | ActionKind::DbPreflight => {
-            field("database", "from").into_iter().chain(field("database", "to")).collect()
+            let asked = args.get("throttle").and_then(|node| node.get("pause_while")?.get("database"));
+            let sides = field("database", "from").into_iter().chain(field("database", "to"));
+            sides.chain(asked.map(|node| ("database", node))).collect()
         }
         ActionKind::WaitUntil => match &args.value {
             Value::Map(pairs) => {

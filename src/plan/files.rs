@@ -12,11 +12,11 @@ pub type Files = BTreeMap<String, String>;
 
 /// Paths in the arguments of an action that name files to read, with their places.
 pub(super) fn paths(action: &ActionSpec) -> Vec<(String, Span)> {
-    let field = |name: &str, suffix: &str| {
-        let node = action.args.get(name)?;
+    let named = |node: &Node, suffix: &str| {
         let text = node.text()?;
         (text.ends_with(suffix) && !text.contains("{{") && !text.contains('\n')).then(|| (text.to_owned(), node.span))
     };
+    let field = |name: &str, suffix: &str| named(action.args.get(name)?, suffix);
     let found = match action.kind {
         ActionKind::DbExecute | ActionKind::DbQuery | ActionKind::DbAssert => field("sql", ".sql"),
         ActionKind::DbCopy | ActionKind::DbCompare | ActionKind::DbPreflight => field("map", ""),
@@ -25,6 +25,9 @@ pub(super) fn paths(action: &ActionSpec) -> Vec<(String, Span)> {
         _ => None,
     };
     let mut all: Vec<_> = found.into_iter().collect();
+    if let Some(sql) = action.args.get("throttle").and_then(|node| node.get("pause_while")?.get("sql")) {
+        all.extend(named(sql, ".sql"));
+    }
     if action.kind == ActionKind::WaitUntil {
         all.extend(nested(&action.args).iter().flat_map(paths));
     }

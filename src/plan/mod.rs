@@ -19,7 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use crate::ids::{LockName, Milestone, StepId};
+use crate::ids::{Actor, LockName, Milestone, StepId};
 use crate::site::{LoadedSite, Site};
 use crate::spec::actions::ActionSpec;
 use crate::spec::problem::{Problem, Problems, Source};
@@ -111,6 +111,8 @@ pub struct Plan {
     pub version: String,
     /// What it does.
     pub description: Option<String>,
+    /// Who wrote it.
+    pub authors: Vec<Actor>,
     /// Digest over everything that decides what will happen.
     pub digest: String,
     /// Values of the parameters; secrets by reference.
@@ -177,6 +179,9 @@ pub struct PlanSource {
     pub site_path: Option<PathBuf>,
     /// Its text.
     pub site: Option<String>,
+    /// Text of the site's allowed-signers file, if it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signers: Option<String>,
     /// Texts of the files that steps use.
     pub files: Files,
 }
@@ -205,7 +210,14 @@ pub fn read_source(path: &Path) -> Result<Arc<Source>, PlanError> {
 /// When it cannot be read, with everything that is wrong with it.
 pub fn load_site(path: &Path) -> Result<LoadedSite, PlanError> {
     let source = read_source(path)?;
-    crate::site::read(&source, folder_of(path)).map_err(PlanError::Problems)
+    let mut loaded = crate::site::read(&source, folder_of(path)).map_err(PlanError::Problems)?;
+    if let Some(signers) = &loaded.site.signers {
+        let text = read_source(&folder_of(path).join(signers))?;
+        loaded.signers = Some(text.text.as_str().into());
+        let wrong = |error: crate::identity::IdentityError| PlanError::Value(format!("`{}`: {error}", text.name));
+        loaded.keys().map_err(wrong)?;
+    }
+    Ok(loaded)
 }
 
 /// The folder of a file; `.` for a bare name.
@@ -293,7 +305,8 @@ impl Plan {
         let named = |path: &Path, text: String| Arc::new(Source { name: path.display().to_string(), text });
         let site = match (kept.site_path, kept.site) {
             (Some(path), Some(text)) => {
-                crate::site::read(&named(&path, text), folder_of(&path)).map_err(PlanError::Problems)?
+                let read = crate::site::read(&named(&path, text), folder_of(&path)).map_err(PlanError::Problems)?;
+                LoadedSite { signers: kept.signers.map(Into::into), ..read }
             }
             _ => LoadedSite::empty(),
         };
@@ -344,6 +357,7 @@ impl Plan {
             name: runbook.name.value.clone(),
             version: runbook.version.clone(),
             description: runbook.description.clone(),
+            authors: runbook.authors.iter().map(Actor::new).collect(),
             digest: String::new(),
             params,
             site,
@@ -369,13 +383,13 @@ impl Plan {
     /// canonical form of the runbook.
     fn compute_digest(&self, data: &str) -> String {
         let files: BTreeMap<_, _> = self.files.iter().map(|(path, text)| (path, sha256_hex(text.as_bytes()))).collect();
-        digest::digest_of_parts(&[
-            ("files", &canonical(&json!(files))),
-            ("params", &canonical(&json!(self.params))),
-            ("piton", "\"plan-v1\""),
-            ("runbook", data),
-            ("site", &canonical(&self.site.tree)),
-        ])
+        let (files, params) = (canonical(&json!(files)), canonical(&json!(self.params)));
+        let site = canonical(&self.site.tree);
+        let mut parts = vec![("files", &*files), ("params", &params), ("piton", "\"plan-v1\""), ("runbook", data)];
+        let signers = self.site.signers.as_deref().map(|text| canonical(&json!(text)));
+        parts.extend(signers.as_deref().map(|signers| ("signers", signers)));
+        parts.push(("site", &site));
+        digest::digest_of_parts(&parts)
     }
 
     /// What the journal keeps, so that the same plan can be made again.
@@ -387,6 +401,7 @@ impl Plan {
             runbook: self.source.text.clone(),
             site_path: has_site.then(|| absolute(&self.site.source.name)),
             site: has_site.then(|| self.site.source.text.clone()),
+            signers: self.site.signers.as_deref().map(str::to_owned),
             files: (*self.files).clone(),
         }
     }

@@ -16,12 +16,32 @@ use crate::ids::StepId;
 use crate::scheduler::State;
 use crate::spec::actions::ActionKind;
 
-/// The timeline. `stages` are the states right behind each amendment, with the place of its record, and one at place 0.
-pub fn to_text(run: Run<'_>, stages: &[(u64, State)], zone: &TimeZone, paint: Paint) -> String {
+/// One record of a run, told.
+pub struct Entry<'a> {
+    /// The record.
+    pub record: &'a Record,
+    /// The time between the record before and this one, if nobody drove the run meanwhile.
+    pub pause: Option<Pause>,
+    /// The record in words.
+    pub line: plain::Line,
+    /// What belongs under it: arguments, what was there before and after, hashes of evidence.
+    pub details: Vec<String>,
+}
+
+/// A time in which nobody drove a run.
+pub struct Pause {
+    /// Whether it rested; otherwise its driver was interrupted.
+    pub rested: bool,
+    /// In words.
+    pub text: String,
+}
+
+/// Every record of a run. `stages` are the states right behind each amendment, with the place of its record, and one at place 0.
+pub fn entries<'a>(run: Run<'a>, stages: &[(u64, State)]) -> Vec<Entry<'a>> {
     let subject = Subject { run: run.run.clone(), plan: std::sync::Arc::new(run.plan.clone()) };
     let mut watch = Watch::new(subject);
     let mut befores: BTreeMap<StepId, Json> = BTreeMap::new();
-    let mut lines = vec![paint.bold(&format!("audit of run {}", run.run))];
+    let mut entries = Vec::with_capacity(run.records.len());
     let mut previous: Option<&Record> = None;
     for record in run.records {
         let fact = |state| Fact::Recorded { record: Box::new(record.clone()), state };
@@ -32,20 +52,31 @@ pub fn to_text(run: Run<'_>, stages: &[(u64, State)], zone: &TimeZone, paint: Pa
         let amended = matches!(record.event, Event::RunAmended { .. });
         let state = stages.iter().find(|(seq, _)| amended && *seq == record.seq).map(|(_, state)| state.clone());
         watch.take(&fact(state.map(std::sync::Arc::new)));
-        if let (Event::RunResumed { driver, .. } | Event::RollbackRequested { driver, .. }, Some(before)) =
-            (&record.event, previous)
-        {
-            lines.push(paint.warn(&interruption(before, record, driver)));
-        }
+        let pause = match (&record.event, previous) {
+            (Event::RunResumed { driver, .. } | Event::RollbackRequested { driver, .. }, Some(before)) => {
+                Some(pause(before, record, driver))
+            }
+            _ => None,
+        };
         if let Event::AttemptStarted { step, before, .. } = &record.event {
             befores.entry(step.clone()).or_insert_with(|| before.clone());
         }
-        let line = plain::line(&watch, record);
+        let (line, details) = (plain::line(&watch, record), details(run, record, &befores));
+        entries.push(Entry { record, pause, line, details });
+        previous = Some(record);
+    }
+    entries
+}
+
+/// The timeline, with `stages` as [`entries`] takes them.
+pub fn to_text(run: Run<'_>, stages: &[(u64, State)], zone: &TimeZone, paint: Paint) -> String {
+    let mut lines = vec![paint.bold(&format!("audit of run {}", run.run))];
+    for Entry { record, pause, line, details } in entries(run, stages) {
+        lines.extend(pause.map(|pause| paint.warn(&format!("       -- {} --", pause.text))));
         let text = line.state.map_or_else(|| line.text.clone(), |state| paint.state(state, &line.text));
         let who = words::pad(&line.who, 20);
         lines.push(format!("{:>5}  {}  {who}  {text}", record.seq, words::day_and_clock(record.at, zone)));
-        lines.extend(details(run, record, &befores).into_iter().map(|detail| format!("{}{detail}", " ".repeat(28))));
-        previous = Some(record);
+        lines.extend(details.into_iter().map(|detail| format!("{}{detail}", " ".repeat(28))));
     }
     lines.push(String::new());
     let count = run.state.deviations().len();
@@ -57,15 +88,19 @@ pub fn to_text(run: Run<'_>, stages: &[(u64, State)], zone: &TimeZone, paint: Pa
     lines.join("\n")
 }
 
-fn interruption(before: &Record, record: &Record, driver: &str) -> String {
+fn pause(before: &Record, record: &Record, driver: &str) -> Pause {
     let gap = words::duration(words::between(before.at, record.at));
-    let rested =
-        matches!(before.event, Event::RunFinished { .. } | Event::StepAnswered { .. } | Event::SkipRequested { .. });
+    let rested = matches!(
+        before.event,
+        Event::RunFinished { .. }
+            | Event::StepAnswered { .. }
+            | Event::SkipRequested { .. }
+            | Event::WordRefused { .. }
+    );
     let what = if rested { "rested for" } else { "was interrupted; nothing was recorded for" };
-    format!("       -- the run {what} {gap}; taken up again by {driver} --")
+    Pause { rested, text: format!("the run {what} {gap}; taken up again by {driver}") }
 }
 
-/// What belongs under a line: arguments, what was there before and after, hashes of evidence.
 fn details(run: Run<'_>, record: &Record, befores: &BTreeMap<StepId, Json>) -> Vec<String> {
     match &record.event {
         Event::RunStarted { digest, params, piton, .. } => {
@@ -73,10 +108,13 @@ fn details(run: Run<'_>, record: &Record, befores: &BTreeMap<StepId, Json>) -> V
             lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
             lines
         }
-        Event::RunAmended { was, digest, params, steps, .. } => {
+        Event::RunAmended { was, digest, params, steps, voids, .. } => {
             let mut lines = vec![format!("plan {was} -> {digest}")];
             lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
             lines.extend(steps.iter().map(diff::entry));
+            lines.extend(
+                voids.iter().map(|step| format!("what was approved at {step} is void; people are asked again")),
+            );
             lines
         }
         Event::AttemptStarted { step, input, before, .. } => {

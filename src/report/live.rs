@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::action::Progress;
+use crate::action::{Progress, size};
 use crate::event::Record;
 use crate::ids::{RunId, StepId};
 use crate::report::{Fact, Subject};
@@ -79,21 +80,32 @@ pub fn is_untouched(state: &State) -> bool {
     state.outcome().is_none() && state.steps().all(|step| step.started_at().is_none() && step.skip_reason().is_none())
 }
 
-/// Progress in a few words: `WFM_PERF 120000 of 500000, 8.1k/s, 46s left`.
+/// Progress in a few words: `WFM_PERF 120000 of 500000, 8.1k/s, 46.0s left`.
 pub fn progress_words(progress: &Progress) -> String {
     let mut text = format!("{} {}", progress.what, progress.done);
     if let Some(total) = progress.total {
-        let _ = write!(text, " of {total}");
+        let _ = write!(text, " of {}{total}", if progress.is_estimate { "about " } else { "" });
     }
     if progress.per_second >= 0.05 {
         let _ = write!(text, ", {}/s", amount(progress.per_second));
-        if let Some(left) = progress.total.map(|total| total.saturating_sub(progress.done)).filter(|left| *left > 0) {
-            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "an estimate for people")]
-            let ms = (left as f64 / progress.per_second * 1_000.0) as i64;
-            let _ = write!(text, ", {} left", super::words::duration(ms / 1_000 * 1_000));
+        if let Some(bytes) = progress.bytes_per_second.filter(|bytes| *bytes >= 1.0) {
+            #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a speed for people")]
+            let _ = write!(text, ", {}/s", size::words(bytes as u64));
         }
     }
+    if let Some(left) = left(progress) {
+        let ms = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let _ = write!(text, ", {} left", super::words::duration(ms));
+    }
     text
+}
+
+/// How long it still takes: as the action says, else at its speed.
+pub fn left(progress: &Progress) -> Option<Duration> {
+    let rest = progress.total?.saturating_sub(progress.done);
+    #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+    let at_speed = || Duration::try_from_secs_f64(rest as f64 / progress.per_second).ok().filter(|_| rest > 0);
+    progress.left.or_else(at_speed).filter(|_| progress.per_second >= 0.05)
 }
 
 fn amount(value: f64) -> String {
@@ -111,9 +123,18 @@ mod tests {
 
     #[test]
     fn progress_says_speed_and_time_left() {
-        let copy = Progress { what: "WFM_PERF".into(), done: 120_000, total: Some(500_000), per_second: 8_123.0 };
+        let copy = Progress {
+            what: "WFM_PERF".into(),
+            done: 120_000,
+            total: Some(500_000),
+            per_second: 8_123.0,
+            ..Progress::default()
+        };
         assert_eq!(progress_words(&copy), "WFM_PERF 120000 of 500000, 8.1k/s, 46.0s left");
-        let unknown = Progress { what: "rows".into(), done: 5, total: None, per_second: 0.0 };
+        let first_of_many =
+            Progress { is_estimate: true, bytes_per_second: Some(1.25e6), left: Some(Duration::from_mins(2)), ..copy };
+        assert_eq!(progress_words(&first_of_many), "WFM_PERF 120000 of about 500000, 8.1k/s, 1.2 MB/s, 2m00s left");
+        let unknown = Progress { what: "rows".into(), done: 5, ..Progress::default() };
         assert_eq!(progress_words(&unknown), "rows 5");
     }
 }

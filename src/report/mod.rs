@@ -7,6 +7,8 @@
 pub mod audit;
 pub mod back;
 pub mod diff;
+pub mod document;
+pub mod exports;
 pub mod graph;
 pub mod lines;
 pub mod live;

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use super::words;
-use crate::event::{Answer, WaitKind};
-use crate::ids::{Actor, RunId, StepId};
+use crate::event::WaitKind;
+use crate::ids::{Actor, How, Level, RunId, StepId};
 use crate::plan::Plan;
 use crate::scheduler::{Deviation, Override, State, StepState, StepView};
 use crate::spec::actions::{ActionKind, Evidence, FieldType, FormField, Manual};
@@ -82,6 +82,12 @@ impl Ask {
         if self.quorum > 1 { format!("{who}; {} of {} approved", self.approved.len(), self.quorum) } else { who }
     }
 
+    /// Whether this person may answer it and has not.
+    pub fn is_open_to(&self, person: &Actor) -> bool {
+        let may = self.allowed.as_ref().is_none_or(|people| people.contains(person));
+        may && !self.exclude.contains(person) && !self.approved.contains(person)
+    }
+
     /// The machine form.
     pub fn to_json(&self) -> Json {
         json!({
@@ -95,6 +101,15 @@ impl Ask {
             "prompt": self.prompt, "allowed": self.allowed, "exclude": self.exclude, "quorum": self.quorum,
             "approved": self.approved, "expires_at": self.expires_at, "commands": self.commands,
         })
+    }
+}
+
+/// How it is known who somebody is, behind the name; nothing for the account itself and for journals of earlier versions.
+pub fn known(by: &Actor) -> String {
+    match by.how() {
+        Some(How::Ssh { fingerprint, .. }) => format!(" (signed by {fingerprint})"),
+        Some(How::Claimed(account)) => format!(" (so says {} on {})", account.user, account.host),
+        Some(How::Local(_)) | None => String::new(),
     }
 }
 
@@ -152,16 +167,19 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
         return None;
     }
     let rule = view.rule().wait.as_ref()?;
-    let approved = view.answers().iter().filter(|(_, answer, _)| matches!(answer, Answer::Approved { .. }));
+    let sign = if rule.identity == Level::Ssh { " --sign KEY" } else { "" };
     let (kind, commands) = match rule.kind {
         WaitKind::Approval => (
             AskKind::Approval,
             vec![
-                format!("piton approve {run} {word}"),
-                format!("piton approve {run} {word} --reject --comment 'why not'"),
+                format!("piton approve {run} {word}{sign}"),
+                format!("piton approve {run} {word} --reject --comment 'why not'{sign}"),
             ],
         ),
-        WaitKind::Manual => (AskKind::Manual, vec![format!("piton answer {run} {word}{}", form_flags(plan, &step))]),
+        WaitKind::Manual => {
+            let flags = form_flags(plan, &step);
+            (AskKind::Manual, vec![format!("piton answer {run} {word}{flags}{sign}")])
+        }
     };
     Some(Ask {
         kind,
@@ -169,7 +187,7 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
         allowed: rule.allowed.clone(),
         exclude: rule.exclude.clone(),
         quorum: rule.quorum.max(1),
-        approved: approved.map(|(by, ..)| by.clone()).collect(),
+        approved: view.approved(),
         expires_at: view.expires_at(),
         commands,
         step,

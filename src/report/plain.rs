@@ -79,6 +79,7 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::StepAnswered { .. }
         | Event::StepExpired { .. }
         | Event::SkipRequested { .. }
+        | Event::WordRefused { .. }
         | Event::UndoStarted { .. }
         | Event::UndoSucceeded { .. }
         | Event::UndoFailed { .. } => step_line(who, record, state),
@@ -96,10 +97,12 @@ fn run_line(who: String, event: &Event) -> Line {
             Line::new(who, Some(StepState::Waiting), format!("{by} asked to cancel{reason}"))
         }
         Event::RunTimedOut => Line::new(who, Some(StepState::Failed), "took longer than it may; what runs is stopped"),
-        Event::RunAmended { by, reason, version, steps, .. } => {
+        Event::RunAmended { by, reason, version, steps, voids, .. } => {
             let text = format!("{by} has it go on with version {version}: {}", words::cut(reason, 300));
             let mut line = Line::new(who, Some(StepState::Waiting), text);
             line.more = steps.iter().map(diff::entry).collect();
+            line.more
+                .extend(voids.iter().map(|step| format!("{step}: what was approved is void; people are asked again")));
             line
         }
         Event::RollbackRequested { by, reason, .. } => {
@@ -165,7 +168,11 @@ fn step_line(who: String, record: &Record, state: Option<&State>) -> Line {
         Event::AttemptProbed { finding, .. } => line(StepState::InDoubt, found(finding).to_owned()),
         Event::StepAnswered { by, answer, .. } => {
             let (state, text) = answered(answer);
-            line(state, format!("{text} by {by}"))
+            line(state, format!("{text} by {by}{}", people::known(by)))
+        }
+        Event::WordRefused { by, word, why, .. } => {
+            let word = words::for_people(word);
+            line(StepState::Failed, format!("REFUSED: \"{word}\" by {by}{}: {why}", people::known(by)))
         }
         Event::StepExpired { .. } => line(StepState::Failed, "nobody answered in time".to_owned()),
         Event::SkipRequested { by, reason, .. } => {
@@ -217,6 +224,7 @@ pub fn answered(answer: &Answer) -> (StepState, String) {
     };
     match answer {
         Answer::Approved { comment } => (StepState::Succeeded, with("approved", comment)),
+        Answer::Withdrawn { comment } => (StepState::Waiting, with("approval taken back", comment)),
         Answer::Rejected { comment } => (StepState::Failed, with("rejected", comment)),
         Answer::Completed { form, evidence } => {
             let files =

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use super::apply::refuse;
 use super::mutant::Mutant;
-use super::state::{Deviation, IllegalEvent, Override, Stage, State, Status, Step, Verdict};
+use super::refusal::IllegalEvent;
+use super::state::{Deviation, Override, Stage, State, Status, Step, Verdict};
 use super::workflow::{Idempotent, Phase, StepRule, Workflow};
 use crate::event::{Change, Choice, Event, StepAmended};
 use crate::ids::{Actor, StepId};
@@ -53,14 +54,23 @@ impl State {
 
     /// Makes a `run_amended` true: the run goes on under `flow`. Refused, without a trace, when it cannot be.
     pub fn amend(&mut self, event: &Event, flow: &Workflow, at: Timestamp) -> Result<(), IllegalEvent> {
-        let Event::RunAmended { by, reason, steps, .. } = event else {
+        let Event::RunAmended { by, reason, steps, voids, was, digest, .. } = event else {
             return Err(IllegalEvent::Run { kind: event.kind(), why: "only `run_amended` brings new rules" });
         };
         self.check_order(event)?;
         if self.rolled_back {
             return Err(IllegalEvent::Run { kind: KIND, why: "the run was rolled back; start a new one" });
         }
-        let amendment = self.check_amendment(flow, steps)?;
+        self.check_identity(None, by)?;
+        let mut amendment = self.check_amendment(flow, steps)?;
+        if self.strict && was != digest && self.voided_by(flow, steps).iter().any(|step| !voids.contains(step)) {
+            let why = "approvals of the plan that it had would count for another one";
+            return Err(IllegalEvent::Run { kind: KIND, why });
+        }
+        for step in voids {
+            let unknown = || IllegalEvent::UnknownStep(step.clone());
+            amendment.forgotten.insert(amendment.flow.number(step).ok_or_else(unknown)?);
+        }
         self.carry_over(amendment, (by, reason), at);
         self.judge_failures();
         self.events += 1;

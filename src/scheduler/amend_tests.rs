@@ -27,6 +27,7 @@ fn amended(steps: Vec<StepAmended>) -> Event {
         params: [].into(),
         source: Value::Null,
         steps,
+        voids: Vec::new(),
     }
 }
 
@@ -235,7 +236,14 @@ fn nothing_goes_back_behind_a_point_of_no_return_that_was_passed() {
 
 #[test]
 fn a_question_that_was_changed_is_asked_again() {
-    let wait = WaitRule { kind: WaitKind::Approval, quorum: 2, exclude: vec![], allowed: None, expires_ms: None };
+    let wait = WaitRule {
+        kind: WaitKind::Approval,
+        quorum: 2,
+        exclude: vec![],
+        allowed: None,
+        expires_ms: None,
+        identity: crate::ids::Level::Claimed,
+    };
     let ask = || StepRule { wait: Some(wait.clone()), ..step("go", &[]) };
     let mut story = Story::new(vec![ask()]);
     story.say(&Event::StepWaiting {
@@ -243,6 +251,7 @@ fn a_question_that_was_changed_is_asked_again() {
         wait: WaitKind::Approval,
         prompt: "?".into(),
         expires_at: None,
+        input: None,
     });
     let answer = crate::event::Answer::Approved { comment: None };
     story.say(&Event::StepAnswered { step: "go".into(), by: "ann".into(), answer }).ends(Outcome::Waiting);

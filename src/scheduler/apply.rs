@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::kept::Kept;
 use super::mutant::Mutant;
-use super::state::{IllegalEvent, Stage, State, Status, Verdict};
+use super::refusal::IllegalEvent;
+use super::state::{Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Effect, Event, Finding, Outcome, Outputs, SkipReason};
 use crate::ids::StepId;
@@ -26,8 +27,13 @@ impl State {
     /// Makes `event` true as of `at`. An event that cannot be true is refused and changes nothing.
     pub fn apply(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
         self.check_order(event)?;
+        if let Event::WordRefused { .. } = event {
+            self.events += 1;
+            return Ok(());
+        }
         match event {
-            Event::RunStarted { .. } => {
+            Event::RunStarted { by, .. } => {
+                self.strict = by.how().is_some();
                 self.started_at = Some(at);
                 self.opened_at = Some(at);
             }
@@ -52,15 +58,20 @@ impl State {
                 self.on_attempt_failed(number, error, *effect, *retryable, at);
             }
             Event::AttemptProbed { step, attempt, finding } => self.on_probed(step, *attempt, finding, at)?,
-            Event::StepWaiting { step, wait, prompt, expires_at } => {
-                self.on_waiting(step, *wait, prompt, *expires_at, at)?;
+            Event::StepWaiting { step, wait, prompt, expires_at, input } => {
+                self.on_waiting(step, *wait, (prompt, input.as_deref()), *expires_at, at)?;
             }
             Event::StepAnswered { step, by, answer } => self.on_answered(step, by, answer, at)?,
             Event::StepExpired { step } => self.on_expired(step, at)?,
             Event::SkipRequested { step, by, reason } => self.on_skip_requested(step, by, reason)?,
+            // To stop is always safe, so anybody may have it.
             Event::CancelRequested { .. } => self.cancels += 1,
+            Event::WordRefused { .. } => {}
             Event::RunTimedOut => self.on_timed_out(at)?,
-            Event::RollbackRequested { reason, .. } => self.on_rollback_requested(reason, at)?,
+            Event::RollbackRequested { by, reason, .. } => {
+                self.check_identity(None, by)?;
+                self.on_rollback_requested(reason, at)?;
+            }
             Event::RollbackStarted { reason } => self.on_rollback_started(reason)?,
             Event::UndoStarted { step, attempt } => self.on_undo_started(step, *attempt)?,
             Event::UndoSucceeded { step, attempt, said: _ } => self.on_undo_succeeded(step, *attempt, at)?,
@@ -94,6 +105,7 @@ impl State {
         }
         let Some((outcome, _)) = self.finished else { return Ok(()) };
         let word = match event {
+            Event::WordRefused { .. } => true,
             Event::RollbackRequested { .. } => outcome != Outcome::RolledBack,
             Event::RunResumed { .. }
             | Event::RunAmended { .. }
@@ -203,11 +215,15 @@ impl State {
         let may_repeat = clean || idempotent != Idempotent::No || self.is(Mutant::RetriesUnknown);
         let left = self.steps[number].tries < retry.attempts_max || self.is(Mutant::RetriesForEver);
         let again = retryable && may_repeat && self.may_start() && left;
+        let is_cut_off = self.strict && !self.needs_are_met(number);
         let step = &mut self.steps[number];
         step.error = Some(error.to_owned());
         step.finished_at = Some(at);
         step.dirty = step.dirty_before || effect == Effect::Unknown;
-        if again {
+        if again && is_cut_off {
+            // What it needs was taken back while it worked: it stands in line again.
+            self.line_up(number);
+        } else if again {
             let due = later(at, retry.pause_ms(step.tries));
             step.status = Status::Pause(due);
             self.pauses.insert((due, number));

@@ -13,16 +13,19 @@ mod mutant;
 mod people;
 mod poll;
 mod progress;
+mod refusal;
 mod resume;
 mod rollback;
 mod state;
 #[cfg(test)]
 mod tests;
+mod voids;
 mod workflow;
 
 pub use mutant::Mutant;
+pub use refusal::IllegalEvent;
 pub use rollback::WayBack;
-pub use state::{Deviation, IllegalEvent, Override, State, StepState, StepView};
+pub use state::{Deviation, Override, State, StepState, StepView};
 pub use workflow::{
     Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
 };

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::apply::refuse;
 use super::mutant::Mutant;
-use super::state::{Deviation, IllegalEvent, Override, Stage, State, Status};
+use super::refusal::IllegalEvent;
+use super::state::{Deviation, Override, Stage, State, Status};
 use crate::event::{Answer, Outcome, Outputs, SkipReason, WaitKind};
 use crate::ids::{Actor, StepId};
 
@@ -14,7 +15,7 @@ impl State {
         &mut self,
         step: &StepId,
         wait: WaitKind,
-        prompt: &str,
+        (prompt, input): (&str, Option<&str>),
         expires_at: Option<Timestamp>,
         at: Timestamp,
     ) -> Result<(), IllegalEvent> {
@@ -40,6 +41,7 @@ impl State {
         let asked = step.asked();
         asked.expires_at = expires_at;
         asked.prompt = Some(prompt.to_owned());
+        asked.input = input.map(str::to_owned);
         Ok(())
     }
 
@@ -71,7 +73,7 @@ impl State {
         at: Timestamp,
     ) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
-        self.check_answer(number, by, answer)?;
+        self.check_answer(number, by, answer, at)?;
         self.steps[number].asked().answers.push((by.clone(), answer.clone(), at));
         match answer {
             Answer::Approved { .. } => {
@@ -83,6 +85,7 @@ impl State {
                     self.succeeds(number, &Outputs::from([("approved_by".to_owned(), names)]), at);
                 }
             }
+            Answer::Withdrawn { .. } => {}
             Answer::Rejected { comment } => {
                 self.stops_waiting(number);
                 let why = comment.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
@@ -117,18 +120,57 @@ impl State {
         self.asked.remove(&number);
     }
 
-    /// People who approved since the wait was opened.
-    fn approvers(&self, number: usize) -> Vec<Actor> {
-        let given = self.steps[number].answers().iter();
-        given.filter(|(_, answer, _)| matches!(answer, Answer::Approved { .. })).map(|(by, ..)| by.clone()).collect()
+    /// People who approved since the wait was opened and did not take it back.
+    pub(super) fn approvers(&self, number: usize) -> Vec<Actor> {
+        let mut people = Vec::new();
+        for (by, answer, _) in self.steps[number].answers() {
+            match answer {
+                Answer::Approved { .. } => people.push(by.clone()),
+                Answer::Withdrawn { .. } => people.retain(|person| person != by),
+                _ => {}
+            }
+        }
+        people
     }
 
-    fn check_answer(&self, number: usize, by: &Actor, answer: &Answer) -> Result<(), IllegalEvent> {
+    /// Whether it is known well enough who this is for a word about the run.
+    pub fn knows(&self, by: &Actor) -> bool {
+        self.check_identity(None, by).is_ok()
+    }
+
+    /// Refuses somebody who is not known well enough; `step`: whose rule counts beside that of the run.
+    pub(super) fn check_identity(&self, step: Option<usize>, by: &Actor) -> Result<(), IllegalEvent> {
+        let rule = step.and_then(|number| self.rule(number).wait.as_ref()).map(|rule| rule.identity);
+        let needed = self.flow.run().identity.max(rule.unwrap_or_default());
+        let what = step.map_or_else(|| "the site".to_owned(), |number| format!("step `{}`", self.id(number)));
+        if by.level() < needed {
+            return Err(IllegalEvent::Identity { by: by.clone(), what, is: by.level(), needed });
+        }
+        Ok(())
+    }
+
+    /// Refuses somebody who may not answer this wait, whatever it is that they say about it.
+    fn check_person(&self, number: usize, by: &Actor) -> Result<(), IllegalEvent> {
+        let Some(rule) = &self.rule(number).wait else { return Ok(()) };
+        let step = &self.flow.steps()[number].id;
+        let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
+        if rule.exclude.contains(by) && !self.is(Mutant::AnyoneAnswers) {
+            return refuse("this person is excluded from answering");
+        }
+        if rule.allowed.as_ref().is_some_and(|people| !people.contains(by)) {
+            return refuse("this person is not among those who may answer");
+        }
+        Ok(())
+    }
+
+    fn check_answer(&self, number: usize, by: &Actor, answer: &Answer, at: Timestamp) -> Result<(), IllegalEvent> {
         let step = &self.flow.steps()[number].id;
         let status = self.steps[number].status;
         let kind = self.rule(number).wait.as_ref().map(|rule| rule.kind);
         let fits = match answer {
-            Answer::Approved { .. } => status == Status::Waiting && kind == Some(WaitKind::Approval),
+            Answer::Approved { .. } | Answer::Withdrawn { .. } => {
+                status == Status::Waiting && kind == Some(WaitKind::Approval)
+            }
             Answer::Completed { .. } => status == Status::Waiting && kind == Some(WaitKind::Manual),
             Answer::Rejected { .. } => status == Status::Waiting,
             Answer::Undone { .. } | Answer::Left { .. } => status == Status::UndoFailed,
@@ -140,20 +182,25 @@ impl State {
         if !fits {
             return Err(refuse(step, "does not wait for this answer"));
         }
-        let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
-        if let (Status::Waiting, Some(rule)) = (status, &self.rule(number).wait) {
-            if rule.exclude.contains(by) && !self.is(Mutant::AnyoneAnswers) {
-                return refuse("this person is excluded from answering");
-            }
-            if rule.allowed.as_ref().is_some_and(|people| !people.contains(by)) {
-                return refuse("this person is not among those who may answer");
-            }
-            let approves = matches!(answer, Answer::Approved { .. });
-            if approves && self.approvers(number).contains(by) && !self.is(Mutant::CountsRepeatedApprovals) {
-                return refuse("this person has approved already; somebody else must");
-            }
+        self.check_identity(Some(number), by)?;
+        if status != Status::Waiting {
+            return Ok(());
         }
-        Ok(())
+        self.check_person(number, by)?;
+        let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
+        let asked = self.steps[number].asked.as_ref();
+        let is_bound = asked.is_some_and(|asked| asked.input.is_some());
+        if is_bound && self.steps[number].expires_at().is_some_and(|expires_at| expires_at <= at) {
+            return refuse("the time to answer is over");
+        }
+        let has_approved = self.approvers(number).contains(by);
+        match answer {
+            Answer::Approved { .. } if has_approved && !self.is(Mutant::CountsRepeatedApprovals) => {
+                refuse("this person has approved already; somebody else must")
+            }
+            Answer::Withdrawn { .. } if !has_approved => refuse("this person has given no approval that still counts"),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn on_skip_requested(&mut self, step: &StepId, by: &Actor, reason: &str) -> Result<(), IllegalEvent> {
@@ -163,6 +210,11 @@ impl State {
         let may = status == Status::Waiting || (matches!(status, Status::Pending | Status::Ready) && untouched);
         if !may || self.skip_requests.contains_key(&number) {
             return Err(refuse(step, "has started or ended; only a step that has not started can be skipped"));
+        }
+        self.check_identity(Some(number), by)?;
+        // Passing a question over is no way around who may answer it.
+        if self.strict {
+            self.check_person(number, by)?;
         }
         let deviation = !self.rule(number).optional;
         self.unqueue(number);

@@ -272,6 +272,13 @@ impl State {
         self.queue_pending(number);
     }
 
+    /// Whether all that a step of the main part or before it needs is there.
+    pub(super) fn needs_are_met(&self, number: usize) -> bool {
+        let flow = self.flow.clone();
+        self.rule(number).phase == Phase::Finally
+            || flow.needs(number).iter().all(|&(on, outcome)| self.met(on, outcome) == Met::Yes)
+    }
+
     /// Counts the unmet needs of a pending step and queues it accordingly.
     fn queue_pending(&mut self, number: usize) {
         let flow = self.flow.clone();

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::apply::refuse;
 use super::kept::Kept;
-use super::state::{IllegalEvent, Stage, State, Status, Verdict};
+use super::refusal::IllegalEvent;
+use super::state::{Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
 use crate::event::{Outcome, SkipReason};
 use crate::ids::StepId;

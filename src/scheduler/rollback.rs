@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::apply::{later, refuse};
 use super::mutant::Mutant;
-use super::state::{Deviation, IllegalEvent, Override, Stage, State, Status, Verdict};
+use super::refusal::IllegalEvent;
+use super::state::{Deviation, Override, Stage, State, Status, Verdict};
 use super::workflow::Phase;
 use crate::ids::{Actor, StepId};
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::kept::Kept;
 use super::mutant::Mutant;
+use super::refusal::IllegalEvent;
 use super::workflow::{OnFailure, StepRule, Workflow};
 use crate::event::{Answer, Event, Outcome, Outputs, SkipReason};
 use crate::ids::{Actor, LockName, StepId};
@@ -67,54 +68,6 @@ pub struct Deviation {
     pub reason: String,
     /// When.
     pub at: Timestamp,
-}
-
-/// An event that cannot be true after the events before it; the state did not change.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IllegalEvent {
-    /// Something comes before the start, or the start comes twice.
-    #[error("`{kind}` cannot be recorded: a run starts once and with `run_started`")]
-    NotFirst {
-        /// Kind of the event.
-        kind: &'static str,
-    },
-    /// The run has ended or rests.
-    #[error("`{kind}` cannot be recorded: the run is {outcome:?}; resume it first if it can be resumed")]
-    Finished {
-        /// Kind of the event.
-        kind: &'static str,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// No such step.
-    #[error("step `{0}` is not in this run")]
-    UnknownStep(StepId),
-    /// The step is not in a state in which this can happen.
-    #[error("step `{step}` {why}")]
-    Step {
-        /// Which.
-        step: StepId,
-        /// What is in the way, as the end of a sentence.
-        why: String,
-    },
-    /// A person may not give this answer.
-    #[error("`{by}` cannot answer step `{step}`: {why}")]
-    Answer {
-        /// Which step.
-        step: StepId,
-        /// Who.
-        by: Actor,
-        /// Why not.
-        why: &'static str,
-    },
-    /// The run as a whole is not at this point.
-    #[error("`{kind}` cannot be recorded: {why}")]
-    Run {
-        /// Kind of the event.
-        kind: &'static str,
-        /// Why not.
-        why: &'static str,
-    },
 }
 
 /// Where a step stands.
@@ -182,6 +135,8 @@ pub(super) struct Asked {
     pub(super) prompt: Option<String>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) answers: Vec<(Actor, Answer, Timestamp)>,
+    /// Digest of what is asked; an answer to a question that has one must come in time.
+    pub(super) input: Option<String>,
 }
 
 impl Step {
@@ -264,6 +219,8 @@ pub struct State {
     pub(super) mutant: Option<Mutant>,
     pub(super) steps: Vec<Step>,
     pub(super) events: u64,
+    /// Whether the run was started by a version that says how people are known; rules that came with it hold then.
+    pub(super) strict: bool,
     pub(super) started_at: Option<Timestamp>,
     /// From when the run's timeout counts.
     pub(super) opened_at: Option<Timestamp>,
@@ -327,6 +284,7 @@ impl State {
             mutant,
             steps,
             events: 0,
+            strict: false,
             started_at: None,
             opened_at: None,
             finished: None,
@@ -556,6 +514,16 @@ impl<'a> StepView<'a> {
     /// What people answered, in order.
     pub fn answers(&self) -> &'a [(Actor, Answer, Timestamp)] {
         self.step().answers()
+    }
+
+    /// Who has approved what is asked now, and has not taken it back.
+    pub fn approved(&self) -> Vec<Actor> {
+        self.state.approvers(self.number)
+    }
+
+    /// Digest of the inputs that are asked about, while it waits.
+    pub fn asked_input(&self) -> Option<&'a str> {
+        self.step().asked.as_ref().and_then(|asked| asked.input.as_deref())
     }
 
     /// Why it was passed over.

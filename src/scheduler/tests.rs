@@ -135,6 +135,7 @@ fn approval(id: &str, quorum: u32) -> StepRule {
         exclude: vec!["eve".into()],
         allowed: Some(["ann", "bob", "eve"].map(Actor::from).to_vec()),
         expires_ms: Some(1_000),
+        identity: crate::ids::Level::Claimed,
     };
     StepRule { wait: Some(wait), ..StepRule::new(id) }
 }
@@ -286,7 +287,13 @@ fn a_quorum_is_of_different_allowed_people() {
     let mut story = Story::new(vec![approval("go", 2)]);
     assert_eq!(story.commands(), ["open go"]);
     let expires_at = Some(story.now + SignedDuration::from_secs(1));
-    story.say(&Event::StepWaiting { step: "go".into(), wait: WaitKind::Approval, prompt: "?".into(), expires_at });
+    story.say(&Event::StepWaiting {
+        step: "go".into(),
+        wait: WaitKind::Approval,
+        prompt: "?".into(),
+        expires_at,
+        input: None,
+    });
     story.answer("go", "ann", yes());
     for (by, why) in [("ann", "already"), ("eve", "excluded"), ("zoe", "not among")] {
         let word = Event::StepAnswered { step: "go".into(), by: by.into(), answer: yes() };
@@ -297,7 +304,13 @@ fn a_quorum_is_of_different_allowed_people() {
     story.ends(Outcome::Succeeded);
 
     let mut story = Story::new(vec![approval("go", 2)]);
-    story.say(&Event::StepWaiting { step: "go".into(), wait: WaitKind::Approval, prompt: "?".into(), expires_at });
+    story.say(&Event::StepWaiting {
+        step: "go".into(),
+        wait: WaitKind::Approval,
+        prompt: "?".into(),
+        expires_at,
+        input: None,
+    });
     assert_eq!(story.pass(1_000).commands(), ["record step_expired"]);
     story.ends(Outcome::Failed);
 }
@@ -432,7 +445,13 @@ fn a_rollback_on_request_stops_at_a_point_of_no_return_and_what_cannot_go_back_i
 fn a_waiting_run_can_be_turned_back_and_its_question_is_closed() {
     let mut story = Story::new(vec![undoable("a", &[]), approval("go", 1)]);
     story.succeed("a");
-    let wait = Event::StepWaiting { step: "go".into(), wait: WaitKind::Approval, prompt: "?".into(), expires_at: None };
+    let wait = Event::StepWaiting {
+        step: "go".into(),
+        wait: WaitKind::Approval,
+        prompt: "?".into(),
+        expires_at: None,
+        input: None,
+    };
     story.say(&wait).ends(Outcome::Waiting).say(&asked_back());
     assert_eq!(story.is("go"), StepState::Pending);
     story.undo("a").ends(Outcome::RolledBack);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::event::WaitKind;
-use crate::ids::{Actor, LockName, Milestone, StepId};
+use crate::ids::{Actor, Level, LockName, Milestone, StepId};
 
 /// How a needed step must have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct WaitRule {
     pub allowed: Option<Vec<Actor>>,
     /// After how many milliseconds the wait is over without an answer.
     pub expires_ms: Option<i64>,
+    /// How whoever answers must at least be identified.
+    pub identity: Level,
 }
 
 /// When a failed attempt is tried again.
@@ -210,6 +212,8 @@ pub struct RunRule {
     pub milestones: Vec<Milestone>,
     /// What it takes back when it succeeds.
     pub revokes: Vec<Milestone>,
+    /// How somebody must at least be identified whose word counts.
+    pub identity: Level,
 }
 
 impl Default for RunRule {
@@ -221,6 +225,7 @@ impl Default for RunRule {
             on_failure: OnFailure::Stop,
             milestones: Vec::new(),
             revokes: Vec::new(),
+            identity: Level::Claimed,
         }
     }
 }

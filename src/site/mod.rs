@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
+use crate::identity::{IdentityError, Signers};
 use crate::ids::Actor;
+use crate::spec::actions::Require;
 use crate::spec::decode::{Decode, Decoder, Named, Schemas, Spanned};
 use crate::spec::problem::{Problem, Problems, Source, did_you_mean};
 use crate::spec::rules::{Choice, exactly_one, known};
@@ -207,6 +209,16 @@ record! {
         name: Option<String>,
         /// Groups that the person belongs to.
         groups: Vec<String>,
+        /// Public keys of the person, as in `id_ed25519.pub`.
+        keys: Vec<Spanned<String>>,
+    }
+}
+
+record! {
+    /// How people are told apart.
+    pub struct IdentitySite("`identity`") {
+        /// How somebody must be identified whose word counts.
+        require: Require = Require::Claimed,
     }
 }
 
@@ -233,6 +245,10 @@ record! {
         options: Named<OptionStoreSite>,
         /// People by login.
         people: Named<Person>,
+        /// An OpenSSH allowed-signers file with keys of people, relative to this file.
+        signers: Option<String>,
+        /// How people are told apart.
+        identity: Option<IdentitySite>,
         /// Secrets by name.
         secrets: Named<SecretSource>,
         /// Who is told how far a run came, so that nobody can cut off its end unnoticed.
@@ -254,6 +270,8 @@ impl Site {
             services: Named::default(),
             options: Named::default(),
             people: Named::default(),
+            signers: None,
+            identity: None,
             secrets: Named::default(),
             anchors: Vec::new(),
         }
@@ -277,6 +295,11 @@ impl Site {
         )
     }
 
+    /// How somebody must be identified whose word counts.
+    pub fn required(&self) -> Require {
+        self.identity.as_ref().map_or(Require::Claimed, |identity| identity.require)
+    }
+
     /// What templates and expressions see as `site`.
     pub fn scope(&self) -> Json {
         json!({ "name": self.name, "vars": self.vars, "tags": self.tags })
@@ -294,13 +317,38 @@ pub struct LoadedSite {
     pub tree: Arc<Json>,
     /// Folder that relative paths start from.
     pub base: Arc<Path>,
+    /// Text of its allowed-signers file, if it names one.
+    pub signers: Option<Arc<str>>,
 }
 
 impl LoadedSite {
     /// The site that provides nothing.
     pub fn empty() -> Self {
         let source = Arc::new(Source { name: "(no site)".into(), text: String::new() });
-        Self { site: Arc::new(Site::empty()), source, tree: Arc::new(Json::Null), base: Path::new(".").into() }
+        Self {
+            site: Arc::new(Site::empty()),
+            source,
+            tree: Arc::new(Json::Null),
+            base: Path::new(".").into(),
+            signers: None,
+        }
+    }
+
+    /// The keys of its people.
+    ///
+    /// # Errors
+    /// When a key or a line cannot be honoured.
+    pub fn keys(&self) -> Result<Signers, IdentityError> {
+        let mut signers = Signers::default();
+        for (key, person) in &self.site.people.0 {
+            for public in &person.keys {
+                signers.add(&key.text, &public.value)?;
+            }
+        }
+        if let Some(text) = &self.signers {
+            signers.add_file(text)?;
+        }
+        Ok(signers)
     }
 }
 
@@ -323,6 +371,7 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
         source: Arc::clone(source),
         tree: Arc::new(node.to_json()),
         base: base.into(),
+        signers: None,
     })
 }
 
@@ -349,6 +398,7 @@ fn check_names(site: &Site, d: &mut Decoder) {
             refuse("site::unknown_service", "service", need, site.services.names().collect());
         }
     }
+    check_keys(site, d);
     if let Some(cycle) = service_cycle(site) {
         let at = site
             .services
@@ -362,6 +412,24 @@ fn check_names(site: &Site, d: &mut Decoder) {
                 .label("in the circle")
                 .help("drop one of these `needs`"),
         );
+    }
+}
+
+/// Keys that cannot be read, and keys that two people have.
+fn check_keys(site: &Site, d: &mut Decoder) {
+    let mut known = Signers::default();
+    for (name, person) in &site.people.0 {
+        for key in &person.keys {
+            let others = known.owners(&key.value);
+            if let Some(other) = others.iter().find(|other| **other != name.text) {
+                let what = format!("this key is that of `{other}` as well, so it tells nobody apart");
+                let problem = Problem::new("site::shared_key", what, key.span).label("here");
+                d.problem(problem.help("give each person a key of their own"));
+            }
+            if let Err(error) = known.add(&name.text, &key.value) {
+                d.problem(Problem::new("site::bad_key", error.to_string(), key.span).label("here"));
+            }
+        }
     }
 }
 

@@ -17,10 +17,10 @@ use super::values::{Millis, SecretText};
 use super::yaml::Node;
 use crate::{choice, record};
 pub use data::{
-    CompareMode, DbAssert, DbCompare, DbCopy, DbGaps, DbMigrate, DbPreflight, DbSql, DbWatermark, Expect, ExpectRows,
-    MergePolicy, TimeRange,
+    BuildIndexes, CompareMode, DbAssert, DbBackup, DbCompare, DbCopy, DbGaps, DbMigrate, DbPreflight, DbRestore,
+    DbSessions, DbSql, DbWatermark, Expect, ExpectRows, MergePolicy, PauseWhile, SessionState, Throttle, TimeRange,
 };
-pub use people::{Approval, Evidence, FieldType, FormField, Manual};
+pub use people::{Approval, Evidence, FieldType, FormField, Manual, Require};
 
 record! {
     /// How an output is taken from what a command printed.
@@ -222,7 +222,7 @@ impl Decode for WaitUntil {
         let check = take_action(&reader, "`wait.until`", node, true, d);
         reader.finish(ActionKind::KEYS, d);
         let check = check?;
-        if !check.kind.is_check() {
+        if !check.is_check() {
             let problem = Problem::new(
                 "spec::not_a_check",
                 format!("`{}` changes things and cannot be waited on", check.kind.key()),
@@ -357,6 +357,14 @@ pub struct ActionSpec {
     pub args: Node,
 }
 
+impl ActionSpec {
+    /// Whether it only looks, as it is written: sessions that may be ended are more than looked at.
+    pub fn is_check(&self) -> bool {
+        let spares = || self.args.get("terminate").is_none_or(|value| value.value == super::yaml::Value::Bool(false));
+        self.kind.is_check() && (self.kind != ActionKind::DbSessions || spares())
+    }
+}
+
 macro_rules! actions {
     ($( $variant:ident($args:ty) = $key:literal, outputs $outputs:expr, $crash:ident, check $check:literal; )*) => {
         /// Every action there is.
@@ -445,6 +453,9 @@ actions! {
     DbGaps(DbGaps) = "db.gaps", outputs Some(&["gaps"]), Safe, check true;
     DbWatermark(DbWatermark) = "db.watermark", outputs Some(&["watermark", "lagging"]), Safe, check true;
     DbPreflight(DbPreflight) = "db.preflight", outputs Some(&["findings", "errors", "warnings", "source", "target"]), Safe, check true;
+    DbSessions(DbSessions) = "db.sessions", outputs Some(&["rows", "count", "ended"]), Safe, check true;
+    DbBackup(DbBackup) = "db.backup", outputs Some(&["path", "file", "bytes", "sha256", "tables", "server_version"]), Probe, check false;
+    DbRestore(DbRestore) = "db.restore", outputs Some(&["path", "bytes", "sha256", "tables"]), Probe, check false;
     WaitUntil(WaitUntil) = "wait.until", outputs Some(&["looks", "at"]), Safe, check false;
     WaitFor(WaitFor) = "wait.for", outputs Some(&["at"]), Safe, check false;
     WaitBoundary(WaitBoundary) = "wait.boundary", outputs Some(&["at"]), Safe, check false;
@@ -506,6 +517,9 @@ fn as_arguments(kind: ActionKind, text: &str) -> Option<String> {
         | ActionKind::DbGaps
         | ActionKind::DbWatermark
         | ActionKind::DbPreflight
+        | ActionKind::DbSessions
+        | ActionKind::DbBackup
+        | ActionKind::DbRestore
         | ActionKind::WaitUntil
         | ActionKind::FileWrite
         | ActionKind::HttpRequest

@@ -290,7 +290,7 @@ pub struct Verify(pub ActionSpec);
 impl Decode for Verify {
     fn decode(node: &Node, d: &mut Decoder) -> Option<Self> {
         let action = one_action(node, "`verify`", true, d)?;
-        if !action.kind.is_check() {
+        if !action.is_check() {
             let message = format!("`{}` changes things and cannot verify", action.kind.key());
             d.problem(Problem::new("spec::not_a_check", message, action.key).label("not a check").help(checks_list()));
         }
@@ -432,6 +432,8 @@ record! {
         version: String = "0.0.0".to_owned(),
         /// What it does.
         description: Option<String>,
+        /// Who wrote it, by login: `runbook.author` where an approval excludes people.
+        authors: Vec<String>,
         /// What a run is started with.
         params: Named<Param>,
         /// What a site must provide.

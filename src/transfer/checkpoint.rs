@@ -5,6 +5,7 @@
 
 use serde_json::Value as Json;
 
+use super::copy::{Pages, build_all};
 use super::database::Database;
 use super::engine::Engine;
 use super::error::TransferError;
@@ -24,6 +25,10 @@ pub struct TableCheckpoint {
     pub table: String,
     /// The source key of the last row that is done; `None` before the first chunk.
     pub(super) last_key: Option<Vec<Value>>,
+    /// What is done of a table that is copied by pages.
+    pub(super) pages: Option<Pages>,
+    /// Whether the target held none of the rows in question when the copy began.
+    pub(super) began_empty: bool,
     /// Source rows that are done.
     pub rows: u64,
     /// Chunks that are done.
@@ -49,6 +54,18 @@ pub struct Counts {
     pub unchanged: u64,
     /// Rows that differ and stay as the target had them.
     pub kept: u64,
+}
+
+impl Counts {
+    /// Both together.
+    pub(super) fn with(self, more: Self) -> Self {
+        Self {
+            inserted: self.inserted + more.inserted,
+            updated: self.updated + more.updated,
+            unchanged: self.unchanged + more.unchanged,
+            kept: self.kept + more.kept,
+        }
+    }
 }
 
 /// What the target knows about a copy.
@@ -91,7 +108,7 @@ pub async fn forget(to: &Database, token: &str) -> Result<(), TransferError> {
         let sql = format!("DELETE FROM {} WHERE token = {}", engine.quote(TABLE), engine.text_parameter(1));
         session.run(&sql, vec![text(token)]).await?;
     }
-    Ok(())
+    build_all(&mut session, token).await
 }
 
 async fn exists(session: &mut Session) -> Result<bool, TransferError> {
@@ -198,16 +215,15 @@ fn decode(row: &[Value]) -> Option<TableCheckpoint> {
         return None;
     };
     let count = |value: &Value| value.as_integer().and_then(|count| u64::try_from(count).ok());
-    let last_key = match last_key.to_text() {
-        None => None,
-        Some(stored) => {
-            let parts: Vec<Json> = serde_json::from_str(&stored).ok()?;
-            Some(parts.iter().map(Value::from_stored).collect::<Option<Vec<_>>>()?)
-        }
+    let Place { last_key, pages, began_empty } = match last_key.to_text() {
+        None => Place::default(),
+        Some(stored) => Place::from_stored(&serde_json::from_str(&stored).ok()?)?,
     };
     Some(TableCheckpoint {
         table: table.to_text()?,
         last_key,
+        pages,
+        began_empty,
         rows: count(rows)?,
         chunk_no: count(chunk_no)?,
         counts: Counts {
@@ -222,11 +238,51 @@ fn decode(row: &[Value]) -> Option<TableCheckpoint> {
     })
 }
 
+/// Where a copy stands: behind a key, or a list of pages.
+#[derive(Default)]
+struct Place {
+    last_key: Option<Vec<Value>>,
+    pages: Option<Pages>,
+    began_empty: bool,
+}
+
+impl Place {
+    /// A list is the key alone, which is all that older versions wrote.
+    fn from_stored(stored: &Json) -> Option<Self> {
+        let key = |stored: &Json| stored.as_array()?.iter().map(Value::from_stored).collect::<Option<Vec<_>>>();
+        let Json::Object(fields) = stored else {
+            return Some(Self { last_key: Some(key(stored)?), ..Self::default() });
+        };
+        let last_key = match fields.get("key") {
+            Some(stored) => Some(key(stored)?),
+            None => None,
+        };
+        let pages = match fields.get("pages") {
+            Some(stored) => Some(Pages::from_stored(stored)?),
+            None => None,
+        };
+        Some(Self { last_key, pages, began_empty: fields.get("empty").and_then(Json::as_bool).unwrap_or(false) })
+    }
+}
+
+/// What the column `last_key` holds.
+fn place(state: &TableCheckpoint) -> Option<Json> {
+    let key = state.last_key.as_ref().map(|key| Json::Array(key.iter().map(Value::to_stored).collect()));
+    if state.pages.is_none() && !state.began_empty {
+        return key;
+    }
+    let mut fields = serde_json::Map::new();
+    fields.extend(key.map(|key| ("key".to_owned(), key)));
+    fields.extend(state.pages.as_ref().map(|pages| ("pages".to_owned(), pages.to_stored())));
+    fields.insert("empty".to_owned(), Json::Bool(state.began_empty));
+    Some(Json::Object(fields))
+}
+
 /// Moves the row inside of the caller's transaction.
 ///
 /// Refuses to go on where another process has moved it in between (`chunk_no` is the guard).
 pub(super) async fn advance(session: &mut Session, token: &str, state: &TableCheckpoint) -> Result<(), TransferError> {
-    let key = state.last_key.as_ref().map(|key| Json::Array(key.iter().map(Value::to_stored).collect()).to_string());
+    let key = place(state).map(|place| place.to_string());
     let number = |n: u64| Arg::One(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)));
     let moved = vec![
         ("last_key", Arg::One(key.map_or(Value::Null, Value::Text))),

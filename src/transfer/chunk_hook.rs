@@ -31,6 +31,11 @@ impl ChunkHook {
         Self(Some(Arc::new(at)))
     }
 
+    /// Whether anybody is waiting for a moment; a copy then reads no chunk of values before the one before it is committed.
+    pub(super) fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// To be awaited by whoever copies.
     pub(super) async fn at(&self, moment: ChunkMoment) {
         if let Some(hook) = &self.0 {

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 
 use super::engine::Engine;
 use super::error::TransferError;
-use super::{mariadb, postgres, sqlite};
+use super::{mariadb, own, postgres, sqlite};
 
 /// How long a SQLite writer waits for another process's lock.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +79,9 @@ impl Database {
                             for sql in settings {
                                 sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?;
                             }
+                            let (server, number): (String, u64) =
+                                sqlx::query_as(own::MARIADB_SESSION).fetch_one(connection).await?;
+                            own::opened(&server, number);
                             Ok(())
                         })
                     })

@@ -152,6 +152,22 @@ pub enum TransferError {
         /// False only where the engine confirmed the cancellation and the transaction was rolled back.
         effect_unknown: bool,
     },
+    /// A limit of a copy's or a comparison's own was reached; the engine undid what was under way.
+    #[error("{place}: the `{limit}` of {after:?} was over, and what was under way is undone: {why}")]
+    #[diagnostic(
+        code(transfer::limit),
+        help("run again to go on with what is left; `db.sessions` shows who is in the way")
+    )]
+    Limit {
+        /// The table, or the table set before one was begun.
+        place: String,
+        /// `statement_timeout` or `lock_timeout`.
+        limit: &'static str,
+        /// How long it is.
+        after: Duration,
+        /// What the engine said.
+        why: String,
+    },
     /// A folder of migrations could not be read or applied.
     #[error("migrations in `{folder}`: {source}")]
     #[diagnostic(code(transfer::migrate))]
@@ -221,6 +237,7 @@ impl TransferError {
             | Self::Misfit { .. }
             | Self::Lookup { .. }
             | Self::Cancelled { .. }
+            | Self::Limit { .. }
             | Self::Request { .. } => false,
         }
     }
@@ -281,5 +298,10 @@ impl TransferError {
     pub(super) fn is_collision(&self) -> bool {
         matches!(self, Self::Sql { engine: Engine::Mariadb, code: Some(code), .. }
             if matches!(code.as_str(), "1020" | "1062" | "1213" | "1586"))
+    }
+
+    /// True where PostgreSQL refused a key that is there already.
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self, Self::Sql { engine: Engine::Postgres, code: Some(code), .. } if code == "23505")
     }
 }

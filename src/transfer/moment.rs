@@ -19,6 +19,17 @@ pub(super) fn utc_text(text: &str) -> Option<String> {
     Some(civil_form(jiff::tz::TimeZone::UTC.to_datetime(at)))
 }
 
+/// The second since the epoch in which a moment lies; none for a text without a zone.
+pub(super) fn epoch_second(text: &str) -> Option<i64> {
+    if !has_zone(text) {
+        return None;
+    }
+    let utc = utc_text(text)?;
+    let at: DateTime = utc.parse().ok()?;
+    let at = at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    Some(at.as_nanosecond().div_euclid(1_000_000_000)).and_then(|second| i64::try_from(second).ok())
+}
+
 /// A date and time that has no zone; none for a text that names one.
 pub(super) fn civil_text(text: &str) -> Option<String> {
     if has_zone(text) {
@@ -67,5 +78,13 @@ mod tests {
         assert_eq!(instant_text("2024-02-03 04:05:06+02").as_deref(), Some("2024-02-03 02:05:06+00"));
         assert_eq!(utc_text("2024-02-03T04:05:06-05:30").as_deref(), Some("2024-02-03 09:35:06"));
         assert_eq!(instant_text("2024-02-03 04:05:06"), None);
+    }
+
+    #[test]
+    fn a_moment_lies_in_one_second() {
+        assert_eq!(epoch_second("1970-01-01 00:00:01.9+00"), Some(1));
+        assert_eq!(epoch_second("1969-12-31 23:59:59.5+00"), Some(-1));
+        assert_eq!(epoch_second("1970-01-01 01:00:00+01"), Some(0));
+        assert_eq!(epoch_second("1970-01-01 00:00:00"), None);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::checkpoint::TableCheckpoint;
 use super::copy::CopyRequest;
 use super::database::Database;
 use super::error::TransferError;
@@ -75,8 +76,8 @@ impl fmt::Display for OverlapReport {
 
 /// Reports, table by table, what `request` would do; nothing is written.
 pub async fn overlap(from: &Database, to: &Database, request: &CopyRequest) -> Result<OverlapReport, TransferError> {
-    let mut source = Session::open(from).await?;
-    let mut target = Session::open(to).await?;
+    let mut source = request.open(from).await?;
+    let mut target = request.open(to).await?;
     source.begin(Begin::Snapshot).await?;
     target.begin(Begin::Snapshot).await?;
     let plans = plan_set(&mut source, &mut target, &request.mapping, &request.set).await?;
@@ -138,15 +139,16 @@ pub(super) async fn guard(
     plan: &TablePlan,
     lookups: &Lookups,
     request: &CopyRequest,
-    after: Option<Vec<Value>>,
+    state: &TableCheckpoint,
 ) -> Result<(), TransferError> {
     let found = match request.policy {
         Policy::SplitAt { at } => split_overlap(source, plan, lookups, request, at).await?,
         Policy::Fail => {
-            if rows::count(target, plan, rows::Side::Target, Range::default()).await? == 0 {
+            // What an empty target holds since then is the copy's own; another writer's key is met when it is written.
+            if state.began_empty {
                 return Ok(());
             }
-            table_overlap(source, target, plan, lookups, request, after).await?
+            table_overlap(source, target, plan, lookups, request, state.last_key.clone()).await?
         }
         Policy::SourceWins { .. } | Policy::Fill | Policy::BestCoverage | Policy::MergeAdditive => return Ok(()),
     };

@@ -47,6 +47,8 @@ pub(super) struct TablePlan {
     pub(super) additive: Vec<usize>,
     /// Target columns that the mapping does not fill, without those that number or identify the row.
     pub(super) target_only: Vec<Column>,
+    /// Whether the target holds no key twice.
+    pub(super) is_unique: bool,
 }
 
 /// Checks a mapping against both databases: every table on either side is in a set or ignored, every column is mapped or ignored.
@@ -85,8 +87,22 @@ pub async fn check(from: &Database, to: &Database, mapping: &Mapping) -> Result<
     if problems.is_empty() { Ok(()) } else { Err(TransferError::Mapping { mapping: mapping.name.clone(), problems }) }
 }
 
-/// Plans every table of a set, in copy order.
+/// Plans every table of a set, in copy order; each needs a unique key in the target.
 pub(super) async fn plan_set(
+    source: &mut Session,
+    target: &mut Session,
+    mapping: &Mapping,
+    set: &str,
+) -> Result<Vec<TablePlan>, TransferError> {
+    let plans = plan_load(source, target, mapping, set).await?;
+    for plan in &plans {
+        plan.require_unique(&mapping.name)?;
+    }
+    Ok(plans)
+}
+
+/// Plans every table of a set, in copy order; an empty target may be loaded without a unique key.
+pub(super) async fn plan_load(
     source: &mut Session,
     target: &mut Session,
     mapping: &Mapping,
@@ -95,13 +111,24 @@ pub(super) async fn plan_set(
     mapping.validate()?;
     let mut plans = Vec::new();
     for name in mapping.set(set)? {
-        plans.push(plan_table(source, target, mapping, name).await?);
+        plans.push(plan_any(source, target, mapping, name).await?);
     }
     Ok(plans)
 }
 
 /// Plans one table.
 pub(super) async fn plan_table(
+    source: &mut Session,
+    target: &mut Session,
+    mapping: &Mapping,
+    name: &str,
+) -> Result<TablePlan, TransferError> {
+    let plan = plan_any(source, target, mapping, name).await?;
+    plan.require_unique(&mapping.name)?;
+    Ok(plan)
+}
+
+async fn plan_any(
     source_session: &mut Session,
     target_session: &mut Session,
     mapping: &Mapping,
@@ -125,7 +152,7 @@ pub(super) async fn plan_table(
         find(column, &mut problems, "lookup column");
     }
     let key_names = if table.key.is_empty() { source.primary_key.clone() } else { table.key.clone() };
-    let (source_key, key) = plan_key(&source, &target, &columns, &key_names, &mut problems)?;
+    let (source_key, key) = plan_key(&source, &columns, &key_names, &mut problems)?;
     let time = match &table.time {
         None => None,
         Some(time) => {
@@ -148,7 +175,21 @@ pub(super) async fn plan_table(
         return Err(TransferError::Mapping { mapping: mapping.name.clone(), problems });
     }
     let timestep = table.timestep;
-    Ok(TablePlan { source, target, columns, source_key, key, time, timestep, coverage, additive, target_only })
+    let key_names: Vec<String> = key.iter().map(|index| columns[*index].target.name.clone()).collect();
+    let is_unique = target.is_unique(&key_names);
+    Ok(TablePlan {
+        source,
+        target,
+        columns,
+        source_key,
+        key,
+        time,
+        timestep,
+        coverage,
+        additive,
+        target_only,
+        is_unique,
+    })
 }
 
 /// True where the value is one plain source column of this name.
@@ -235,7 +276,6 @@ async fn expression_kind(
 
 fn plan_key(
     source: &Table,
-    target: &Table,
     columns: &[ColumnPlan],
     names: &[String],
     problems: &mut Vec<String>,
@@ -259,14 +299,20 @@ fn plan_key(
         problems
             .push(format!("the key column `{}` is a FLOAT, which MariaDB compares with nothing exactly", column.name));
     }
-    let target_names: Vec<String> = key.iter().map(|index| columns[*index].target.name.clone()).collect();
-    if !names.is_empty() && !target.is_unique(&target_names) {
-        problems.push(format!("`{}` has no unique key over {target_names:?}", target.name));
-    }
     Ok((source_key, key))
 }
 
 impl TablePlan {
+    /// Refuses a target that could hold a key twice.
+    pub(super) fn require_unique(&self, mapping: &str) -> Result<(), TransferError> {
+        if self.is_unique {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.key.iter().map(|index| self.columns[*index].target.name.as_str()).collect();
+        let problems = vec![format!("`{}` has no unique key over {names:?}", self.target.name)];
+        Err(TransferError::Mapping { mapping: mapping.to_owned(), problems })
+    }
+
     /// The target column that holds the row's time.
     pub(super) fn time_index(&self) -> Option<usize> {
         let (_, target) = self.time.as_ref()?;

@@ -3,6 +3,7 @@
 //! A pure function of the two rows; it reads and writes nothing. Used by `copy` (to act) and `overlap` (to foretell).
 
 use super::mariadb_value::{self, MariaKind};
+use super::moment::epoch_second;
 use super::plan::TablePlan;
 use super::value::{Kind, Value, canonical, decimal};
 
@@ -62,7 +63,7 @@ pub(super) enum RowEffect {
 /// Judges one row; `existing` is the target's row in the same column order, target-only columns after the planned ones.
 pub(super) fn effect(policy: Policy, plan: &TablePlan, existing: Option<&[Value]>, incoming: &[Value]) -> RowEffect {
     if let Policy::SplitAt { at } = policy
-        && plan.time_index().and_then(|i| incoming[i].as_integer()).is_none_or(|t| t >= at)
+        && plan.time_index().and_then(|i| seconds(&incoming[i])).is_none_or(|t| t >= at)
     {
         return RowEffect::Forbidden;
     }
@@ -80,6 +81,11 @@ pub(super) fn effect(policy: Policy, plan: &TablePlan, existing: Option<&[Value]
             Some(_) | None => RowEffect::Keep,
         },
     }
+}
+
+/// The second in which a row's time lies.
+fn seconds(time: &Value) -> Option<i64> {
+    time.as_integer().or_else(|| epoch_second(&time.to_text()?))
 }
 
 /// Whether the target-only part of a row holds anything that a reset to a plain NULL default would lose.

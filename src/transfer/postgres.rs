@@ -30,7 +30,7 @@ pub(super) fn options(url: &str, options: &ConnectOptions) -> Result<PgConnectOp
     if options.read_only {
         settings.push(("default_transaction_read_only", "on".to_owned()));
     }
-    Ok(PgConnectOptions::from_str(url)?.application_name("piton").options(settings))
+    Ok(PgConnectOptions::from_str(url)?.application_name(super::own::application()).options(settings))
 }
 
 pub(super) fn arguments(args: Vec<Arg>) -> Result<PgArguments, TransferError> {

@@ -61,17 +61,18 @@ pub(super) async fn find(
 pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<Value>]) -> Result<u64, TransferError> {
     let names: Vec<String> = plan.columns.iter().map(|c| OWN.quote(&c.target.name)).collect();
     let key: Vec<String> = plan.key.iter().map(|i| OWN.quote(&plan.columns[*i].target.name)).collect();
+    // Without a unique key there is nothing to be in conflict with.
+    let conflict = if plan.is_unique { format!(" ON CONFLICT ({}) DO NOTHING", key.join(", ")) } else { String::new() };
     let width = plan.columns.len();
     let (list, args) = columns_of(width, rows);
     let shown: Vec<String> =
         plan.columns.iter().enumerate().map(|(i, c)| OWN.cast(&format!("u.c{i}"), &c.target.cast)).collect();
     let sql = format!(
-        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({list}) AS u({}) ON CONFLICT ({}) DO NOTHING",
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({list}) AS u({}){conflict}",
         plan.target.quoted(),
         names.join(", "),
         shown.join(", "),
-        aliases('c', width),
-        key.join(", ")
+        aliases('c', width)
     );
     session.run(&sql, args).await
 }

@@ -9,7 +9,7 @@ use super::error::TransferError;
 use super::plan::{From, TablePlan};
 use super::schema::{Column, Table};
 use super::session::{Arg, Session};
-use super::value::{Value, convert};
+use super::value::{Kind, Value, convert};
 
 /// A half-open range over the time column: `from <= t < to`, whole seconds since the epoch; an open end is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +63,12 @@ pub(super) fn range_sql(params: &mut Params, time: &Column, range: Range, clause
     let name = params.engine.quote(&time.name);
     for (bound, compare) in [(range.from, ">="), (range.to, "<")] {
         if let Some(bound) = bound {
-            clauses.push(format!("{name} {compare} {}", params.integer(bound)));
+            let bound = params.integer(bound);
+            let bound = match (params.engine, time.kind) {
+                (Engine::Postgres, Kind::Instant) => format!("to_timestamp({bound})"),
+                (Engine::Sqlite | Engine::Postgres | Engine::Mariadb, _) => bound,
+            };
+            clauses.push(format!("{name} {compare} {bound}"));
         }
     }
 }
@@ -97,15 +102,26 @@ pub(super) async fn count(
     side: Side,
     range: Range,
 ) -> Result<u64, TransferError> {
-    let mut params = Params::new(session.engine());
+    let (filter, args) = range_filter(session.engine(), plan, side, range)?;
+    let table = if side == Side::Source { &plan.source } else { &plan.target };
+    let sql = format!("SELECT {} FROM {}{filter}", session.engine().read("count(*)"), table.quoted());
+    let counted = session.number(&sql, args).await?.unwrap_or(0);
+    Ok(u64::try_from(counted).unwrap_or(0))
+}
+
+/// The `WHERE` clause and its parameters that take a range of one side.
+pub(super) fn range_filter(
+    engine: Engine,
+    plan: &TablePlan,
+    side: Side,
+    range: Range,
+) -> Result<(String, Vec<Arg>), TransferError> {
+    let mut params = Params::new(engine);
     let mut clauses = Vec::new();
     if let Some((source, target)) = time_of(plan, range)? {
         range_sql(&mut params, if side == Side::Source { source } else { target }, range, &mut clauses);
     }
-    let table = if side == Side::Source { &plan.source } else { &plan.target };
-    let sql = format!("SELECT {} FROM {}{}", session.engine().read("count(*)"), table.quoted(), where_sql(&clauses));
-    let counted = session.number(&sql, params.args).await?.unwrap_or(0);
-    Ok(u64::try_from(counted).unwrap_or(0))
+    Ok((where_sql(&clauses), params.args))
 }
 
 /// Refuses source rows that a keyset walk would lose: keys with NULL and keys that are not unique.
@@ -221,6 +237,19 @@ pub(super) async fn read_chunk(
     range: Range,
     limit: usize,
 ) -> Result<Vec<MappedRow>, TransferError> {
+    read_chunk_where(session, plan, lookups, after, range, limit, None).await
+}
+
+/// Reads the next chunk of those source rows for which `more` holds.
+pub(super) async fn read_chunk_where(
+    session: &mut Session,
+    plan: &TablePlan,
+    lookups: &Lookups,
+    after: Option<&[Value]>,
+    range: Range,
+    limit: usize,
+    more: Option<&str>,
+) -> Result<Vec<MappedRow>, TransferError> {
     let engine = session.engine();
     let mut params = Params::new(engine);
     let keys: Vec<String> = plan.source_key.iter().map(|column| engine.quote(&column.name)).collect();
@@ -228,6 +257,7 @@ pub(super) async fn read_chunk(
     if let Some((time, _)) = time_of(plan, range)? {
         range_sql(&mut params, time, range, &mut clauses);
     }
+    clauses.extend(more.map(str::to_owned));
     let mut shown: Vec<String> = keys.iter().map(|key| engine.read(key)).collect();
     shown.extend(plan.columns.iter().filter_map(|column| match &column.from {
         From::Source(sql, _) => Some(engine.read(sql)),

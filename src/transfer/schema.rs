@@ -92,7 +92,7 @@ pub(super) async fn describe(session: &mut Session, name: &str) -> Result<Table,
 /// The names of every ordinary table, engine catalogues and our own bookkeeping left out.
 pub(super) async fn tables(session: &mut Session) -> Result<Vec<String>, TransferError> {
     let rows = session.rows(session.engine().tables(), Vec::new()).await?;
-    let own = [super::checkpoint::TABLE, "_sqlx_migrations", super::mariadb_migrate::STEPS];
+    let own = [super::checkpoint::TABLE, super::copy::INDEX_TABLE, "_sqlx_migrations", super::mariadb_migrate::STEPS];
     Ok(rows.iter().filter_map(|row| row.first().map(text)).filter(|name| !own.contains(&name.as_str())).collect())
 }
 

@@ -56,8 +56,7 @@ pub(super) fn row(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
             if raw.is_null() {
                 return Ok(Value::Null);
             }
-            let name = raw.type_info().name().to_owned();
-            Ok(match name.as_str() {
+            Ok(match raw.type_info().name() {
                 "INTEGER" => Value::Int(row.try_get_unchecked(i)?),
                 "REAL" => Value::Real(row.try_get_unchecked(i)?),
                 "TEXT" => {

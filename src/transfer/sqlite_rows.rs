@@ -62,16 +62,13 @@ pub(super) async fn find(
 pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<Value>]) -> Result<u64, TransferError> {
     let names: Vec<String> = plan.columns.iter().map(|c| quote(&c.target.name)).collect();
     let key: Vec<String> = plan.key.iter().map(|i| quote(&plan.columns[*i].target.name)).collect();
+    // Without a unique key there is nothing to be in conflict with.
+    let conflict = if plan.is_unique { format!(" ON CONFLICT ({}) DO NOTHING", key.join(", ")) } else { String::new() };
     let width = plan.columns.len();
     let mut inserted = 0;
     for part in rows.chunks((BINDS_MAX / width).clamp(1, ROWS_MAX)) {
         let (list, args) = values(width, part.iter().cloned());
-        let sql = format!(
-            "INSERT INTO {} ({}) VALUES {list} ON CONFLICT ({}) DO NOTHING",
-            plan.target.quoted(),
-            names.join(", "),
-            key.join(", ")
-        );
+        let sql = format!("INSERT INTO {} ({}) VALUES {list}{conflict}", plan.target.quoted(), names.join(", "));
         inserted += session.run(&sql, args).await?;
     }
     Ok(inserted)

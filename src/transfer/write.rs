@@ -5,10 +5,11 @@
 use super::engine::Engine;
 use super::error::TransferError;
 use super::plan::TablePlan;
+use super::rows::MappedRow;
 use super::schema::{Column, Table};
 use super::session::Session;
 use super::value::Value;
-use super::{mariadb_rows, postgres_rows, sqlite_rows};
+use super::{mariadb_rows, postgres_copy, postgres_rows, sqlite_rows};
 
 /// What an update does to the row that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,20 @@ pub(super) async fn insert(session: &mut Session, plan: &TablePlan, rows: &[Vec<
         Engine::Postgres => postgres_rows::insert(session, plan, rows).await,
         Engine::Mariadb => mariadb_rows::insert(session, plan, rows).await,
     }
+}
+
+/// Inserts rows of which the target holds none, by the engine's fastest statement; returns how many there were.
+///
+/// A key that is there after all is left out, or the engine's error.
+pub(super) async fn load(session: &mut Session, plan: &TablePlan, rows: &[MappedRow]) -> Result<u64, TransferError> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    if session.engine() == Engine::Postgres {
+        return postgres_copy::load(session, plan, rows).await;
+    }
+    let rows: Vec<Vec<Value>> = rows.iter().map(|row| row.values.clone()).collect();
+    insert(session, plan, &rows).await
 }
 
 /// Updates rows that exist, by key; returns how many were found.

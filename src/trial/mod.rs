@@ -20,8 +20,8 @@ use crate::config::Clock;
 use crate::driver::{self, DriverError, Options, Told};
 use crate::event::{Answer, Event, Outcome, Outputs, SkipReason, WaitKind};
 use crate::fault::{Crash, Hooks, Script};
-use crate::ids::{Actor, RunId, StepId};
-use crate::journal::{Journal, Verified};
+use crate::ids::{Account, Actor, How, RunId, StepId};
+use crate::journal::{Journal, Trust};
 use crate::plan::Plan;
 use crate::report::people::manual_of;
 use crate::scheduler::{Idempotent, Phase, StepState};
@@ -114,10 +114,22 @@ pub async fn live(plan: &Plan, mut scenario: Scenario) -> Lived {
     lived
 }
 
+/// Somebody who is known as well as any rule may want it, or only by the account.
+fn mocked(name: &str, signs: bool) -> Actor {
+    let account = Account { user: name.to_owned(), uid: 0, host: "mock".to_owned() };
+    let nothing = String::new;
+    let how = if signs {
+        How::Ssh { account, key: nothing(), fingerprint: nothing(), signature: nothing() }
+    } else {
+        How::Local(account)
+    };
+    Actor::identified(name, how)
+}
+
 impl Trial<'_> {
     fn options(&self, appends: u64) -> Options {
         // Nothing is kept there: every action is a mock.
-        let mut options = Options::new(Actor::new("mock:starter"), PathBuf::from("/nonexistent"));
+        let mut options = Options::new(mocked("mock:starter", false), PathBuf::from("/nonexistent"));
         options.clock = self.clock.clone();
         let faults: Arc<Script> = Arc::clone(&self.faults);
         let hooks = Hooks::new(faults, Crash::Driver).counting_from(appends);
@@ -211,8 +223,8 @@ impl Trial<'_> {
     }
 
     async fn say(&self, step: &StepId, by: &str, answer: Answer) -> Result<(), DriverError> {
-        let event = Event::StepAnswered { step: step.clone(), by: Actor::new(by), answer };
-        driver::say_by(&self.clock, &self.journal, &self.run, &event).await.map(|_| ())
+        let event = Event::StepAnswered { step: step.clone(), by: mocked(by, true), answer };
+        driver::say_in_trial(&self.clock, &self.journal, &self.run, &event).await.map(|_| ())
     }
 
     /// Work by hand, reported done with a form that fits.
@@ -237,10 +249,11 @@ impl Trial<'_> {
 
     /// What must hold whatever happened.
     async fn account(&self, lived: &mut Lived) {
-        match self.journal.verify(&self.run).await {
-            Ok(Verified::Intact { .. }) => {}
-            Ok(Verified::Bad { seq, why }) => {
-                lived.broken.push(format!("record {seq} of the journal is broken: {why}"));
+        match self.journal.prove(&self.run, Trust::default()).await {
+            Ok(proof) => {
+                lived
+                    .broken
+                    .extend(proof.wrong.iter().map(|wrong| format!("the journal of the run is broken: {wrong}")));
             }
             Err(error) => lived.broken.push(format!("the journal cannot be read: {error}")),
         }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// A module uses only modules that stand before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "ids",
     "event",
     "config",
     "spec",
+    "identity",
     "site",
     "plan",
     "scheduler",

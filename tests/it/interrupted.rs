@@ -80,3 +80,46 @@ on_failure: rollback
     desk.write("mended", "");
     desk.piton(&["resume", "last"]).exits(0);
 }
+
+#[test]
+fn a_long_copy_says_once_a_second_how_far_it_is_in_json_lines() {
+    let desk = desk();
+    desk.write(
+        "map.yaml",
+        "apiVersion: piton/v1\nkind: Mapping\nname: map\nsets: { all: [t] }\ntables:\n  t: { columns: { id: id, text: text } }\n",
+    );
+    let table = |database: &str| {
+        format!(
+            "db.execute: {{ database: {database}, sql: 'CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, text TEXT)' }}"
+        )
+    };
+    let rows = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 3000) INSERT INTO t SELECT n, 'x' FROM c";
+    let steps = format!(
+        "steps:
+  - {{ id: source, {} }}
+  - {{ id: target, {} }}
+  - {{ id: rows, needs: [source], db.execute: {{ database: a, sql: \"{rows}\" }} }}
+",
+        table("a"),
+        table("b")
+    );
+    desk.runbook("fill", &steps);
+    desk.piton(&["--site", "site.yaml", "run", "fill.yaml"]).exits(0);
+    desk.runbook(
+        "copy",
+        "steps:
+  - id: copy
+    db.copy: { from: a, to: b, map: map.yaml, tables: all, throttle: { rows_per_second: 1000, pause_while: { sql: SELECT 0 } } }
+",
+    );
+    let plan = desk.piton(&["--site", "site.yaml", "plan", "copy.yaml"]).exits(0).out;
+    assert!(plan.contains("copies 3000 rows (about ") && plan.contains("has 0 of their keys"), "{plan}");
+    let said = desk.piton(&["--site", "site.yaml", "run", "copy.yaml", "--json"]).exits(0).out;
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told: Vec<_> = lines.iter().filter(|line| line["kind"] == "progress").collect();
+    assert!(!told.is_empty(), "three thousand rows take two seconds at least: {said}");
+    for line in told {
+        assert_eq!((&line["step"], &line["what"], &line["total"]), (&"copy".into(), &"t".into(), &3_000.into()));
+        assert!(line["per_second"].as_f64() > Some(0.0) && line["left_ms"].is_u64() && line["seq"].is_null(), "{line}");
+    }
+}

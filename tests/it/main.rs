@@ -1,11 +1,14 @@
 //! Integration tests: one binary, one module per subject.
 
+mod approvals;
 mod architecture;
 mod cli;
 mod cli_amend;
 mod cli_rollback;
 mod cli_stops;
+mod db_backup;
 mod db_preflight;
+mod db_sessions;
 mod diagnostics;
 mod faults;
 mod fuzzed;
@@ -17,6 +20,7 @@ mod locks;
 mod logs;
 mod reference;
 mod reference_words;
+mod report;
 mod scale;
 mod schemas;
 mod simulation;
@@ -27,8 +31,11 @@ mod tamper;
 mod transfer_chinook;
 mod transfer_compare;
 mod transfer_copy;
+mod transfer_fast;
 mod transfer_faults;
 mod transfer_full;
+mod transfer_limits;
+mod transfer_manners;
 mod transfer_mariadb;
 mod transfer_property;
 mod transfer_statement;

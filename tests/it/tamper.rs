@@ -3,6 +3,7 @@
 //! One store is made by the real program: a run that ended, one with a person's word and one whose driver was killed. Each case copies it, changes
 //! the copy as somebody would who can write the file, and asks `piton audit verify`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,8 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
 use super::cli::{Desk, Said};
+use super::journal_drivers::Post;
+use super::support::postgres::PrivatePostgres;
 
 mod cases;
 
@@ -363,5 +366,42 @@ fn ssh_keygen_takes_a_seal_for_what_it_is() {
         verify.stdin(std::fs::File::open(forger.path("statement")).expect("is there"));
         let output = verify.output().expect("ssh-keygen is there");
         assert_eq!(output.status.success(), holds, "{output:?}");
+    }
+}
+
+const WAITING: &str = "steps:\n  - { id: ask, approval: { prompt: 'Sure?' } }\n";
+
+#[test]
+fn only_who_drives_a_run_needs_the_key() {
+    let desk = Desk::new();
+    desk.runbook("job", WAITING);
+    desk.piton(&["run", "job.yaml", "--run-id", "r"]).exits(6);
+    let key = desk.path(".piton/keys/seal");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("is ours");
+    for looks in [&["show", "r"][..], &["runs"], &["audit", "r"], &["audit", "verify", "r"], &["audit", "head"]] {
+        desk.piton(looks).exits(0);
+    }
+    desk.piton(&["approve", "r", "ask", "--as", "eve"]).exits(0);
+    let refused = desk.piton(&["resume", "r"]).exits(2);
+    assert!(refused.err.contains("chmod 600"), "{}", refused.err);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("is ours");
+    desk.piton(&["resume", "r"]).exits(0);
+}
+
+#[test]
+fn drivers_of_a_shared_store_seal_with_keys_of_their_own() {
+    let url = PrivatePostgres::start().create_database("shared_seals");
+    let posts = [Post::at(url.clone()), Post::at(url)];
+    posts[0].desk.runbook("job", WAITING);
+    posts[0].piton(&["run", "job.yaml", "--run-id", "r"]).exits(6);
+    posts[1].piton(&["approve", "r", "ask", "--as", "eve"]).exits(0);
+    posts[1].piton(&["resume", "r"]).exits(0);
+    let keys = posts.each_ref().map(|post| post.desk.path(".piton/keys/seal.pub").display().to_string());
+    for post in &posts {
+        post.verify("r");
+        let both = ["audit", "verify", "r", "--key", &keys[0], "--key", &keys[1]];
+        assert!(post.piton(&both).exits(0).out.contains("as it should be"));
+        let one = post.piton(&["audit", "verify", "r", "--key", &keys[0]]).exits(1);
+        assert!(one.err.contains("which you do not trust"), "{}", one.err);
     }
 }

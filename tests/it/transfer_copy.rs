@@ -10,34 +10,16 @@ use piton::transfer::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::support::databases::{ENGINES, pairs};
 use crate::support::mariadb::PrivateMariadb;
+use crate::support::perf::{self, TOTALLED};
 use crate::support::postgres::PrivatePostgres;
 
-const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mariadb];
-
-/// Every engine into every engine.
-fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
-    ENGINES.into_iter().flat_map(|from| ENGINES.map(|to| (from, to)))
+/// The mapping of the series, with what its policies need.
+fn mapping() -> Mapping {
+    let perf = format!("{TOTALLED}    time: step_start\n    timestep: 900\n    coverage: handle_s\n");
+    Mapping::from_yaml(&perf::mapping("perf", "performance: [perf]", &perf)).expect("valid")
 }
-
-const MAPPING: &str = r#"
-apiVersion: piton/v1
-kind: Mapping
-name: perf
-sets: { performance: [perf] }
-tables:
-  perf:
-    to: perf_item
-    key: [entity_id, step_start]
-    columns: { entity_id: entity_id, step_start: step_start, iv: iv, handle_s: handle_s, label: label }
-    constants: { src: "65" }
-    expressions: { total: "iv * 2" }
-    time: step_start
-    timestep: 900
-    coverage: handle_s
-    additive: [iv, handle_s]
-    ignore: { target: [extra] }
-"#;
 
 const SOURCE: &str = "CREATE TABLE perf (entity_id INTEGER NOT NULL, step_start BIGINT NOT NULL, iv INTEGER, handle_s BIGINT, \
                       label TEXT, PRIMARY KEY (entity_id, step_start))";
@@ -105,7 +87,7 @@ impl Pair {
 }
 
 fn request(policy: Policy, token: &str) -> CopyRequest {
-    let mut request = CopyRequest::new(Mapping::from_yaml(MAPPING).expect("valid"), "performance", policy, token);
+    let mut request = CopyRequest::new(mapping(), "performance", policy, token);
     request.chunk_rows = 4;
     request
 }

@@ -15,34 +15,18 @@ use piton::transfer::{Binds, Copied, Engine, StatementOptions, copied, query};
 use serde_json::Value as Json;
 
 use super::cli::{Desk, Said};
-use super::support::databases::{ENGINES, Fresh};
+use super::support::databases::{ENGINES, Fresh, pairs};
 use super::support::mariadb::PrivateMariadb;
+use super::support::perf::{self, TOTALLED};
 use super::support::postgres::PrivatePostgres;
 use super::support::proxy::{Proxy, Toward};
 
-/// Rows of a chunk; both tables together have [`CHUNKS`] of them.
+/// Rows of a chunk.
 const CHUNK: u64 = 250;
 /// Rows of the table that is mapped.
 const MAPPED: u64 = 1_100;
 /// Rows of the table that is the same on both sides.
 const PLAIN: u64 = 900;
-
-const MAPPING: &str = r#"
-apiVersion: piton/v1
-kind: Mapping
-name: hurt
-sets: { all: [perf, plain] }
-tables:
-  perf:
-    to: perf_item
-    key: [entity_id, step_start]
-    columns: { entity_id: entity_id, step_start: step_start, iv: iv, handle_s: handle_s, label: label }
-    constants: { src: "65" }
-    expressions: { total: "iv * 2" }
-    additive: [iv, handle_s]
-    ignore: { target: [extra] }
-  plain: { additive: [amount] }
-"#;
 
 const SOURCE: [&str; 2] = [
     "CREATE TABLE perf (entity_id INTEGER NOT NULL, step_start BIGINT NOT NULL, iv INTEGER, handle_s BIGINT, label VARCHAR(200), \
@@ -62,6 +46,28 @@ pub(super) enum Target {
     Empty,
     /// Every third key with values of its own, which those of the source are added to: what is copied twice counts twice.
     Filled,
+    /// Nothing, in tables of PostgreSQL whose keys are built once the rows are there: one is filled by its pages, by several workers.
+    Keyless,
+}
+
+impl Target {
+    /// Rows of a chunk.
+    fn chunk(self) -> u64 {
+        match self {
+            Self::Empty | Self::Filled => CHUNK,
+            // Two pages, so that a few remain for everybody.
+            Self::Keyless => 150,
+        }
+    }
+
+    /// The fewest commits that a copy of both tables takes.
+    pub(super) fn commits(self) -> usize {
+        match self {
+            Self::Empty | Self::Filled => 8,
+            // Of two connections one may commit while the other stands still.
+            Self::Keyless => 11,
+        }
+    }
 }
 
 /// What was added to the values of a row that the target held before.
@@ -116,17 +122,25 @@ impl Ground {
             to.run(&format!("INSERT INTO plain VALUES {}", plain.join(", "))).await;
         }
         let desk = Desk::new();
-        desk.write("map.yaml", MAPPING);
+        let tables = format!("{TOTALLED}  plain: {{ additive: [amount] }}\n");
+        desk.write("map.yaml", &perf::mapping("hurt", "all: [perf, plain]", &tables));
         let (here, there) = by(&from.url, &to.url);
         desk.write(
             "site.yaml",
             &format!("apiVersion: piton/v1\nkind: Site\nname: desk\ndatabases:\n  here: {{ url: '{here}' }}\n  there: {{ url: '{there}' }}\n"),
         );
-        let policy = if target == Target::Empty { "fail" } else { "merge_additive" };
+        let policy = if target == Target::Filled { "merge_additive" } else { "fail" };
+        let more = if target == Target::Keyless {
+            from.run("ANALYZE").await;
+            ", indexes: after"
+        } else {
+            ""
+        };
+        let chunk = target.chunk();
         let mut steps = format!(
-            "steps:\n  - id: copy\n    db.copy: {{ from: here, to: there, map: map.yaml, tables: all, chunk_rows: {CHUNK}, policy: {policy} }}\n"
+            "steps:\n  - id: copy\n    db.copy: {{ from: here, to: there, map: map.yaml, tables: all, chunk_rows: {chunk}, policy: {policy}{more} }}\n"
         );
-        if target == Target::Empty {
+        if target != Target::Filled {
             steps.push_str(
                 "  - { id: same, needs: [copy], db.compare: { from: here, to: there, map: map.yaml, tables: all } }\n",
             );
@@ -214,8 +228,7 @@ impl Ground {
         if Self::stopped(&mut child) {
             return Some(child);
         }
-        let said = self.end(child);
-        assert_eq!(said.code, 0, "{} {fault}: {}\n{}", self.what, said.out, said.err);
+        self.whole(&self.end(child));
         None
     }
 
@@ -229,8 +242,11 @@ impl Ground {
 
     /// Takes the run to its end, undisturbed.
     pub(super) fn finish(&self) {
-        let said = self.sit(None);
-        // A fault behind the last commit leaves a run that is over already.
+        self.whole(&self.sit(None));
+    }
+
+    /// A sitting that ended well, or had nothing left to do: a source that is hurt behind its last row is not missed.
+    fn whole(&self, said: &Said) {
         let over = said.code == 2 && said.err.contains("is over");
         assert!(said.code == 0 || over, "{}: {}\n{}\n{}", self.what, said.code, said.out, said.err);
     }
@@ -266,6 +282,11 @@ impl Ground {
             assert_eq!(numbers(&self.to, target).await, wanted, "{what}: `{table}`");
         }
         self.checkpoints(&copied(&self.to.database, "r/copy").await.expect("is readable"));
+        if self.target == Target::Keyless {
+            let keys = "SELECT (SELECT count(*) FROM pg_index WHERE indisprimary AND indrelid IN ('perf_item'::regclass, 'plain'::regclass)) AS keys, \
+                        (SELECT count(*) FROM piton_index) AS missing";
+            assert_eq!(numbers(&self.to, keys).await, [2, 0], "{what}: keys that are there, and that are not");
+        }
     }
 
     /// What the target's own account says: each row once, in as many chunks as there are, however often the copy was hurt.
@@ -298,18 +319,47 @@ async fn numbers(database: &Fresh, sql: &str) -> Vec<i128> {
     row.values().map(number).collect()
 }
 
-/// Every engine into every engine.
-pub(super) fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
-    ENGINES.into_iter().flat_map(|from| ENGINES.map(|to| (from, to)))
+/// Ctrl-C, once, while it stands still between two chunks.
+#[tokio::test]
+async fn a_copy_that_is_interrupted_stops_behind_its_chunk_and_goes_on_there() {
+    for (from, to) in pairs() {
+        let folder = tempfile::tempdir().expect("a temp dir");
+        let (from, to) = (Fresh::new(from, "stop", folder.path()).await, Fresh::new(to, "stop", folder.path()).await);
+        let ground = Ground::new(from, to, Target::Filled, directly).await;
+        let mut cut = 0;
+        while let Some(child) = ground.stop_at("stop-after-commit=1,delay-before-read=2:300ms") {
+            let before = copied(&ground.to.database, "r/copy").await.expect("is readable").rows();
+            kill(pid(&child), Signal::SIGINT).expect("it is our child");
+            kill(pid(&child), Signal::SIGCONT).expect("it is our child");
+            let said = ground.end(child);
+            let what = &ground.what;
+            assert!([0, 130].contains(&said.code), "{what}: {}\n{}\n{}", said.code, said.out, said.err);
+            let rows = copied(&ground.to.database, "r/copy").await.expect("is readable").rows();
+            assert!(rows >= before, "{what}: {rows} after {before}");
+            let show = ground.show().exits(0).json();
+            if show["steps"][0]["state"] == "succeeded" {
+                // It stood still behind the last chunk.
+                assert_eq!(rows, MAPPED + PLAIN, "{what}");
+                break;
+            }
+            assert_eq!(
+                (&show["outcome"], &show["steps"][0]["state"]),
+                (&"cancelled".into(), &"failed".into()),
+                "{what}"
+            );
+            assert!(show["steps"][0]["error"].to_string().contains("chunk boundary"), "{what}: {show}");
+            cut += 1;
+        }
+        assert!(cut > 3, "{}: it was in the middle {cut} times only", ground.what);
+        ground.finish();
+        ground.account().await;
+    }
 }
 
 /// Addresses as they are.
 pub(super) fn directly(from: &str, to: &str) -> (String, String) {
     (from.to_owned(), to.to_owned())
 }
-
-/// The fewest commits that a copy of both tables takes.
-pub(super) const COMMITS: usize = 8;
 
 /// The most times that a run is taken up again.
 pub(super) const SITTINGS_MAX: usize = 150;
@@ -322,8 +372,10 @@ fn full() -> bool {
 #[tokio::test]
 async fn a_driver_that_is_killed_at_every_moment_of_every_chunk_copies_each_row_once() {
     let folder = tempfile::tempdir().expect("a temp dir");
-    for (number, (from, to)) in pairs().enumerate() {
-        let target = if number % 2 == 0 { Target::Filled } else { Target::Empty };
+    let filled = |number: usize| if number.is_multiple_of(2) { Target::Filled } else { Target::Empty };
+    let keyless = ((Engine::Postgres, Engine::Postgres), Target::Keyless);
+    let cases = pairs().enumerate().map(|(number, pair)| (pair, filled(number))).chain([keyless]);
+    for ((from, to), target) in cases {
         let (from, to) = (Fresh::new(from, "hurt", folder.path()).await, Fresh::new(to, "hurt", folder.path()).await);
         let ground = Ground::new(from, to, target, directly).await;
         // Only the last leaves one more chunk behind.
@@ -334,7 +386,7 @@ async fn a_driver_that_is_killed_at_every_moment_of_every_chunk_copies_each_row_
         };
         let kills =
             moments.iter().cycle().take(SITTINGS_MAX).take_while(|fault| ground.sit(Some(fault)).code == -1).count();
-        let wanted = COMMITS * moments.len();
+        let wanted = target.commits() * moments.len();
         assert!((wanted..=wanted * 3).contains(&kills), "{}: {kills} kills", ground.what);
         ground.account().await;
     }
@@ -392,8 +444,13 @@ const ROLES: [Role; 2] = [Role::Source, Role::Target];
 async fn kill_the_server(engine: Engine) {
     let folder = tempfile::tempdir().expect("a temp dir");
     let victim = Victim::new(engine);
-    for (number, (role, other)) in ROLES.into_iter().flat_map(|role| ENGINES.map(|other| (role, other))).enumerate() {
-        let target = if number % 2 == 0 { Target::Empty } else { Target::Filled };
+    let filled = |number: usize| if number.is_multiple_of(2) { Target::Empty } else { Target::Filled };
+    let sides = ROLES.into_iter().flat_map(|role| ENGINES.map(|other| (role, other))).enumerate();
+    let mut cases: Vec<_> = sides.map(|(number, (role, other))| (role, other, filled(number))).collect();
+    if engine == Engine::Postgres {
+        cases.extend(ROLES.map(|role| (role, Engine::Postgres, Target::Keyless)));
+    }
+    for (role, other, target) in cases {
         let (mine, other) = (victim.database().await, Fresh::new(other, "hurt", folder.path()).await);
         let (from, to) = if role == Role::Source { (mine, other) } else { (other, mine) };
         let ground = Ground::new(from, to, target, directly).await;
@@ -409,7 +466,7 @@ async fn kill_the_server(engine: Engine) {
             .take(SITTINGS_MAX)
             .take_while(|fault| ground.hurt_at(fault, || victim.kill_and_start()))
             .count();
-        let wanted = COMMITS - 1;
+        let wanted = target.commits() - 1;
         assert!((wanted..=wanted * 3).contains(&kills), "{}: {kills} kills", ground.what);
         ground.finish();
         ground.account().await;
@@ -449,8 +506,9 @@ fn lines() -> impl Iterator<Item = (Engine, Engine, Role)> {
 #[tokio::test]
 async fn a_network_that_breaks_again_and_again_in_the_middle_of_messages_loses_and_doubles_nothing() {
     let folder = tempfile::tempdir().expect("a temp dir");
-    for (number, (from, to, role)) in lines().enumerate() {
-        let target = if number % 2 == 0 { Target::Filled } else { Target::Empty };
+    let filled = |number: usize| if number.is_multiple_of(2) { Target::Filled } else { Target::Empty };
+    let keyless = ROLES.map(|role| ((Engine::Postgres, Engine::Postgres, role), Target::Keyless));
+    for ((from, to, role), target) in lines().enumerate().map(|(number, line)| (line, filled(number))).chain(keyless) {
         let (ground, proxy) = over_a_line(from, to, role, target, folder.path()).await;
         let passed = || [Toward::Server, Toward::Client].map(|toward| proxy.passed(toward));
         // How much goes either way before the first chunk is read, and how much in all.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use piton::transfer::{Binds, Engine, StatementOptions, execute};
 
-use super::support::databases::Fresh;
+use super::support::databases::{Fresh, pairs};
 use super::support::mariadb::PrivateMariadb;
 use super::support::postgres::{PrivatePostgres, as_postgres};
-use super::transfer_faults::{COMMITS, Ground, SITTINGS_MAX, Target, directly, pairs};
+use super::transfer_faults::{Ground, SITTINGS_MAX, Target, directly};
 
 /// Bytes that a file of PostgreSQL's log takes, and more than any other file has that must go on growing.
 const FLOOR: u64 = 16 * 1024 * 1024;
@@ -104,13 +104,14 @@ async fn make_room(target: &Fresh) {
 async fn a_target_without_room_in_every_chunk_loses_and_doubles_nothing() {
     let folder = tempfile::tempdir().expect("a temp dir");
     let maria = PrivateMariadb::with(&["--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:24M"]);
-    for (from, to) in pairs() {
+    let keyless = ((Engine::Postgres, Engine::Postgres), Target::Keyless);
+    for ((from, to), target) in pairs().map(|pair| (pair, Target::Empty)).chain([keyless]) {
         let from = Fresh::new(from, "full", folder.path()).await;
         let to = match to {
             Engine::Mariadb => Fresh::at(maria.create_database(&Fresh::name("full"))).await,
             other => Fresh::new(other, "full", folder.path()).await,
         };
-        let ground = Ground::new(from, to, Target::Empty, directly).await;
+        let ground = Ground::new(from, to, target, directly).await;
         // A journal on a server takes no part in the limits of the program's own files.
         let ground = ground.recorded_in(PrivatePostgres::start().create_database(&Fresh::name("full_store")));
         prepare(&ground.to).await;
@@ -126,7 +127,7 @@ async fn a_target_without_room_in_every_chunk_loses_and_doubles_nothing() {
             assert!(named || said.code == 0, "{}: {}", ground.what, said.out);
             failures += usize::from(said.code != 0);
         }
-        assert!(failures >= COMMITS - 1, "{}: {failures} failures", ground.what);
+        assert!(failures >= target.commits() - 1, "{}: {failures} failures", ground.what);
         ground.finish();
         ground.account().await;
     }

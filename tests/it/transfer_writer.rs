@@ -14,6 +14,7 @@ use sqlx::AssertSqlSafe;
 
 use super::cli::{Desk, Said};
 use super::support::databases::Fresh;
+use super::support::perf;
 
 /// Seconds of a bucket.
 const STEP: i64 = 900;
@@ -36,22 +37,13 @@ fn is_late(entity: i64, bucket: i64) -> bool {
     bucket >= HISTORY && bucket % 20 == 7 && entity == bucket % ENTITIES + 1
 }
 
-const MAPPING: &str = r#"
-apiVersion: piton/v1
-kind: Mapping
-name: series
-sets: { performance: [perf] }
-tables:
-  perf:
-    to: perf_item
-    columns: { entity_id: entity_id, step_start: step_start, iv: iv, covered: covered }
-    constants: { src: "65" }
+/// What is copied of the series, and by which columns its policies judge.
+const PERF: &str = "    columns: { entity_id: entity_id, step_start: step_start, iv: iv, covered: covered }
     time: step_start
     timestep: 900
     coverage: covered
     additive: [iv, covered]
-    ignore: { target: [extra] }
-"#;
+";
 
 const SOURCE: &str = "CREATE TABLE perf (entity_id INTEGER NOT NULL, step_start BIGINT NOT NULL, iv BIGINT NOT NULL, covered BIGINT NOT NULL, \
                       PRIMARY KEY (entity_id, step_start))";
@@ -245,7 +237,7 @@ async fn move_while_both_write(merge: Merge, engines: (Engine, Engine)) {
         })
         .collect();
     from.run(&format!("INSERT INTO perf VALUES {}", history.join(", "))).await;
-    desk.write("map.yaml", MAPPING);
+    desk.write("map.yaml", &perf::mapping("series", "performance: [perf]", PERF));
     desk.write(
         "site.yaml",
         &format!("apiVersion: piton/v1\nkind: Site\nname: desk\ndatabases:\n  here: {{ url: '{}' }}\n  there: {{ url: '{}' }}\n", from.url, to.url),

@@ -73,12 +73,14 @@ pub async fn serve() -> io::Result<()> {
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(Request::Start { id, slot, line, generation, is_shared }) => {
-                let begun = keeper.begin(&slot, generation, &line);
                 let stop = CancellationToken::new();
                 lock(&keeper.running).insert(id, stop.clone());
-                tasks.spawn(Arc::clone(&keeper).hold(id, (slot, is_shared), begun, stop));
-                // What has ended meanwhile is told before the next one starts: the driver works on while others start.
-                tokio::task::yield_now().await;
+                let keeper = Arc::clone(&keeper);
+                tasks.spawn(async move {
+                    // Starting a process holds up its thread until the other program is loaded.
+                    let begun = keeper.begin(&slot, generation, &line);
+                    keeper.hold(id, (slot, is_shared), begun, stop).await;
+                });
             }
             Ok(Request::Stop { id }) => {
                 if let Some(stop) = lock(&keeper.running).get(&id) {

@@ -181,7 +181,7 @@ impl Commands {
             if let (Some(process), false) = (process, told) {
                 told = true;
                 let what = format!("re-attached to process {}", process.pid);
-                (cx.progress)(super::super::Progress { what, done: 0, total: None, per_second: 0.0 });
+                (cx.progress)(super::super::Progress { what, ..Default::default() });
             }
             if held.detached.is_cancelled() {
                 return Err(HeldError::Lost("this driver lost the run; the command goes on".to_owned()));

@@ -20,7 +20,7 @@ use super::watch::watch;
 use crate::driver::{self, DriverError, Ended, Options};
 use crate::event::Outcome;
 use crate::ids::RunId;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, SealError, SealKey};
 use crate::lab::loss::{self, Procedure};
 use crate::lab::{self, Lab, LabError, LabOptions};
 use crate::plan::{Given, Plan, PlanError};
@@ -87,6 +87,9 @@ pub enum DemoError {
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The key to seal with is not to be had.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// A file or folder of the lab cannot be written.
     #[error("the lab's folder cannot be written: {0}; give another one with `--dir`")]
     Io(#[from] std::io::Error),
@@ -255,7 +258,8 @@ impl Scene {
 
     async fn of(lab: Lab, procedure: Procedure) -> Result<Self, DemoError> {
         let store = lab.dir.join(".piton").join("piton.db");
-        let journal = Journal::open(&store.display().to_string()).await?;
+        let key = SealKey::open(&store.with_file_name("keys").join("seal"))?;
+        let journal = Journal::open(&store.display().to_string()).await?.with_seals(key);
         Ok(Self { lab, store, journal, procedure })
     }
 

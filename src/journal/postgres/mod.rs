@@ -15,11 +15,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Connection as _, Row as _};
 
 use super::chain::{self, Row};
 use super::heads::Heads;
+use super::proof::Evidence;
 use super::seal::{Seal, SealKey};
 use super::watch::Bell;
 use super::{Head, JournalError, RunFilter, RunSummary, parse_outcome};
@@ -87,11 +88,8 @@ impl Postgres {
         lasting!(self, conn => rows(conn, run, from_seq))
     }
 
-    pub(super) async fn seals(&self, run: &RunId) -> Result<Vec<Seal>, JournalError> {
-        let text = "SELECT seq, hash, at_ms, key, signature FROM piton.seals WHERE run = $1 ORDER BY seq";
-        let found: Vec<(i64, String, i64, String, String)> =
-            lasting!(self, conn => sqlx::query_as(text).bind(run.as_str()).fetch_all(conn))?;
-        Ok(found.into_iter().map(Seal::from).collect())
+    pub(super) async fn evidence(&self, run: &RunId) -> Result<Evidence, JournalError> {
+        lasting!(self, conn => evidence(conn, run))
     }
 
     pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {
@@ -140,21 +138,43 @@ async fn rows(conn: &mut PgConnection, run: &RunId, from_seq: u64) -> Result<Vec
     found.iter().map(row).collect()
 }
 
+/// Everything of one moment: a driver may be recording.
+async fn evidence(conn: &mut PgConnection, run: &RunId) -> Result<Evidence, sqlx::Error> {
+    let mut tx = conn.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    let rows = rows(&mut tx, run, 1).await?;
+    let seals: Vec<(i64, String, i64, String, String)> =
+        sqlx::query_as("SELECT seq, hash, at_ms, key, signature FROM piton.seals WHERE run = $1 ORDER BY seq")
+            .bind(run.as_str())
+            .fetch_all(&mut *tx)
+            .await?;
+    let one = format!("{SUMMARY} WHERE run = $1");
+    let listed = sqlx::query(sqlx::AssertSqlSafe(one)).bind(run.as_str()).fetch_optional(&mut *tx).await?;
+    tx.commit().await?;
+    let seals = seals.into_iter().map(Seal::from).collect();
+    Ok(Evidence { rows, seals, listed: listed.as_ref().map(summary).transpose()?, lost: None })
+}
+
+/// The columns that make a line of the list of runs.
+const SUMMARY: &str = "SELECT run, runbook, version, site, started_by, started_ms, outcome,
+        (SELECT at_ms FROM piton.events e WHERE e.run = r.run ORDER BY seq DESC LIMIT 1) AS last_ms
+    FROM piton.runs r";
+
 async fn runs(conn: &mut PgConnection, filter: &RunFilter) -> Result<Vec<RunSummary>, sqlx::Error> {
-    let found = sqlx::query(
-        "SELECT run, runbook, version, site, started_by, started_ms, outcome,
-                (SELECT at_ms FROM piton.events e WHERE e.run = r.run ORDER BY seq DESC LIMIT 1) AS last_ms
-         FROM piton.runs r
+    let text = format!(
+        "{SUMMARY}
          WHERE ($1::text IS NULL OR runbook = $1) AND ($2::text IS NULL OR site = $2)
            AND (NOT $3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
-         ORDER BY started_ms DESC, run DESC LIMIT $4",
-    )
-    .bind(filter.runbook.as_deref())
-    .bind(filter.site.as_deref())
-    .bind(filter.open_only)
-    .bind(filter.limit.map(i64::from))
-    .fetch_all(conn)
-    .await?;
+           AND ($5::text IS NULL OR run = $5 OR starts_with(run, $5 || '.'))
+         ORDER BY started_ms DESC, run DESC LIMIT $4"
+    );
+    let found = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(filter.runbook.as_deref())
+        .bind(filter.site.as_deref())
+        .bind(filter.open_only)
+        .bind(filter.limit.map(i64::from))
+        .bind(filter.family.as_ref().map(RunId::as_str))
+        .fetch_all(conn)
+        .await?;
     found.iter().map(summary).collect()
 }
 

@@ -24,6 +24,7 @@ use anchor::Anchor;
 use super::chain::{self, FIRST, Row};
 use super::heads::Heads;
 use super::lease::{Lease, LeaseError, Owner};
+use super::proof::Evidence;
 use super::seal::{Seal, SealKey};
 use super::watch::{Bell, Watch};
 use super::{AppendError, Head, JournalError, RunFilter, RunSummary, parse_outcome as outcome_of};
@@ -174,23 +175,27 @@ impl Sqlite {
         }
     }
 
-    /// The records as they are, and the place of the one that the anchor noted if that is not among them.
-    pub(super) async fn rows_and_loss(&self, run: &RunId) -> Result<(Vec<Row>, Option<u64>), JournalError> {
+    pub(super) async fn evidence(&self, run: &RunId) -> Result<Evidence, JournalError> {
         let mark = self.anchor.of(run);
-        let mut reader = self.readers.acquire().await.map_err(|error| self.fault(error))?;
-        let rows = rows(&mut reader, run, 1).await.map_err(|error| self.fault(error))?;
-        let lost = mark.filter(|mark| !mark.is_among(&rows)).map(|mark| mark.seq);
-        Ok((rows, lost))
+        let mut found = self.evidence_in(run).await.map_err(|error| self.fault(error))?;
+        found.lost = mark.filter(|mark| !mark.is_among(&found.rows)).map(|mark| mark.seq);
+        Ok(found)
     }
 
-    pub(super) async fn seals(&self, run: &RunId) -> Result<Vec<Seal>, JournalError> {
-        let text = "SELECT seq, hash, at_ms, key, signature FROM seals WHERE run = ? ORDER BY seq";
-        let found: Vec<(i64, String, i64, String, String)> = sqlx::query_as(text)
-            .bind(run.as_str())
-            .fetch_all(&self.readers)
-            .await
-            .map_err(|error| self.fault(error))?;
-        Ok(found.into_iter().map(Seal::from).collect())
+    /// In one transaction: a driver may be recording.
+    async fn evidence_in(&self, run: &RunId) -> Result<Evidence, sqlx::Error> {
+        let mut tx = self.readers.begin().await?;
+        let rows = rows(&mut tx, run, 1).await?;
+        let seals: Vec<(i64, String, i64, String, String)> =
+            sqlx::query_as("SELECT seq, hash, at_ms, key, signature FROM seals WHERE run = ? ORDER BY seq")
+                .bind(run.as_str())
+                .fetch_all(&mut *tx)
+                .await?;
+        let one = format!("{SUMMARY} WHERE run = ?");
+        let listed = sqlx::query(sqlx::AssertSqlSafe(one)).bind(run.as_str()).fetch_optional(&mut *tx).await?;
+        tx.commit().await?;
+        let seals = seals.into_iter().map(Seal::from).collect();
+        Ok(Evidence { rows, seals, listed: listed.as_ref().map(summary).transpose()?, lost: None })
     }
 
     pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {
@@ -202,21 +207,22 @@ impl Sqlite {
     }
 
     pub(super) async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunSummary>, JournalError> {
-        let found = sqlx::query(
-            "SELECT run, runbook, version, site, started_by, started_ms, outcome,
-                    (SELECT at_ms FROM events WHERE id < (runs.number + 1) * 4294967296 ORDER BY id DESC LIMIT 1) AS last_ms
-             FROM runs
+        let text = format!(
+            "{SUMMARY}
              WHERE (?1 IS NULL OR runbook = ?1) AND (?2 IS NULL OR site = ?2)
                AND (NOT ?3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
-             ORDER BY started_ms DESC, run DESC LIMIT ?4",
-        )
-        .bind(filter.runbook.as_deref())
-        .bind(filter.site.as_deref())
-        .bind(filter.open_only)
-        .bind(filter.limit.map_or(-1, i64::from))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| self.fault(error))?;
+               AND (?5 IS NULL OR run = ?5 OR substr(run, 1, length(?5) + 1) = ?5 || '.')
+             ORDER BY started_ms DESC, run DESC LIMIT ?4"
+        );
+        let found = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(filter.runbook.as_deref())
+            .bind(filter.site.as_deref())
+            .bind(filter.open_only)
+            .bind(filter.limit.map_or(-1, i64::from))
+            .bind(filter.family.as_ref().map(RunId::as_str))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(|error| self.fault(error))?;
         found.iter().map(summary).collect::<Result<_, _>>().map_err(|error| self.fault(error))
     }
 
@@ -447,6 +453,11 @@ fn row(line: &SqliteRow, column: usize) -> Result<Row, sqlx::Error> {
         payload: next().to_owned(),
     })
 }
+
+/// The columns that make a line of the list of runs.
+const SUMMARY: &str = "SELECT run, runbook, version, site, started_by, started_ms, outcome,
+        (SELECT at_ms FROM events WHERE id < (runs.number + 1) * 4294967296 ORDER BY id DESC LIMIT 1) AS last_ms
+    FROM runs";
 
 fn summary(line: &SqliteRow) -> Result<RunSummary, sqlx::Error> {
     Ok(RunSummary {

@@ -193,6 +193,7 @@ fn curve(points: &[(f64, f64)], left: f64, top: f64) -> String {
     format!("<path d=\"{path}\" fill=\"none\" stroke=\"#6b7280\" stroke-width=\"1.4\" marker-end=\"url(#arrow)\"/>\n")
 }
 
-fn escape(text: &str) -> String {
+/// A text as it stands inside an element or a quoted attribute.
+pub(in crate::report) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

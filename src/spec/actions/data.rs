@@ -118,6 +118,43 @@ choice! {
 }
 
 record! {
+    /// A question that is asked again and again while the work waits.
+    #[check(check_pause)]
+    pub struct PauseWhile("`pause_while`") {
+        /// Database of the site; the source when left out.
+        database: Option<String>,
+        /// One query, or the path of a `.sql` file relative to the runbook; it says yes with `true` or a number that is not 0. Never a template.
+        sql: String,
+        /// Values for `:name` in the SQL.
+        bind: BTreeMap<String, Json>,
+        /// How often it is asked, between chunks and while the copy waits.
+        every: Millis = Millis(5_000),
+    }
+}
+
+fn check_pause(node: &Node, d: &mut Decoder) {
+    more_than_zero("every", node, d);
+}
+
+record! {
+    /// How much a copy may take; whichever is reached first counts.
+    #[check(check_throttle)]
+    pub struct Throttle("`throttle`") {
+        /// Most rows per second; a chunk is never more than that.
+        rows_per_second: Option<u64>,
+        /// Most bytes per second.
+        bytes_per_second: Option<u64>,
+        /// Waits while a query says that somebody else needs the database.
+        pause_while: Option<PauseWhile>,
+    }
+}
+
+fn check_throttle(node: &Node, d: &mut Decoder) {
+    more_than_zero("rows_per_second", node, d);
+    more_than_zero("bytes_per_second", node, d);
+}
+
+record! {
     /// Copies a table set, each row exactly once, whatever dies.
     #[check(check_copy)]
     pub struct DbCopy("`db.copy`") {
@@ -129,8 +166,8 @@ record! {
         map: String,
         /// Name of a table set of the mapping.
         tables: String,
-        /// Rows per chunk and transaction.
-        chunk_rows: u64 = 50_000,
+        /// Rows per chunk and transaction; without it, as many as an engine takes in about a second.
+        chunk_rows: Option<u64>,
         /// Part of a time series to copy.
         range: Option<TimeRange>,
         /// What happens to rows that both sides have.
@@ -139,11 +176,35 @@ record! {
         at: Option<i64>,
         /// Length of a timestep in seconds, when not the mapping's.
         timestep: Option<u64>,
+        /// When the keys and indexes of an empty PostgreSQL table are built: as rows come, or after them, which is faster.
+        indexes: BuildIndexes = BuildIndexes::Keep,
+        /// How the copy holds back.
+        throttle: Option<Throttle>,
+        /// Longest time for one statement, on PostgreSQL and MariaDB; SQLite has no such limit.
+        statement_timeout: Option<Millis>,
+        /// Longest wait for a lock of somebody else; on MariaDB whole seconds, rounded up.
+        lock_timeout: Option<Millis>,
     }
+}
+
+choice! {
+    /// When the keys and indexes of an empty target are built.
+    pub enum BuildIndexes("time to build indexes") {
+        /// They stay, and every row goes into them.
+        Keep = "keep",
+        /// They are taken away, and built again once the rows are there.
+        After = "after",
+    }
+}
+
+fn check_limits(node: &Node, d: &mut Decoder) {
+    more_than_zero("statement_timeout", node, d);
+    more_than_zero("lock_timeout", node, d);
 }
 
 fn check_copy(node: &Node, d: &mut Decoder) {
     more_than_zero("chunk_rows", node, d);
+    check_limits(node, d);
     let policy = pair(node, "policy");
     if policy.is_some_and(|(_, value)| d.is_pending(value)) {
         return;
@@ -195,11 +256,16 @@ record! {
         sample: Option<u64>,
         /// With `sample`: chooses the chunks; one of its own for each step of each run when left out.
         seed: Option<u64>,
+        /// Longest time for one statement, on PostgreSQL and MariaDB; SQLite has no such limit.
+        statement_timeout: Option<Millis>,
+        /// Longest wait for a lock of somebody else; on MariaDB whole seconds, rounded up.
+        lock_timeout: Option<Millis>,
     }
 }
 
 fn check_compare(node: &Node, d: &mut Decoder) {
     more_than_zero("sample", node, d);
+    check_limits(node, d);
     if let (Some((key, _)), None) = (pair(node, "seed"), pair(node, "sample")) {
         let problem = Problem::new("spec::one_of", "`seed` means something with `sample` only", key.span);
         d.problem(problem.label("without effect").help("add `sample`, or drop `seed`"));
@@ -281,4 +347,86 @@ record! {
 
 fn check_preflight(node: &Node, d: &mut Decoder) {
     more_than_zero("connections", node, d);
+}
+
+choice! {
+    /// What a session of a database does.
+    pub enum SessionState("session state") {
+        /// It runs a statement.
+        Active = "active",
+        /// It waits for its client, outside of a transaction.
+        Idle = "idle",
+        /// It waits for its client inside of a transaction.
+        IdleInTransaction = "idle_in_transaction",
+    }
+}
+
+record! {
+    /// Lists the sessions of a database, and ends them if that is asked for.
+    #[check(check_sessions)]
+    pub struct DbSessions("`db.sessions`") {
+        /// Database of the site; SQLite has no sessions.
+        database: String,
+        /// Only those of these users, by name or pattern (`wfm*`).
+        users: Vec<String>,
+        /// Only those of these applications, by name or pattern.
+        applications: Vec<String>,
+        /// All but those whose user or application is one of these names or patterns.
+        except: Vec<String>,
+        /// Only those in one of these states.
+        states: Vec<SessionState>,
+        /// Only those that have been in their state for longer than this.
+        longer_than: Option<Millis>,
+        /// True for the sessions of every database of the server.
+        whole_server: bool = false,
+        /// True to tell the beginning of what each one runs or ran last; it may hold what others should not read.
+        statements: bool = false,
+        /// True to fail while there are any; in `wait.until` it waits until they are gone.
+        none: bool = false,
+        /// True to end them; never those of this run.
+        terminate: bool = false,
+        /// With `terminate`: longest time until the last one is gone.
+        within: Millis = Millis(10_000),
+    }
+}
+
+fn check_sessions(node: &Node, d: &mut Decoder) {
+    more_than_zero("within", node, d);
+    let terminates = pair(node, "terminate").is_some_and(|(_, value)| d.is_pending(value))
+        || known(node, "terminate", d) == Some(true);
+    if let (Some((key, _)), false) = (pair(node, "within"), terminates) {
+        let problem = Problem::new("spec::one_of", "`within` means something with `terminate` only", key.span);
+        d.problem(problem.label("without effect").help("add `terminate: true`, or drop `within`"));
+    }
+    if let (Some((key, _)), Some(true), Some(true)) =
+        (pair(node, "none"), known(node, "none", d), known(node, "terminate", d))
+    {
+        let message = "`none` only looks, `terminate` ends what it finds and waits until it is gone";
+        let problem = Problem::new("spec::one_of", message, key.span).label("not with `terminate`");
+        d.problem(problem.help("drop `none`; a later step may look whether new sessions came"));
+    }
+}
+
+record! {
+    /// Writes a whole database, as the engine's own tool does, into a folder with its checksum.
+    pub struct DbBackup("`db.backup`") {
+        /// Database of the site.
+        database: String,
+        /// Folder of the backup, relative to the runbook; it must not be there yet.
+        to: String,
+    }
+}
+
+record! {
+    /// Restores what `db.backup` wrote into an empty database, whole or not at all.
+    pub struct DbRestore("`db.restore`") {
+        /// Database of the site; a SQLite file need not be there yet.
+        database: String,
+        /// Folder of the backup, relative to the runbook.
+        from: String,
+        /// True to replace what the database holds; not on MariaDB, which could not take it back.
+        replace: bool = false,
+        /// True to restore owners and privileges, too; PostgreSQL only, the roles must be there.
+        owners: bool = false,
+    }
 }

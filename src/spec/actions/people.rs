@@ -8,6 +8,18 @@ use crate::spec::values::Millis;
 use crate::spec::yaml::Node;
 use crate::{choice, record};
 
+choice! {
+    /// How somebody must be identified whose word counts.
+    pub enum Require("way to identify people") {
+        /// By any name that is given.
+        Claimed = "claimed",
+        /// By the account of the operating system.
+        Local = "local",
+        /// By a signature with a key of theirs.
+        Ssh = "ssh",
+    }
+}
+
 record! {
     /// Asks people to approve.
     #[check(check_approval)]
@@ -20,10 +32,12 @@ record! {
         people: Vec<String>,
         /// How many must approve.
         quorum: u32 = 1,
-        /// Who may not: `run.starter` or people.
+        /// Who may not: `run.starter`, `runbook.author` or people.
         exclude: Vec<String>,
         /// After this long without an answer the step fails.
         expires: Option<Millis>,
+        /// How whoever answers must be identified, if that is more than the site requires.
+        identity: Option<Require>,
     }
 }
 
@@ -86,5 +100,7 @@ record! {
         people: Vec<String>,
         /// After this long without an answer the step fails.
         expires: Option<Millis>,
+        /// How whoever answers must be identified, if that is more than the site requires.
+        identity: Option<Require>,
     }
 }

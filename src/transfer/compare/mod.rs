@@ -22,10 +22,11 @@ use super::copy::CopyProgress;
 use super::database::Database;
 use super::engine::Engine;
 use super::error::TransferError;
+use super::limits::Limits;
 use super::mapping::Mapping;
 use super::plan::plan_set;
 use super::rows::Range;
-use super::session::{Begin, Session};
+use super::session::Begin;
 
 /// How closely is looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct CompareOptions {
     pub progress: Option<Arc<dyn Fn(CopyProgress) + Send + Sync>>,
     /// Rows of a slice, about, which is what a crash loses at most; 0 for the usual.
     pub slice_rows: u64,
+    /// How long its statements may take and wait.
+    pub limits: Limits,
     /// Ends it between two slices.
     pub cancel: CancellationToken,
 }
@@ -194,7 +197,8 @@ pub async fn compare_with(
     if options.sample.is_some_and(|sample| sample.one_in == 0) {
         return Err(TransferError::request("a sample of one chunk in 0 cannot be taken"));
     }
-    let mut sides = [Session::open(from).await?, Session::open(to).await?];
+    let limits = options.limits;
+    let mut sides = [limits.open(from, false).await?, limits.open(to, false).await?];
     for session in &mut sides {
         session.begin(Begin::Snapshot).await?;
         if session.engine() == Engine::Postgres {
@@ -203,12 +207,14 @@ pub async fn compare_with(
         }
     }
     let [mut source, mut target] = sides;
-    let plans = plan_set(&mut source, &mut target, &request.mapping, &request.set).await?;
+    let plans = plan_set(&mut source, &mut target, &request.mapping, &request.set).await;
+    let plans = plans.map_err(|error| limits.name(error, &format!("table set `{}`", request.set)))?;
     let memory = Memory::open(request, options.keep.clone().filter(|_| options.sample.is_none()));
     let mut report = CompareReport::default();
     for plan in plans {
+        let place = format!("`{}`", plan.source.name);
         let table = table::Comparing { request, options, memory: &memory, plan: Arc::new(plan) };
-        let (found, sessions) = table.run([source, target]).await?;
+        let (found, sessions) = table.run([source, target]).await.map_err(|error| limits.name(error, &place))?;
         [source, target] = sessions;
         report.tables.push(found);
     }

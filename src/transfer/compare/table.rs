@@ -179,7 +179,8 @@ impl Comparing<'_> {
             let rows_done = state.rows();
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             let rate = rows_done as f64 / started.elapsed().as_secs_f64().max(0.001);
-            progress(CopyProgress { table: table.clone(), rows_done, rows_total, rows_per_second: rate });
+            let table = table.clone();
+            progress(CopyProgress { table, rows_done, rows_total, rows_per_second: rate, ..CopyProgress::default() });
         })
     }
 

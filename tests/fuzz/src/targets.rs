@@ -81,6 +81,7 @@ static STARTED: LazyLock<Event> = LazyLock::new(|| {
         runbook: RUNBOOK.into(),
         site_path: None,
         site: None,
+        signers: None,
         files: Files::default(),
     };
     let plan = Plan::restore(kept, &Given::new()).expect("a runbook");

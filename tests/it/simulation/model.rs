@@ -121,6 +121,7 @@ impl Model {
             Event::RunStarted { .. }
             | Event::StepSkipped { .. }
             | Event::StepExpired { .. }
+            | Event::WordRefused { .. }
             | Event::SkipRequested { .. } => {}
         }
         let place = self.place;
@@ -224,6 +225,10 @@ impl Model {
         match answer {
             Answer::Approved { .. } => {
                 self.account(step).approved.insert(by.clone());
+            }
+            Answer::Withdrawn { .. } => {
+                let had = self.account(step).approved.remove(by);
+                ensure(had, || format!("{by} takes back what was never given to `{step}`"))?;
             }
             Answer::Ran { .. } => self.succeeds(step)?,
             Answer::NotRan { .. } => self.did_not_run(state, step),

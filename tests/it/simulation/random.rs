@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use piton::event::{Change, Choice, StepAmended, WaitKind};
-use piton::ids::{Actor, StepId};
+use piton::ids::{Account, Actor, How, Level, StepId};
 use piton::scheduler::{Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow};
 
 pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
@@ -11,7 +11,9 @@ pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
 
 /// The people of every simulated place.
 pub(super) fn person(number: usize) -> Actor {
-    Actor::new(format!("local:p{number}"))
+    let name = format!("local:p{number}");
+    let account = Account { user: name.clone(), uid: 0, host: "h".into() };
+    Actor::identified(name, How::Local(account))
 }
 
 pub(super) const PEOPLE: usize = 5;
@@ -55,6 +57,7 @@ fn wait(rng: &mut Rng) -> WaitRule {
         exclude: if chance(rng, 40) { vec![person(0)] } else { vec![] },
         allowed: chance(rng, 40).then(|| (0..=3).map(person).collect()),
         expires_ms: chance(rng, 30).then(|| rng.i64(1..50_000)),
+        identity: Level::Claimed,
     }
 }
 
@@ -107,6 +110,7 @@ pub(super) fn workflow(rng: &mut Rng) -> Workflow {
         on_failure: on_failure(rng),
         milestones: vec!["north/moved".into()],
         revokes: vec!["north/old".into()],
+        identity: Level::Claimed,
     };
     Workflow::new(steps, run).expect("needs only point to earlier steps of the same or an earlier phase")
 }

@@ -249,7 +249,13 @@ impl World {
             Command::OpenWait { step, expires_ms, .. } => {
                 let wait = self.wait_kind(&step).expect("only such steps wait");
                 let expires_at = expires_ms.map(|ms| self.later(ms));
-                self.record(Event::StepWaiting { step, wait, prompt: "?".into(), expires_at })
+                self.record(Event::StepWaiting {
+                    step,
+                    wait,
+                    prompt: "?".into(),
+                    expires_at,
+                    input: Some(String::new()),
+                })
             }
             Command::Probe { step, attempt } => {
                 let finding = match (chance(&mut self.rng, 25), self.did.get(&step)) {
@@ -350,10 +356,11 @@ impl World {
             by: person(2),
             reason: "better".into(),
             version: String::new(),
-            was: String::new(),
-            digest: String::new(),
+            was: "old".into(),
+            digest: "new".into(),
             params: BTreeMap::new(),
             source: Value::Null,
+            voids: self.state.voided_by(&flow, &steps),
             steps,
         };
         let mut next = self.state.clone();
@@ -443,6 +450,7 @@ impl World {
         }
         match self.wait_kind(step) {
             Some(_) if no => Answer::Rejected { comment: None },
+            Some(WaitKind::Approval) if self.rng.u32(0..8) == 0 => Answer::Withdrawn { comment: None },
             Some(WaitKind::Approval) => Answer::Approved { comment: None },
             Some(WaitKind::Manual) => Answer::Completed { form: Outputs::new(), evidence: BTreeMap::new() },
             None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into(), outputs: Outputs::new() },

@@ -11,6 +11,11 @@ use super::postgres::PrivatePostgres;
 /// Every engine that is spoken.
 pub(crate) const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::Mariadb];
 
+/// Every engine into every engine.
+pub(crate) fn pairs() -> impl Iterator<Item = (Engine, Engine)> {
+    ENGINES.into_iter().flat_map(|from| ENGINES.map(|to| (from, to)))
+}
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A database that is empty at first.

@@ -3,6 +3,7 @@
 pub(crate) mod databases;
 pub(crate) mod lab;
 pub(crate) mod mariadb;
+pub(crate) mod perf;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 mod server;

@@ -1,0 +1,282 @@
+//! Copies a table of PostgreSQL into an empty one without an index: page range by page range of one snapshot, bytes passed through.
+//!
+//! Several workers read in the same snapshot; each chunk and its place in the checkpoint are one transaction of the target. A resume, whose
+//! snapshot is another one, takes from the pages that are left what stood there before, and finds what was written since by key.
+//! Called by `copy`.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use tokio::sync::Mutex;
+
+use super::super::checkpoint::{self, TableCheckpoint};
+use super::super::chunk_hook::ChunkMoment;
+use super::super::database::Database;
+use super::super::error::TransferError;
+use super::super::plan::TablePlan;
+use super::super::rows::{self, Lookups};
+use super::super::session::{Begin, Session};
+use super::super::value::Value;
+use super::super::write;
+use super::CopyRequest;
+use super::pace::Pace;
+use super::place::Pages;
+use super::report::TableReport;
+use super::wire::{Wire, pass};
+
+/// Pages of the first chunk; later ones follow from how long it took.
+const PAGES_FIRST: u64 = 1_000;
+/// Bytes of a page, about.
+const PAGE_BYTES: u64 = 8_192;
+/// Rows of a page of a table that nobody has analyzed.
+const PAGE_ROWS: u64 = 50;
+const PAGES_MAX: u64 = 32_000;
+/// How long a chunk should take.
+const CHUNK_TIME: Duration = Duration::from_millis(1_500);
+/// Most workers of one table.
+const WORKERS_MAX: usize = 4;
+/// How long an additional connection is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One table under way.
+pub(super) struct HeapCopy<'a> {
+    pub(super) request: &'a CopyRequest,
+    pub(super) plan: &'a TablePlan,
+    pub(super) wire: &'a Wire,
+    pub(super) from: &'a Database,
+    pub(super) to: &'a Database,
+    pub(super) pace: &'a Pace<'a>,
+}
+
+/// What the workers share.
+struct Shared {
+    state: TableCheckpoint,
+    report: TableReport,
+    left: Vec<(u64, u64)>,
+    chunk: u64,
+}
+
+impl Shared {
+    /// The next pages to be read.
+    fn take(&mut self) -> Option<(u64, u64)> {
+        let (from, to) = self.left.pop()?;
+        let end = to.min(from + self.chunk.max(1));
+        if end < to {
+            self.left.push((end, to));
+        }
+        Some((from, end))
+    }
+}
+
+/// What one snapshot says of itself.
+async fn snapshot(source: &mut Session) -> Result<(u64, String), TransferError> {
+    let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text, pg_export_snapshot()";
+    let rows = source.rows(sql, Vec::new()).await?;
+    match rows.first().map(Vec::as_slice) {
+        Some([xmin, Value::Text(id)]) => {
+            Ok((xmin.as_integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0), id.clone()))
+        }
+        _ => Err(TransferError::statement("PostgreSQL exports no snapshot")),
+    }
+}
+
+/// A second reader of the same snapshot.
+pub(super) async fn join_snapshot(request: &CopyRequest, from: &Database, id: &str) -> Result<Session, TransferError> {
+    let mut session = request.open(from).await?;
+    session.begin(Begin::Snapshot).await?;
+    session.run(&format!("SET TRANSACTION SNAPSHOT '{id}'"), Vec::new()).await?;
+    Ok(session)
+}
+
+/// The name under which others can join the snapshot of `source`.
+pub(super) async fn export(source: &mut Session) -> Result<String, TransferError> {
+    snapshot(source).await.map(|(_, id)| id)
+}
+
+impl HeapCopy<'_> {
+    /// Copies what is left; the table is complete afterwards, but not yet marked as done.
+    pub(super) async fn run(
+        &self,
+        source: &mut Session,
+        target: &mut Session,
+        state: TableCheckpoint,
+        report: TableReport,
+    ) -> Result<(TableCheckpoint, TableReport), TransferError> {
+        let (xmin, id) = snapshot(source).await?;
+        let facts = &self.wire.source;
+        let mut state = state;
+        let mut report = report;
+        let filenode = facts.filenode.unwrap_or(0);
+        let fresh = || Pages { xmin, filenode, total: facts.pages, done: Vec::new() };
+        let is_first = state.pages.is_none();
+        let pages = state.pages.get_or_insert_with(fresh).clone();
+        let is_held = pages.holds(filenode, xmin);
+        if !is_first {
+            let young = if is_held { Some(pages.is_young()) } else { None };
+            self.find_young(source, target, &mut state, &mut report, young).await?;
+        }
+        let mut left = if is_first || is_held { pages.left() } else { Vec::new() };
+        left.reverse();
+        let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk() });
+        let old = (!is_first).then(|| pages.is_old());
+        let mut others = self.others(&id, pages.left().iter().map(|(from, to)| to - from).sum()).await;
+        let started = Instant::now();
+        let workers = std::iter::once((source, target)).chain(others.iter_mut().map(|(from, to)| (from, to)));
+        let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
+        try_join_all(work).await?;
+        let Shared { state, report, left, .. } = shared.into_inner();
+        if left.is_empty() {
+            return Ok((state, report));
+        }
+        // Workers leave pages behind for one reason only.
+        Err(TransferError::Cancelled { table: self.plan.source.name.clone(), rows: state.rows })
+    }
+
+    /// Pages of the first chunk: what was asked for, or little, to learn from it.
+    fn first_chunk(&self) -> u64 {
+        let facts = &self.wire.source;
+        let pages = match self.request.chunk_rows {
+            0 => PAGES_FIRST,
+            rows => {
+                let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+                let known = if facts.rows == 0 { facts.pages * PAGE_ROWS } else { facts.rows };
+                (rows.saturating_mul(facts.pages) / known.max(1)).clamp(1, PAGES_MAX)
+            }
+        };
+        pages.min(self.pages_max())
+    }
+
+    /// Pages of what the pace allows for a second.
+    fn pages_max(&self) -> u64 {
+        let facts = &self.wire.source;
+        let page_rows = if facts.rows == 0 { PAGE_ROWS } else { facts.rows / facts.pages.max(1) };
+        let by_rows = self.pace.rows_max(u64::MAX) / page_rows.max(1);
+        by_rows.min(self.pace.bytes_max() / PAGE_BYTES).clamp(1, PAGES_MAX)
+    }
+
+    /// More connections for a table that is worth them; none where there are none to be had.
+    async fn others(&self, id: &str, left: u64) -> Vec<(Session, Session)> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let worth = usize::try_from(left / (2 * self.first_chunk())).unwrap_or(usize::MAX);
+        let worth = if self.pace.has_rate() { 1 } else { worth };
+        let mut others = Vec::new();
+        for _ in 1..cores.clamp(2, WORKERS_MAX).min(worth) {
+            let both =
+                async { tokio::try_join!(join_snapshot(self.request, self.from, id), self.request.open(self.to)) };
+            let Ok(Ok(both)) = tokio::time::timeout(PATIENCE, both).await else { break };
+            others.push(both);
+        }
+        others
+    }
+
+    async fn work(
+        &self,
+        source: &mut Session,
+        target: &mut Session,
+        shared: &Mutex<Shared>,
+        old: Option<&str>,
+        started: Instant,
+    ) -> Result<(), TransferError> {
+        loop {
+            if !self.pace.ready().await? {
+                return Ok(());
+            }
+            let Some(range) = shared.lock().await.take() else { return Ok(()) };
+            let begun = Instant::now();
+            let mut more = vec![format!("t.ctid >= '({},0)' AND t.ctid < '({},0)'", range.0, range.1)];
+            more.extend(old.map(str::to_owned));
+            self.request.hook.at(ChunkMoment::BeforeRead).await;
+            target.begin(Begin::Write).await?;
+            let (rows, bytes) = pass(source, target, &self.wire.read(&more), &self.wire.write).await?;
+            let took = begun.elapsed();
+            let mut shared = shared.lock().await;
+            let mut next = shared.state.clone();
+            next.rows += rows;
+            next.chunk_no += 1;
+            next.counts.inserted += rows;
+            if let Some(pages) = &mut next.pages {
+                pages.finish(range);
+            }
+            checkpoint::advance(target, &self.request.token, &next).await?;
+            self.request.hook.at(ChunkMoment::BeforeCommit).await;
+            target.commit().await?;
+            self.request.hook.at(ChunkMoment::AfterCommit).await;
+            shared.state = next;
+            shared.report.read += rows;
+            shared.report.inserted += rows;
+            if self.request.chunk_rows == 0 {
+                shared.chunk = next_chunk(shared.chunk, took);
+            }
+            shared.chunk = shared.chunk.min(self.pages_max());
+            shared.report.elapsed = started.elapsed();
+            shared.report.all = shared.state.counts;
+            let done = shared.state.rows;
+            drop(shared);
+            self.pace.moved(begun, rows, bytes);
+            self.pace.tell(done);
+        }
+    }
+
+    /// Inserts the rows that were written since the copy began and whose key the target does not hold; without `young`, of all rows.
+    async fn find_young(
+        &self,
+        source: &mut Session,
+        target: &mut Session,
+        state: &mut TableCheckpoint,
+        report: &mut TableReport,
+        young: Option<String>,
+    ) -> Result<(), TransferError> {
+        let limit = self.request.chunk_rows();
+        let mut after: Option<Vec<Value>> = None;
+        loop {
+            if !self.pace.ready().await? {
+                return Err(TransferError::Cancelled { table: state.table.clone(), rows: state.rows });
+            }
+            let begun = Instant::now();
+            let chunk = rows::read_chunk_where(
+                source,
+                self.plan,
+                &Lookups::default(),
+                after.as_deref(),
+                self.request.range,
+                limit,
+                young.as_deref(),
+            )
+            .await?;
+            let Some(last) = chunk.last() else { return Ok(()) };
+            after = Some(last.source_key.clone());
+            let met = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            let keys: Vec<Vec<Value>> = chunk.iter().map(|row| self.plan.key_of(&row.values)).collect();
+            target.begin(Begin::Write).await?;
+            let found = write::find(target, &self.plan.target, &self.plan.target_key(), &keys, &[], false).await?;
+            let fresh = chunk.into_iter().zip(&found).filter(|(_, found)| found.is_none());
+            let fresh: Vec<Vec<Value>> = fresh.map(|(row, _)| row.values).collect();
+            let inserted = write::insert(target, self.plan, &fresh).await?;
+            let mut next = state.clone();
+            next.rows += inserted;
+            next.chunk_no += 1;
+            next.counts.inserted += inserted;
+            checkpoint::advance(target, &self.request.token, &next).await?;
+            self.request.hook.at(ChunkMoment::BeforeCommit).await;
+            target.commit().await?;
+            self.request.hook.at(ChunkMoment::AfterCommit).await;
+            report.read += inserted;
+            report.inserted += inserted;
+            report.all = next.counts;
+            *state = next;
+            self.pace.moved(begun, met, 0);
+            self.pace.tell(state.rows);
+        }
+    }
+}
+
+/// Twice as many pages after a quick chunk, half as many after a slow one.
+fn next_chunk(pages: u64, took: Duration) -> u64 {
+    if took < CHUNK_TIME / 2 {
+        (pages * 2).min(PAGES_MAX)
+    } else if took > CHUNK_TIME * 2 {
+        (pages / 2).max(1)
+    } else {
+        pages
+    }
+}

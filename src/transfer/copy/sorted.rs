@@ -1,0 +1,172 @@
+//! Copies new rows into a table of PostgreSQL whose unique key is there: one stream in the order of the key, cut into transactions.
+//!
+//! Rows in the order of the index are inserted several times as fast as in any other. A key that the target holds already ends this way:
+//! the chunk is taken back whole, and `merge` goes on from the checkpoint. Called by `copy`.
+
+use std::time::{Duration, Instant};
+
+use super::super::checkpoint::{self, TableCheckpoint};
+use super::super::chunk_hook::ChunkMoment;
+use super::super::engine::Engine;
+use super::super::error::TransferError;
+use super::super::plan::TablePlan;
+use super::super::session::{Begin, Session};
+use super::CopyRequest;
+use super::pace::Pace;
+use super::report::TableReport;
+use super::wire::{Block, HEADER, TRAILER, Wire, blocks};
+use tokio::sync::mpsc::{Receiver, channel};
+
+/// Rows of a transaction where the caller names none.
+const CHUNK_ROWS: u64 = 500_000;
+/// Longest time of a transaction.
+const CHUNK_TIME: Duration = Duration::from_secs(3);
+/// Blocks that are read ahead; 64 KiB each.
+const AHEAD: usize = 32;
+/// Memory for the source's sort, where there is one.
+const SORT: &str = "SET LOCAL work_mem = '64MB'";
+
+/// How far the way has come.
+pub(super) enum Came {
+    /// All rows are there; the table is not yet marked as done.
+    Whole(TableCheckpoint, TableReport),
+    /// The target holds a key of the next chunk already.
+    Collided(TableCheckpoint, TableReport),
+}
+
+/// One table under way.
+pub(super) struct SortedCopy<'a> {
+    pub(super) request: &'a CopyRequest,
+    pub(super) plan: &'a TablePlan,
+    pub(super) wire: &'a Wire,
+    pub(super) pace: &'a Pace<'a>,
+    pub(super) state: TableCheckpoint,
+    pub(super) report: TableReport,
+}
+
+/// What one transaction wrote.
+struct Written {
+    rows: u64,
+    bytes: u64,
+    last: Vec<u8>,
+    is_end: bool,
+}
+
+impl SortedCopy<'_> {
+    /// Copies what is left. `source` is used up: its stream may be left in the middle.
+    pub(super) async fn run(mut self, source: &mut Session, target: &mut Session) -> Result<Came, TransferError> {
+        source.run(SORT, Vec::new()).await?;
+        // One statement reads the whole table; what counts is how long it keeps silent.
+        self.request.limits.lift(source).await?;
+        let patience = self.request.limits.statement;
+        let read = self.wire.read_sorted(self.state.last_key.as_deref());
+        let (to, mut from) = channel(AHEAD);
+        let most = self.chunk_rows();
+        let write = async {
+            let collided = self.write(target, &mut from).await;
+            // A reader that waits for room must not wait for ever.
+            drop(from);
+            collided
+        };
+        let (read, collided) = tokio::join!(blocks(source, &read, most, patience, to), write);
+        // Where both failed, the target's word counts: the reader may only have noticed that nobody takes.
+        let collided = collided?;
+        read?;
+        Ok(if collided { Came::Collided(self.state, self.report) } else { Came::Whole(self.state, self.report) })
+    }
+
+    fn chunk_rows(&self) -> u64 {
+        self.pace.rows_max(match self.request.chunk_rows {
+            0 => CHUNK_ROWS,
+            rows => u64::try_from(rows).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Writes chunk by chunk; true after a collision.
+    async fn write(&mut self, target: &mut Session, from: &mut Receiver<Block>) -> Result<bool, TransferError> {
+        let started = Instant::now();
+        let mut block = from.recv().await;
+        loop {
+            if !self.pace.ready().await? {
+                let table = self.state.table.clone();
+                return Err(TransferError::Cancelled { table, rows: self.state.rows });
+            }
+            let begun = Instant::now();
+            self.request.hook.at(ChunkMoment::BeforeRead).await;
+            target.begin(Begin::Write).await?;
+            let written = match self.fill(target, block.take(), from).await {
+                Ok(written) => written,
+                Err(error) if error.is_taken() => {
+                    target.rollback().await?;
+                    return Ok(true);
+                }
+                Err(error) => return Err(error),
+            };
+            let (rows, bytes) = (written.rows, written.bytes);
+            let is_end = self.close(target, written, started).await?;
+            self.pace.moved(begun, rows, bytes);
+            self.pace.tell(self.state.rows);
+            if is_end {
+                return Ok(false);
+            }
+            block = from.recv().await;
+        }
+    }
+
+    /// Streams one chunk into the open transaction.
+    async fn fill(
+        &self,
+        target: &mut Session,
+        block: Option<Block>,
+        from: &mut Receiver<Block>,
+    ) -> Result<Written, TransferError> {
+        let mut written = Written { rows: 0, bytes: 0, last: Vec::new(), is_end: true };
+        let Some(mut block) = block else { return Ok(written) };
+        let Session::Postgres(connection) = target else {
+            return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
+        };
+        let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
+        let begun = Instant::now();
+        let (most, bytes_most) = (self.chunk_rows(), self.pace.bytes_max());
+        let mut sink = connection.copy_in_raw(&self.wire.write).await.map_err(wrong)?;
+        sink.send(HEADER.as_slice()).await.map_err(wrong)?;
+        loop {
+            sink.send(block.bytes.as_slice()).await.map_err(wrong)?;
+            written.rows += block.rows;
+            written.bytes += u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
+            written.last = block.last;
+            if written.rows >= most || written.bytes >= bytes_most || begun.elapsed() >= CHUNK_TIME {
+                written.is_end = false;
+                break;
+            }
+            match from.recv().await {
+                Some(next) => block = next,
+                None => break,
+            }
+        }
+        sink.send(TRAILER.as_slice()).await.map_err(wrong)?;
+        sink.finish().await.map_err(wrong)?;
+        Ok(written)
+    }
+
+    /// Moves the checkpoint and commits; true at the end of the table.
+    async fn close(&mut self, target: &mut Session, written: Written, started: Instant) -> Result<bool, TransferError> {
+        let mut next = self.state.clone();
+        next.chunk_no += 1;
+        next.rows += written.rows;
+        next.counts.inserted += written.rows;
+        if written.rows > 0 {
+            next.last_key = Some(self.wire.key_text(target, self.plan, &written.last).await?);
+        }
+        checkpoint::advance(target, &self.request.token, &next).await?;
+        self.request.hook.at(ChunkMoment::BeforeCommit).await;
+        target.commit().await?;
+        self.request.hook.at(ChunkMoment::AfterCommit).await;
+        self.state = next;
+        self.report.read += written.rows;
+        self.report.inserted += written.rows;
+        self.report.all = self.state.counts;
+        self.report.elapsed = started.elapsed();
+        Ok(written.is_end)
+    }
+}
