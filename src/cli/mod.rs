@@ -178,7 +178,8 @@ pub fn main() -> ExitCode {
     }
     log_to_stderr(cli.global.verbose);
     let out = Out::new(cli.global.json, cli.global.color);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One thread: a step that passes through several waits for each to be woken. Rows are moved by others.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             out.error(&CliError::Store(format!("threads cannot be started: {error}")));

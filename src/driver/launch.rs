@@ -5,14 +5,45 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
+
+use tokio::runtime::{Builder, Runtime};
 
 use super::DriverError;
 use super::session::{Done, Session};
+use crate::plan::PlanStep;
+use crate::spec::runbook::Undo;
+
+/// Threads for what works on rows, made when the first such task comes. A driver has one thread, which records and renews
+/// its lease; converting and hashing rows must not hold that up, and may use every core.
+static ROWS: LazyLock<std::io::Result<Runtime>> =
+    LazyLock::new(|| Builder::new_multi_thread().thread_name("piton-rows").enable_all().build());
+
+/// Whether a part of the step works on databases.
+fn works_on_rows(step: &PlanStep) -> bool {
+    let undo = match step.undo.as_deref() {
+        Some(Undo::Action(spec)) => Some(spec.kind),
+        Some(Undo::Auto(_)) | None => None,
+    };
+    [Some(step.action.kind), step.verify.as_ref().map(|verify| verify.kind), undo]
+        .into_iter()
+        .flatten()
+        .any(|kind| kind.works_on_rows())
+}
 
 impl Session {
-    /// Begins a task and gives what it came to, if it came to it without waiting.
-    pub(super) fn launch(&mut self, task: impl Future<Output = Done> + Send + 'static) -> Option<Done> {
+    /// Begins a task for a step and gives what it came to, if it came to it without waiting. What works on rows does so
+    /// elsewhere from its beginning on: its connections belong to the threads that wait for them.
+    pub(super) fn launch(
+        &mut self,
+        step: &PlanStep,
+        task: impl Future<Output = Done> + Send + 'static,
+    ) -> Option<Done> {
+        if let (true, Ok(rows)) = (works_on_rows(step), &*ROWS) {
+            self.tasks.spawn_on(task, rows.handle());
+            return None;
+        }
         let mut task = Box::pin(task);
         // Whoever takes the task over asks it again, so nobody needs to be woken here.
         let mut nobody = Context::from_waker(Waker::noop());
@@ -30,8 +61,8 @@ impl Session {
     }
 
     /// Begins a task whose end is taken in later, however soon it comes.
-    pub(super) fn launch_and_go_on(&mut self, task: impl Future<Output = Done> + Send + 'static) {
-        if let Some(done) = self.launch(task) {
+    pub(super) fn launch_and_go_on(&mut self, step: &PlanStep, task: impl Future<Output = Done> + Send + 'static) {
+        if let Some(done) = self.launch(step, task) {
             self.over.push(done);
         }
     }

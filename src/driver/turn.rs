@@ -137,7 +137,8 @@ impl Session {
         let before = self.state.step(&id).and_then(|view| view.before());
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
-        let prepared = self.launch(async move {
+        let planned = step.clone();
+        let prepared = self.launch(&planned, async move {
             let ready = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => attempt::prepare(&plan, &step, &cx, scope, check_when, before).await,
                 Err(failure) => attempt::Ready::Fail(failure),
@@ -156,7 +157,8 @@ impl Session {
         let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
-        self.launch_and_go_on(async move {
+        let planned = step.clone();
+        self.launch_and_go_on(&planned, async move {
             let finding = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => attempt::probe(&plan, &step, &cx, scope, &before).await,
                 Err(_) => crate::event::Finding::Unknown,
@@ -341,7 +343,8 @@ impl Session {
                 let cancel = self.occupy(&id, Work::Act);
                 let cx = self.holding_context(&step, attempt, cancel);
                 let (plan, said) = (self.plan.clone(), cx.said.clone());
-                self.launch_and_go_on(async move {
+                let planned = step.clone();
+                self.launch_and_go_on(&planned, async move {
                     let result = attempt::run(plan, step, cx, *prepared).await;
                     Done::Acted(id, attempt, result, said.take())
                 });
@@ -353,7 +356,8 @@ impl Session {
                 let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
                 let gathered = scope::gather(&plan, &self.state, &step, &self.facts, &cx.fences);
                 let (secrets, said) = (self.secrets.clone(), cx.said.clone());
-                self.launch_and_go_on(async move {
+                let planned = step.clone();
+                self.launch_and_go_on(&planned, async move {
                     let result = match gathered.with_secrets(&plan, &secrets).await {
                         Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
                         Err(failure) => Err(failure),

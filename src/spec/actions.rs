@@ -475,6 +475,11 @@ impl ActionKind {
         Self::ALL.iter().copied().find(|kind| kind.key() == key)
     }
 
+    /// Whether it works on databases.
+    pub fn works_on_rows(self) -> bool {
+        self.key().starts_with("db.")
+    }
+
     /// Whether people, not the driver, do the work.
     pub fn is_wait_for_people(self) -> bool {
         self == Self::Approval || self == Self::Manual
