@@ -162,7 +162,7 @@ impl Field {
     }
 
     fn fill_target(&self, rows: u64) -> Result<(), BenchError> {
-        self.target.sql("perf", &format!("{} LIMIT {rows}", insert()))?;
+        self.target.sql("perf", &insert(rows))?;
         self.target.sql("perf", "VACUUM ANALYZE perf")
     }
 
@@ -224,16 +224,18 @@ impl Field {
 }
 
 /// Rows in the order in which a collector writes them: bucket by bucket, which is not the order of the key.
-fn insert() -> String {
+fn insert(rows: u64) -> String {
+    let last = rows / ENTITIES - 1;
     format!(
         "INSERT INTO perf SELECT e, to_timestamp({FIRST} + 900 * b), (e * b) % 500, (e * 7 + b * 13) % 2400 / 10.0, \
-         (e + b) % 1000 / 1000.0, b % 7 FROM generate_series(0, 1000000) AS b, generate_series(1, {ENTITIES}) AS e"
+         (e + b) % 1000 / 1000.0, b % 7 FROM generate_series(0, {last}::bigint) AS b, generate_series(1, {ENTITIES}) AS e \
+         ORDER BY b, e"
     )
 }
 
 fn fill_postgres(server: &Postgres, rows: u64) -> Result<(), BenchError> {
     server.fresh("perf")?;
-    server.sql("perf", &format!("CREATE TABLE perf ({COLUMNS}); {} LIMIT {rows}", insert()))?;
+    server.sql("perf", &format!("CREATE TABLE perf ({COLUMNS}); {}", insert(rows)))?;
     server.sql("perf", "ALTER TABLE perf ADD PRIMARY KEY (entity_id, ts); CREATE INDEX perf_ts ON perf (ts)")?;
     server.sql("perf", "VACUUM ANALYZE perf")
 }
