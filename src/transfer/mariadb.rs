@@ -108,7 +108,7 @@ fn value(raw: MySqlValueRef<'_>) -> Result<Value, sqlx::Error> {
 }
 
 /// Little endian, of 1, 2, 4 or 8 bytes.
-fn integer(bytes: &[u8], unsigned: bool) -> Option<Value> {
+pub(super) fn integer(bytes: &[u8], unsigned: bool) -> Option<Value> {
     let mut wide = [0; 8];
     wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
     let number = u64::from_le_bytes(wide);
@@ -120,7 +120,7 @@ fn integer(bytes: &[u8], unsigned: bool) -> Option<Value> {
 }
 
 /// The wire's packed form: length, year, month, day, hour, minute, second, microseconds; what is zero at the end is left out.
-fn packed(bytes: &[u8]) -> Option<(u16, [u8; 5], u32)> {
+pub(super) fn packed(bytes: &[u8]) -> Option<(u16, [u8; 5], u32)> {
     let (length, rest) = bytes.split_first()?;
     let mut full = [0; 11];
     full.get_mut(..usize::from(*length))?.copy_from_slice(rest.get(..usize::from(*length))?);

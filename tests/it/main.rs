@@ -33,6 +33,7 @@ mod transfer_compare;
 mod transfer_copy;
 mod transfer_fast;
 mod transfer_faults;
+mod transfer_feed;
 mod transfer_full;
 mod transfer_limits;
 mod transfer_manners;

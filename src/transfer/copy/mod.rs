@@ -7,6 +7,8 @@
 //! Each table takes the fastest way that is right for it (`Way`); `docs/design/transfer.md` says which and why.
 //! Refuses what the policy forbids before anything is written. Called by the `db.copy` action.
 
+mod encode;
+mod feed;
 mod heap;
 mod indexes;
 mod merge;
@@ -31,6 +33,7 @@ use super::overlap::guard;
 use super::plan::{TablePlan, plan_load};
 use super::rows::{self, Lookups, Range};
 use super::session::{Begin, Session};
+use feed::Feed;
 use heap::HeapCopy;
 pub(super) use indexes::{TABLE as INDEX_TABLE, build_all};
 use merge::TableCopy;
@@ -40,17 +43,19 @@ pub(super) use place::Pages;
 pub use report::{CopyProgress, CopyReport, TableReport};
 pub(super) use request::check_request;
 pub use request::{CHUNK_ROWS_DEFAULT, CopyRequest, Indexes};
-use sorted::{Came, SortedCopy};
+use sorted::{Came, Rows, SortedCopy};
 use wire::Wire;
 
 /// How the rows of a table are moved.
-enum Way {
+enum Way<'p> {
     /// Read as values, judged by the policy, written as values.
     Merge,
     /// Bytes, in the order of the key.
     Sorted(Wire),
     /// Bytes, page by page.
     Heap(Wire),
+    /// Values of another engine, encoded in the order of the key.
+    Fed(Feed<'p>),
 }
 
 /// One table and what is known of it before it begins.
@@ -192,13 +197,14 @@ impl Copier<'_> {
                 (state, report) = heap.run(&mut self.source, &mut self.target, state, report).await?;
                 self.finish(&plan, &mut state).await?;
             }
-            Way::Sorted(wire) => match self.sorted(&plan, &wire, state, report).await? {
-                Came::Whole(mut state, done) => {
-                    report = done;
-                    self.finish(&plan, &mut state).await?;
-                }
-                Came::Collided(state, done) => report = self.merge(&plan, &lookups, state, done, false).await?,
-            },
+            Way::Sorted(wire) => {
+                let came = self.sorted(&plan, &wire, state, report).await?;
+                report = self.came(&plan, &lookups, came).await?;
+            }
+            Way::Fed(feed) => {
+                let came = self.fed(&plan, &feed, state, report).await?;
+                report = self.came(&plan, &lookups, came).await?;
+            }
             Way::Merge => report = self.merge(&plan, &lookups, state, report, was_empty).await?,
         }
         if was_empty && self.target.engine() == Engine::Postgres {
@@ -211,12 +217,12 @@ impl Copier<'_> {
     }
 
     /// Chooses; `docs/design/transfer.md` has the table.
-    async fn way(
+    async fn way<'p>(
         &mut self,
-        plan: &TablePlan,
+        plan: &'p TablePlan,
         lookups: &Lookups,
         state: &TableCheckpoint,
-    ) -> Result<Way, TransferError> {
+    ) -> Result<Way<'p>, TransferError> {
         let may_pass = lookups.is_empty() && state.began_empty;
         let wire = if may_pass {
             Wire::between(&mut self.source, &mut self.target, plan, self.request.range).await?
@@ -230,7 +236,12 @@ impl Copier<'_> {
                     plan.source.name, plan.target.name
                 )));
             }
-            return Ok(Way::Merge);
+            let feed = if may_pass {
+                Feed::between(self.source.engine(), &mut self.target, plan, self.request.range).await?
+            } else {
+                None
+            };
+            return Ok(feed.map_or(Way::Merge, Way::Fed));
         };
         let by_pages = !wire.target.has_index && wire.source.has_page_ranges && state.last_key.is_none();
         Ok(if state.pages.is_some() || by_pages { Way::Heap(wire) } else { Way::Sorted(wire) })
@@ -245,8 +256,32 @@ impl Copier<'_> {
     ) -> Result<Came, TransferError> {
         let id = heap::export(&mut self.source).await?;
         let mut stream = heap::join_snapshot(self.request, self.from, &id).await?;
-        let sorted = SortedCopy { request: self.request, plan, wire, pace: &self.pace, state, report };
+        let from = Rows::Wire(wire);
+        let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
         sorted.run(&mut stream, &mut self.target).await
+    }
+
+    async fn fed(
+        &mut self,
+        plan: &TablePlan,
+        feed: &Feed<'_>,
+        state: TableCheckpoint,
+        report: TableReport,
+    ) -> Result<Came, TransferError> {
+        let from = Rows::Feed(feed);
+        let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
+        sorted.run(&mut self.source, &mut self.target).await
+    }
+
+    /// Ends what came in the order of the key, or goes on by value where a key was there already.
+    async fn came(&mut self, plan: &TablePlan, lookups: &Lookups, came: Came) -> Result<TableReport, TransferError> {
+        match came {
+            Came::Whole(mut state, report) => {
+                self.finish(plan, &mut state).await?;
+                Ok(report)
+            }
+            Came::Collided(state, report) => self.merge(plan, lookups, state, report, false).await,
+        }
     }
 
     async fn merge(

@@ -1,4 +1,4 @@
-//! Copies new rows into a table of PostgreSQL whose unique key is there: one stream in the order of the key, cut into transactions.
+//! Copies new rows into a table of PostgreSQL: one stream in the order of the key, cut into transactions.
 //!
 //! Rows in the order of the index are inserted several times as fast as in any other. A key that the target holds already ends this way:
 //! the chunk is taken back whole, and `merge` goes on from the checkpoint. Called by `copy`.
@@ -11,7 +11,9 @@ use super::super::engine::Engine;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
 use super::super::session::{Begin, Session};
+use super::super::value::Value;
 use super::CopyRequest;
+use super::feed::Feed;
 use super::pace::Pace;
 use super::report::TableReport;
 use super::wire::{Block, HEADER, TRAILER, Wire, blocks};
@@ -34,11 +36,29 @@ pub(super) enum Came {
     Collided(TableCheckpoint, TableReport),
 }
 
+/// Where the rows come from.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a> {
+    /// Another PostgreSQL, whose bytes pass as they are.
+    Wire(&'a Wire),
+    /// Another engine.
+    Feed(&'a Feed<'a>),
+}
+
+impl Rows<'_> {
+    fn write(&self) -> &str {
+        match self {
+            Self::Wire(wire) => &wire.write,
+            Self::Feed(feed) => &feed.write,
+        }
+    }
+}
+
 /// One table under way.
 pub(super) struct SortedCopy<'a> {
     pub(super) request: &'a CopyRequest,
     pub(super) plan: &'a TablePlan,
-    pub(super) wire: &'a Wire,
+    pub(super) from: Rows<'a>,
     pub(super) pace: &'a Pace<'a>,
     pub(super) state: TableCheckpoint,
     pub(super) report: TableReport,
@@ -49,26 +69,35 @@ struct Written {
     rows: u64,
     bytes: u64,
     last: Vec<u8>,
+    key: Vec<Value>,
     is_end: bool,
 }
 
 impl SortedCopy<'_> {
     /// Copies what is left. `source` is used up: its stream may be left in the middle.
     pub(super) async fn run(mut self, source: &mut Session, target: &mut Session) -> Result<Came, TransferError> {
-        source.run(SORT, Vec::new()).await?;
+        if source.engine() == Engine::Postgres {
+            source.run(SORT, Vec::new()).await?;
+        }
         // One statement reads the whole table; what counts is how long it keeps silent.
         self.request.limits.lift(source).await?;
         let patience = self.request.limits.statement;
-        let read = self.wire.read_sorted(self.state.last_key.as_deref());
+        let (rows, after) = (self.from, self.state.last_key.clone());
         let (to, mut from) = channel(AHEAD);
         let most = self.chunk_rows();
+        let read = async {
+            match rows {
+                Rows::Wire(wire) => blocks(source, &wire.read_sorted(after.as_deref()), most, patience, to).await,
+                Rows::Feed(feed) => feed.blocks(source, after.as_deref(), most, patience, to).await,
+            }
+        };
         let write = async {
             let collided = self.write(target, &mut from).await;
             // A reader that waits for room must not wait for ever.
             drop(from);
             collided
         };
-        let (read, collided) = tokio::join!(blocks(source, &read, most, patience, to), write);
+        let (read, collided) = tokio::join!(read, write);
         // Where both failed, the target's word counts: the reader may only have noticed that nobody takes.
         let collided = collided?;
         read?;
@@ -91,10 +120,12 @@ impl SortedCopy<'_> {
                 let table = self.state.table.clone();
                 return Err(TransferError::Cancelled { table, rows: self.state.rows });
             }
+            // No transaction for nothing: one that moves no checkpoint could be repeated for ever.
+            let Some(first) = block.take() else { return Ok(false) };
             let begun = Instant::now();
             self.request.hook.at(ChunkMoment::BeforeRead).await;
             target.begin(Begin::Write).await?;
-            let written = match self.fill(target, block.take(), from).await {
+            let written = match self.fill(target, first, from).await {
                 Ok(written) => written,
                 Err(error) if error.is_taken() => {
                     target.rollback().await?;
@@ -117,24 +148,24 @@ impl SortedCopy<'_> {
     async fn fill(
         &self,
         target: &mut Session,
-        block: Option<Block>,
+        mut block: Block,
         from: &mut Receiver<Block>,
     ) -> Result<Written, TransferError> {
-        let mut written = Written { rows: 0, bytes: 0, last: Vec::new(), is_end: true };
-        let Some(mut block) = block else { return Ok(written) };
+        let mut written = Written { rows: 0, bytes: 0, last: Vec::new(), key: Vec::new(), is_end: true };
         let Session::Postgres(connection) = target else {
             return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
         };
         let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
         let begun = Instant::now();
         let (most, bytes_most) = (self.chunk_rows(), self.pace.bytes_max());
-        let mut sink = connection.copy_in_raw(&self.wire.write).await.map_err(wrong)?;
+        let mut sink = connection.copy_in_raw(self.from.write()).await.map_err(wrong)?;
         sink.send(HEADER.as_slice()).await.map_err(wrong)?;
         loop {
             sink.send(block.bytes.as_slice()).await.map_err(wrong)?;
             written.rows += block.rows;
             written.bytes += u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
             written.last = block.last;
+            written.key = block.key;
             if written.rows >= most || written.bytes >= bytes_most || begun.elapsed() >= CHUNK_TIME {
                 written.is_end = false;
                 break;
@@ -155,9 +186,10 @@ impl SortedCopy<'_> {
         next.chunk_no += 1;
         next.rows += written.rows;
         next.counts.inserted += written.rows;
-        if written.rows > 0 {
-            next.last_key = Some(self.wire.key_text(target, self.plan, &written.last).await?);
-        }
+        next.last_key = Some(match self.from {
+            Rows::Wire(wire) => wire.key_text(target, self.plan, &written.last).await?,
+            Rows::Feed(_) => written.key,
+        });
         checkpoint::advance(target, &self.request.token, &next).await?;
         self.request.hook.at(ChunkMoment::BeforeCommit).await;
         target.commit().await?;

@@ -20,7 +20,7 @@ use super::super::session::Session;
 use super::super::value::{Kind, Value};
 
 /// Bytes that are gathered before they are sent: a server sends one message per row.
-const BUFFER: usize = 64 * 1024;
+pub(super) const BUFFER: usize = 64 * 1024;
 /// What a binary COPY begins with: its signature, no flags, no extension.
 pub(super) const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with.
@@ -29,7 +29,7 @@ pub(super) const TRAILER: [u8; 2] = [0xff, 0xff];
 const TID_RANGES: i64 = 140_000;
 
 /// Type names that say something else on another server: they stand for objects by number.
-const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), \
+pub(super) const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), \
     (n.nspname = 'pg_catalog' AND t.typtype = 'b' AND t.typname !~ '^_?reg')::text, a.atttypid::int8::text \
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace \
     WHERE a.attrelid = to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped";
@@ -44,7 +44,7 @@ const FACTS: &str = "SELECT c.relkind::text, c.relhassubclass::text, c.relrowsec
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
     /// A table, partitioned or not, whose rows are not chosen by who asks for them.
-    is_plain: bool,
+    pub(super) is_plain: bool,
     /// Whether pages can be read one range at a time.
     pub(super) has_page_ranges: bool,
     /// The file that the table stands in, another one after a rewrite; none where it was written anew behind the back of this snapshot,
@@ -345,7 +345,10 @@ pub(super) async fn pass(
 pub(super) struct Block {
     pub(super) bytes: Vec<u8>,
     pub(super) rows: u64,
+    /// The last of them, where its key is read from its bytes.
     pub(super) last: Vec<u8>,
+    /// Else the key of the last of them, as the source has it.
+    pub(super) key: Vec<Value>,
 }
 
 /// Reads a stream into blocks of at most so many whole rows until it ends or nobody takes them; with `patience` it may not be silent for longer.
