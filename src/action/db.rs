@@ -128,8 +128,8 @@ impl Action for DbAssert {
 impl Action for DbMigrate {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
         let database = cx.databases.get(&self.database).await?;
-        let folder = cx.base.join(&self.folder);
-        let applied = unless_cancelled(cx, Effect::Unknown, transfer::migrate(&database, &folder)).await?;
+        let migrations = cx.migrations(&self.folder);
+        let applied = unless_cancelled(cx, Effect::Unknown, transfer::apply(&database, &migrations)).await?;
         Ok(Outputs::from([("applied".to_owned(), json!(applied))]))
     }
 

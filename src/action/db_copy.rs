@@ -13,11 +13,7 @@ use crate::transfer::{
 
 /// The mapping as it was when the plan was made.
 pub(super) fn mapping(cx: &Context, path: &str) -> Result<Mapping, Failure> {
-    let text = match cx.files.get(path) {
-        Some(text) => text.clone(),
-        None => std::fs::read_to_string(cx.base.join(path))
-            .map_err(|error| Failure::permanent(format!("mapping `{path}` cannot be read: {error}")))?,
-    };
+    let text = cx.text(path)?;
     Mapping::from_yaml(&text).map_err(|error| Failure::permanent(format!("mapping `{path}`: {error}")))
 }
 

@@ -18,6 +18,7 @@ impl Action for Exec {
         if line.argv.is_empty() {
             return Err(Failure::permanent("`argv` is empty: there is nothing to run"));
         }
+        cx.unchanged_program(self.cwd.as_deref(), line.program())?;
         let finished = match &cx.held {
             Some(held) => held.commands.run(&line, cx, held).await.map_err(|error| failed(&line, cx, &error))?,
             None => process::run(&line, &cx.cancel, &cx.masker).await.map_err(|error| {
@@ -34,12 +35,15 @@ impl Action for Exec {
         loop {
             match held.commands.attach(cx, held).await.map_err(|error| failed(&line, cx, &error))? {
                 Attached::Ended(finished) => return self.conclude(&line, cx, finished),
-                Attached::NeverStarted => match held.commands.run(&line, cx, held).await {
-                    Ok(finished) => return self.conclude(&line, cx, finished),
-                    // The holder of the dead driver was faster.
-                    Err(HeldError::Taken) => {}
-                    Err(error) => return Err(failed(&line, cx, &error)),
-                },
+                Attached::NeverStarted => {
+                    cx.unchanged_program(self.cwd.as_deref(), line.program())?;
+                    match held.commands.run(&line, cx, held).await {
+                        Ok(finished) => return self.conclude(&line, cx, finished),
+                        // The holder of the dead driver was faster.
+                        Err(HeldError::Taken) => {}
+                        Err(error) => return Err(failed(&line, cx, &error)),
+                    }
+                }
             }
         }
     }

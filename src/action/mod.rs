@@ -20,6 +20,7 @@ mod file_write;
 pub mod held;
 mod http;
 pub mod mask;
+pub mod material;
 mod notify;
 pub mod option;
 mod people;
@@ -45,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Effect, Finding, Outcome, Outputs};
 use crate::ids::{Actor, RunId, StepId};
-use crate::plan::Files;
+use crate::plan::{Files, Pins};
 use crate::site::LoadedSite;
 use crate::transfer::ChunkHook;
 
@@ -171,6 +172,8 @@ pub struct Context {
     pub progress: ProgressSink,
     /// Texts of the files that the runbook names, as they were when the plan was made.
     pub files: Arc<Files>,
+    /// What must be as it was then; nothing in runs of earlier versions.
+    pub pins: Option<Arc<Pins>>,
     /// Starts runs of other runbooks.
     pub children: Arc<dyn RunChild>,
     /// Opens databases of the site once per run.
@@ -192,13 +195,23 @@ pub struct Context {
 /// Runs other runbooks; the driver's side of the `runbook` action.
 #[async_trait]
 pub trait RunChild: Send + Sync {
-    /// Starts the child run of this step, or takes it up again where it was.
-    async fn run_child(
-        &self,
-        parent: &RunId,
-        step: &StepId,
-        runbook: &Path,
-        params: &BTreeMap<String, Value>,
-        cancel: CancellationToken,
-    ) -> Result<(RunId, Outcome), Failure>;
+    /// Starts the child run of a step, or takes it up again where it was.
+    async fn run_child(&self, child: ChildRun<'_>, cancel: CancellationToken) -> Result<(RunId, Outcome), Failure>;
+}
+
+/// A runbook that a step runs.
+#[derive(Debug, Clone, Copy)]
+pub struct ChildRun<'a> {
+    /// The run whose step it is.
+    pub parent: &'a RunId,
+    /// The step.
+    pub step: &'a StepId,
+    /// The folder of the runbook that runs it.
+    pub base: &'a Path,
+    /// Its path from there.
+    pub path: &'a str,
+    /// Its parameters.
+    pub params: &'a BTreeMap<String, Value>,
+    /// What must be as it was when the plan of `parent` was made; nothing in runs of earlier versions.
+    pub pins: Option<&'a Pins>,
 }

@@ -77,6 +77,7 @@ impl NotifyCommand {
             return Err(Failure::permanent("`argv` is empty: there is nothing to run"));
         }
         let mut line = CommandLine::new(&self.argv, &cx.base);
+        cx.unchanged_program(None, line.program())?;
         line.stdin.clone_from(&self.stdin);
         let finished = process::run(&line, &cx.cancel, &cx.masker).await;
         let finished = finished.map_err(|error| Failure::harmless(error.to_string()))?;

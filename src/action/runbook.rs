@@ -4,15 +4,22 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Action, Context, Failure, Preview};
+use super::{Action, ChildRun, Context, Failure, Preview};
 use crate::event::{Effect, Outcome, Outputs};
 use crate::spec::actions::SubRunbook;
 
 #[async_trait]
 impl Action for SubRunbook {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
-        let path = cx.base.join(&self.path);
-        let (run, outcome) = cx.children.run_child(&cx.run, &cx.step, &path, &self.params, cx.cancel.clone()).await?;
+        let child = ChildRun {
+            parent: &cx.run,
+            step: &cx.step,
+            base: &cx.base,
+            path: &self.path,
+            params: &self.params,
+            pins: cx.pins.as_deref(),
+        };
+        let (run, outcome) = cx.children.run_child(child, cx.cancel.clone()).await?;
         let effect = match outcome {
             Outcome::Succeeded => {
                 let outputs = [("run".to_owned(), json!(run)), ("outcome".to_owned(), json!(outcome))];

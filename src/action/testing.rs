@@ -1,17 +1,15 @@
 //! What the tests of actions share: a place to act in, and waiting for an observed fact.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::databases::Databases;
 use super::mask::Masker;
-use super::{Context, Failure, RunChild};
+use super::{ChildRun, Context, Failure, RunChild};
 use crate::event::Outcome;
 use crate::ids::{Actor, RunId, StepId};
 use crate::site::{self, LoadedSite};
@@ -22,15 +20,8 @@ struct NoChildren;
 
 #[async_trait]
 impl RunChild for NoChildren {
-    async fn run_child(
-        &self,
-        _parent: &RunId,
-        step: &StepId,
-        _runbook: &Path,
-        _params: &BTreeMap<String, Value>,
-        _cancel: CancellationToken,
-    ) -> Result<(RunId, Outcome), Failure> {
-        Err(Failure::permanent(format!("step `{step}` was not meant to start a run")))
+    async fn run_child(&self, child: ChildRun<'_>, _cancel: CancellationToken) -> Result<(RunId, Outcome), Failure> {
+        Err(Failure::permanent(format!("step `{}` was not meant to start a run", child.step)))
     }
 }
 
@@ -64,6 +55,7 @@ impl Place {
             cancel: CancellationToken::new(),
             progress: Arc::new(|_| ()),
             files: Arc::default(),
+            pins: None,
             children: Arc::new(NoChildren),
             masker: Masker::default(),
             swap: None,

@@ -16,7 +16,7 @@ use crate::action::fences::Fences;
 use crate::event::{Change, Choice, Event, Record, StepAmended};
 use crate::ids::{RunId, StepId};
 use crate::journal::Journal;
-use crate::plan::{Plan, PlanStep, render_node};
+use crate::plan::{Depth, Plan, PlanStep, render_node};
 use crate::scheduler::{StepState, StepView};
 use crate::spec::runbook::Idempotent;
 
@@ -113,10 +113,11 @@ fn is_touched(view: &StepView<'_>) -> bool {
 
 /// New steps that are an old one under another name: equal work, and only one of each that could be meant.
 fn renames(old: &Plan, new: &Plan) -> BTreeMap<StepId, StepId> {
+    let depth = Depth::of(old, new);
     let digests = |plan: &Plan, other: &Plan| {
         let mut by_digest: BTreeMap<String, Vec<StepId>> = BTreeMap::new();
         for step in plan.steps.iter().filter(|step| other.step(&step.id).is_none()) {
-            by_digest.entry(step.work_digest(&plan.files)).or_default().push(step.id.clone());
+            by_digest.entry(step.work_digest(plan, depth)).or_default().push(step.id.clone());
         }
         by_digest
     };
@@ -138,7 +139,8 @@ fn change(
     view: &StepView<'_>,
     had: (&RunFacts, Option<&Json>),
 ) -> Change {
-    let frame = old.frame(&told.plan.files) == new.frame(&plan.files);
+    let depth = Depth::of(&told.plan, plan);
+    let frame = old.frame(&told.plan, depth) == new.frame(plan, depth);
     let text = old.action.args.to_json() == new.action.args.to_json();
     let begun = is_touched(view) || view.state() == StepState::Waiting;
     let inputs = if begun { same_inputs(told, plan, new, view, had) } else { None };
@@ -147,7 +149,7 @@ fn change(
         (true, true, Some(false)) => return Change::Inputs,
         _ => return Change::Changed,
     }
-    if old.undo_text() != new.undo_text() {
+    if old.undo_text(&told.plan, depth) != new.undo_text(plan, depth) {
         Change::Undo
     } else if old.rules() != new.rules() {
         Change::Rules
@@ -345,7 +347,10 @@ fn carried((step, (old, old_id)): Undoer, plan: &Arc<Plan>, entries: &[StepAmend
     let step = entries.iter().find(is_from).map_or(step, |entry| entry.step.clone());
     let redone = entries.iter().any(|entry| entry.step == step && entry.choice == Some(Choice::Redo));
     let mended = match (old.step(&old_id), plan.step(&step)) {
-        (Some(was), Some(is)) => was.undo_text() != is.undo_text(),
+        (Some(was), Some(is)) => {
+            let depth = Depth::of(&old, plan);
+            was.undo_text(&old, depth) != is.undo_text(plan, depth)
+        }
         _ => false,
     };
     if mended && !redone { (step.clone(), (Arc::clone(plan), step)) } else { (step, (old, old_id)) }

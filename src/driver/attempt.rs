@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use super::scope::{self, Scope};
 use super::turn::Planned;
 use crate::action::build::{self, Part};
+use crate::action::material;
 use crate::action::said::Said;
 use crate::action::{Action, Context, Failure};
 use crate::event::{Finding, Outputs};
@@ -77,7 +78,8 @@ pub async fn prepare(
             Err(error) => return Ready::Fail(Failure::permanent(format!("`when` (`{}`): {error}", when.text))),
         }
     }
-    let (action, input) = match make(plan, &step.action, &scope, cx, Part::Action) {
+    let made = material::unchanged(plan, step, cx).and_then(|()| make(plan, &step.action, &scope, cx, Part::Action));
+    let (action, input) = match made {
         Ok(made) => made,
         Err(failure) => return Ready::Fail(failure),
     };

@@ -1,16 +1,12 @@
 //! Runs of other runbooks as steps: the driver's side of the `runbook` action.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use async_trait::async_trait;
-use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Options};
-use crate::action::{Failure, RunChild};
+use crate::action::{ChildRun, Failure, RunChild};
 use crate::event::Outcome;
-use crate::ids::{RunId, StepId};
+use crate::ids::RunId;
 use crate::journal::{Journal, JournalError};
 use crate::plan::Plan;
 use crate::site::LoadedSite;
@@ -30,14 +26,8 @@ impl Children {
 
 #[async_trait]
 impl RunChild for Children {
-    async fn run_child(
-        &self,
-        parent: &RunId,
-        step: &StepId,
-        runbook: &Path,
-        params: &BTreeMap<String, Json>,
-        cancel: CancellationToken,
-    ) -> Result<(RunId, Outcome), Failure> {
+    async fn run_child(&self, child: ChildRun<'_>, cancel: CancellationToken) -> Result<(RunId, Outcome), Failure> {
+        let ChildRun { parent, step, base, path, params, pins } = child;
         let run = RunId::new(format!("{parent}.{step}"));
         let options = Options {
             by: self.options.by.unsigned(),
@@ -59,7 +49,12 @@ impl RunChild for Children {
                 _ => super::resume(&self.journal, run.clone(), options).await,
             }
         } else {
-            let plan = Plan::load(runbook, self.site.clone(), params).map_err(|e| Failure::permanent(e.to_string()))?;
+            let plan = Plan::load(&base.join(path), self.site.clone(), params);
+            let plan = plan.map_err(|error| Failure::permanent(error.to_string()))?;
+            if let Some(changed) = pins.and_then(|pins| pins.changed(path, &plan.parts())) {
+                let help = "put it back, or go on with what it is now: `piton resume RUN --runbook FILE --reason TEXT`";
+                return Err(Failure::permanent(format!("{changed} since this run was planned; {help}")));
+            }
             super::start(plan, &self.journal, run.clone(), options).await
         };
         let ended = ended.map_err(|error| Failure::unknown(format!("run `{run}`: {error}")))?;

@@ -72,6 +72,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         state_dir: state_dir.into(),
         base: plan.base.clone(),
         files: Arc::clone(&plan.files),
+        pins: plan.pins.clone(),
         cancel: CancellationToken::new(),
         progress: Arc::new(|_| {}),
         databases: databases.clone(),

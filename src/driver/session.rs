@@ -349,6 +349,7 @@ impl Session {
             state_dir: self.options.state_dir.clone(),
             base: self.plan.base.clone(),
             files: Arc::clone(&self.plan.files),
+            pins: self.plan.pins.clone(),
             cancel,
             progress: Arc::new(move |progress| observer.progress(&run, &id, &progress)),
             databases: self.databases.clone(),
@@ -380,6 +381,7 @@ impl Session {
         cx.fences = self.fences(id);
         cx.base.clone_from(&plan.base);
         cx.files = Arc::clone(&plan.files);
+        cx.pins.clone_from(&plan.pins);
         Undoing { plan, step, cx }
     }
 

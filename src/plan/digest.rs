@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::{Files, PlanStep};
+use super::{Depth, Plan, PlanStep};
 use crate::spec::actions::ActionSpec;
 use crate::spec::runbook::{NeedOutcome, Undo};
 use crate::spec::yaml::{Node, Value};
@@ -115,19 +115,32 @@ fn digest_of(write: impl FnOnce(&mut BufWriter<Sha256>) -> io::Result<()>) -> St
 }
 
 impl PlanStep {
+    /// What it does, its postcondition, its undo.
+    pub(super) fn actions(&self) -> impl Iterator<Item = &ActionSpec> {
+        std::iter::once(&self.action).chain(self.verify.as_deref()).chain(self.undo_action())
+    }
+
+    fn undo_action(&self) -> Option<&ActionSpec> {
+        match self.undo.as_deref() {
+            Some(Undo::Action(action)) => Some(action),
+            Some(Undo::Auto(_)) | None => None,
+        }
+    }
+
     /// What decides its work: action, arguments as written, condition, postcondition, outputs, and the files it uses.
-    pub fn work_digest(&self, files: &Files) -> String {
-        digest(&json!({ "piton": "step-v1", "args": self.action.args.to_json(), "frame": self.frame(files) }))
+    pub fn work_digest(&self, plan: &Plan, depth: Depth) -> String {
+        let frame = self.frame(plan, depth);
+        digest(&json!({ "piton": "step-v1", "args": self.action.args.to_json(), "frame": frame }))
     }
 
     /// Its work without its own arguments.
-    pub(crate) fn frame(&self, files: &Files) -> Json {
+    pub(crate) fn frame(&self, plan: &Plan, depth: Depth) -> Json {
         let action = |action: &ActionSpec| json!({ action.kind.key(): action.args.to_json() });
         let actions = std::iter::once(&self.action).chain(self.verify.as_deref());
-        let used: BTreeMap<String, Option<String>> = actions
-            .flat_map(super::files::paths)
-            .map(|(path, _)| (path.clone(), files.get(&path).map(|text| sha256_hex(text.as_bytes()))))
-            .collect();
+        let mut used = plan.used(self, actions, depth);
+        if depth == Depth::All {
+            used.extend(plan.used_by_patterns(self));
+        }
         let outputs: BTreeMap<&String, &String> = self.outputs.iter().map(|(name, rule)| (name, &rule.text)).collect();
         json!({
             "action": self.action.kind.key(), "item": self.item, "verify": self.verify.as_deref().map(action),
@@ -136,12 +149,15 @@ impl PlanStep {
         })
     }
 
-    /// How it is undone, as written.
-    pub(crate) fn undo_text(&self) -> Json {
+    /// How it is undone, as written, with the files that this uses.
+    pub(crate) fn undo_text(&self, plan: &Plan, depth: Depth) -> Json {
         match self.undo.as_deref() {
             None => Json::Null,
             Some(Undo::Auto(_)) => "auto".into(),
-            Some(Undo::Action(undo)) => json!({ undo.kind.key(): undo.args.to_json() }),
+            Some(Undo::Action(undo)) => {
+                let used = plan.used(self, std::iter::once(undo), depth);
+                json!({ undo.kind.key(): undo.args.to_json(), "files": used })
+            }
         }
     }
 

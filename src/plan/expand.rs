@@ -119,6 +119,7 @@ fn plan_step(
         point_of_no_return: fields.point_of_no_return,
         phase: fields.phase,
         is_finally,
+        uses: fields.uses.into_iter().map(|pattern| pattern.value).collect(),
         id,
         item,
     })

@@ -4,13 +4,14 @@
 mod check;
 mod digest;
 mod expand;
-mod files;
 mod graph;
 mod locks;
+mod material;
 mod names;
 mod params;
 mod render;
 mod upstream;
+mod used;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -32,10 +33,11 @@ use crate::spec::values::Millis;
 
 pub use check::{has_inverse, has_probe, only_looks};
 pub use digest::{canonical, digest, sha256_hex};
-pub use files::Files;
+pub use material::{Digests, Files, Material, Pins, normalized, program_path};
 pub use names::output_names;
 pub use params::{Given, ParamError};
 pub use render::{Rendered, render_action, render_node};
+pub use used::{Depth, in_folder};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,8 @@ pub struct PlanStep {
     pub is_finally: bool,
     /// Further outputs.
     pub outputs: BTreeMap<String, Expression>,
+    /// Patterns of further files that it uses.
+    pub uses: Box<[String]>,
 }
 
 /// A procedure with every choice made.
@@ -125,6 +129,8 @@ pub struct Plan {
     pub base: Arc<Path>,
     /// Files that steps use, as they were when the plan was made.
     pub files: Arc<Files>,
+    /// What was not taken in as text, and must be as it was; nothing in runs of earlier versions.
+    pub pins: Option<Arc<Pins>>,
     /// All steps in the order of the file, those of `finally` last.
     pub steps: Vec<PlanStep>,
     /// Measured times.
@@ -184,6 +190,9 @@ pub struct PlanSource {
     pub signers: Option<String>,
     /// Texts of the files that steps use.
     pub files: Files,
+    /// What must be as it was when the plan was made; nothing in runs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pins: Option<Pins>,
 }
 
 /// Reads a text file to be parsed.
@@ -230,8 +239,8 @@ fn folder_of(path: &Path) -> &Path {
 pub struct Checked {
     /// The runbook.
     pub runbook: Runbook,
-    /// Texts of the files that it names.
-    pub files: Files,
+    /// What it is made of besides its text, as far as that is known without parameters.
+    pub material: Material,
 }
 
 /// Everything that is wrong with a runbook, against a site if there is one.
@@ -259,18 +268,22 @@ fn examine(source: &Arc<Source>, base: &Path, site: Option<&Site>, found: Found)
     problems.extend(check::check(&runbook, source, site, &seen, is_partial));
     let known = json!({ "site": site.map(Site::scope) });
     problems.extend(locks::check(&runbook, source, base, &known));
-    let files = files::read(base, actions_of(&runbook), &mut problems);
-    if problems.is_empty() { Ok(Checked { runbook, files }) } else { Err(Problems::new(Arc::clone(source), problems)) }
+    let material = material::of_runbook(base, &runbook, &known, &mut problems);
+    if problems.is_empty() {
+        Ok(Checked { runbook, material })
+    } else {
+        Err(Problems::new(Arc::clone(source), problems))
+    }
 }
 
 fn actions_of(runbook: &Runbook) -> impl Iterator<Item = &ActionSpec> {
-    runbook.steps.iter().chain(&runbook.finally).flat_map(|step| {
-        let undo = match &step.fields.undo {
-            Some(Undo::Action(action)) => Some(action),
-            Some(Undo::Auto(_)) | None => None,
-        };
-        std::iter::once(&step.action).chain(step.fields.verify.as_ref().map(|verify| &verify.0)).chain(undo)
-    })
+    runbook.steps.iter().chain(&runbook.finally).flat_map(material::actions)
+}
+
+/// What a run keeps of the files that its runbook uses.
+struct Kept {
+    files: Files,
+    pins: Option<Pins>,
 }
 
 impl Plan {
@@ -311,7 +324,8 @@ impl Plan {
             _ => LoadedSite::empty(),
         };
         let source = named(&kept.runbook_path, kept.runbook);
-        Self::build(&source, folder_of(&kept.runbook_path), site, given, Some(kept.files))
+        let material = Kept { files: kept.files, pins: kept.pins };
+        Self::build(&source, folder_of(&kept.runbook_path), site, given, Some(material))
     }
 
     fn build(
@@ -319,31 +333,41 @@ impl Plan {
         base: &Path,
         site: LoadedSite,
         given: &Given,
-        kept: Option<Files>,
+        kept: Option<Kept>,
     ) -> Result<Self, PlanError> {
         let Loaded { runbook, problems, seen, tree, .. } = runbook::read(source).map_err(PlanError::Problems)?;
         let data = digest::canonical_node(&tree);
         drop(tree);
-        let is_new = kept.is_none();
-        let Checked { mut runbook, files } = match kept {
-            None => examine(source, base, Some(&site.site), Found { runbook, problems, seen })
-                .map_err(PlanError::Problems)?,
+        let (mut runbook, mut found) = match &kept {
+            None => {
+                let Checked { runbook, material } =
+                    examine(source, base, Some(&site.site), Found { runbook, problems, seen })
+                        .map_err(PlanError::Problems)?;
+                (runbook, material)
+            }
             // What could be read of a wrong file is good for messages only, never for a plan.
-            Some(files) => match runbook {
-                Some(runbook) if problems.is_empty() => Checked { runbook, files },
+            Some(_) => match runbook {
+                Some(runbook) if problems.is_empty() => (runbook, Material::default()),
                 _ => return Err(PlanError::Problems(Problems::new(Arc::clone(source), problems))),
             },
         };
         let params = params::resolve(&runbook, given).map_err(PlanError::Params)?;
         let scope = json!({ "params": params, "site": site.site.scope() });
-        if is_new {
-            let problems = locks::check(&runbook, source, base, &scope);
-            if !problems.is_empty() {
-                return Err(PlanError::Problems(Problems::new(Arc::clone(source), problems)));
-            }
+        let all_right = |problems: Vec<Problem>| {
+            let wrong = || PlanError::Problems(Problems::new(Arc::clone(source), problems.clone()));
+            if problems.is_empty() { Ok(()) } else { Err(wrong()) }
+        };
+        if kept.is_none() {
+            all_right(locks::check(&runbook, source, base, &scope))?;
         }
         let steps = expand::steps(&mut runbook, &scope)
             .map_err(|problem| PlanError::Problems(Problems::new(Arc::clone(source), vec![problem])))?;
+        if kept.is_none() {
+            let mut problems = Vec::new();
+            found = material::of_steps(base, &steps, scope.clone(), found, &mut problems);
+            all_right(problems)?;
+        }
+        let Kept { files, pins } = kept.unwrap_or_else(|| Kept { files: found.files, pins: Some(found.pins) });
         let value = |error: Malformed| PlanError::Value(error.0);
         let locks = runbook
             .locks
@@ -364,6 +388,7 @@ impl Plan {
             source: Arc::clone(source),
             base: base.into(),
             files: Arc::new(files),
+            pins: pins.map(Arc::new),
             index: StepIndex::new(&steps),
             steps,
             windows: runbook.windows.clone(),
@@ -379,13 +404,16 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Digest over the meaning of runbook and site, the parameters and every file that a step uses; `data` is the
+    /// Digest over the meaning of runbook and site, the parameters and every file that a step uses or runs; `data` is the
     /// canonical form of the runbook.
     fn compute_digest(&self, data: &str) -> String {
         let files: BTreeMap<_, _> = self.files.iter().map(|(path, text)| (path, sha256_hex(text.as_bytes()))).collect();
         let (files, params) = (canonical(&json!(files)), canonical(&json!(self.params)));
         let site = canonical(&self.site.tree);
-        let mut parts = vec![("files", &*files), ("params", &params), ("piton", "\"plan-v1\""), ("runbook", data)];
+        let pins = self.pins.as_deref().filter(|pins| !pins.is_empty()).map(|pins| canonical(&json!(pins)));
+        let mut parts = vec![("files", &*files), ("params", &params)];
+        parts.extend(pins.as_deref().map(|pins| ("pins", pins)));
+        parts.extend([("piton", "\"plan-v1\""), ("runbook", data)]);
         let signers = self.site.signers.as_deref().map(|text| canonical(&json!(text)));
         parts.extend(signers.as_deref().map(|signers| ("signers", signers)));
         parts.push(("site", &site));
@@ -403,7 +431,14 @@ impl Plan {
             site: has_site.then(|| self.site.source.text.clone()),
             signers: self.site.signers.as_deref().map(str::to_owned),
             files: (*self.files).clone(),
+            pins: self.pins.as_deref().cloned(),
         }
+    }
+
+    /// Every part that it is made of, with its digest: the runbook, and what that uses and runs.
+    pub fn parts(&self) -> Digests {
+        let none = Pins::default();
+        material::parts(&self.source.name, &self.source.text, &self.files, self.pins.as_deref().unwrap_or(&none))
     }
 
     /// The step with this id.

@@ -107,7 +107,9 @@ impl<'a> Names<'a> {
     fn plain_names(&mut self) {
         let requires = &self.runbook.requires;
         let resources = requires.databases.iter().chain(&requires.services).chain(&requires.options);
+        let steps = self.runbook.steps.iter().chain(&self.runbook.finally);
         let names = resources.chain(&requires.milestones).chain(&self.runbook.achieves).chain(&self.runbook.revokes);
+        let names = names.chain(steps.flat_map(|step| &step.fields.uses));
         for name in names.filter(|name| name.value.contains("{{")) {
             let problem = Problem::new("plan::no_template_here", "this name is taken as it stands", name.span);
             self.problems.push(problem.label("no template here").help("write the name itself"));

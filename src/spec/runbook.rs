@@ -354,6 +354,8 @@ record! {
         foreach: Option<Spanned<Foreach>>,
         /// Expressions over the action's `outputs` that name further outputs.
         outputs: BTreeMap<String, Spanned<String>>,
+        /// Further files that it uses, by path or pattern (`scripts/*.py`), relative to the runbook: compared with what they were when the plan was made.
+        uses: Vec<Spanned<String>>,
     }
 }
 

@@ -3,9 +3,10 @@
 //! Refuses changed or vanished migrations, as sqlx does. On SQLite and PostgreSQL a migration is one transaction; MariaDB has no such
 //! thing, see `mariadb_migrate`. Called by the `db.migrate` action.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 use super::database::Database;
 use super::error::TransferError;
@@ -13,10 +14,56 @@ use super::mariadb_migrate;
 use super::session::Session;
 use super::value::Value;
 
-/// Applies every migration of `folder` (`<version>_<name>.sql`) that is not applied yet; returns the versions that were applied now.
+/// Where migrations are: `<version>_<name>.sql`.
+#[derive(Debug, Clone)]
+pub enum Migrations {
+    /// Texts by name that were read before, and what to call where they were.
+    Texts(String, Vec<(String, String)>),
+    /// A folder.
+    Folder(PathBuf),
+}
+
+impl Migrations {
+    fn place(&self) -> String {
+        match self {
+            Self::Texts(place, _) => place.clone(),
+            Self::Folder(folder) => folder.display().to_string(),
+        }
+    }
+
+    async fn resolve(&self) -> Result<Migrator, MigrateError> {
+        match self {
+            Self::Folder(folder) => Migrator::new(folder.as_path()).await,
+            Self::Texts(_, texts) => {
+                let all: Result<Vec<Migration>, _> = texts.iter().filter_map(one).collect();
+                all.map(Migrator::with_migrations)
+            }
+        }
+    }
+}
+
+/// A migration of a text, by the rules by which sqlx reads a folder; nothing for a file of another name.
+fn one((name, text): &(String, String)) -> Option<Result<Migration, MigrateError>> {
+    let (version, rest) = name.split_once('_').filter(|(_, rest)| rest.ends_with(".sql"))?;
+    let Ok(version) = version.parse::<i64>() else {
+        let text = format!("`{name}` does not begin with a whole number; call it like `01_tables.sql`");
+        return Some(Err(MigrateError::Source(text.into())));
+    };
+    let kind = MigrationType::from_filename(rest);
+    let description = rest.trim_end_matches(kind.suffix()).replace('_', " ");
+    let sql = AssertSqlSafe(text.clone()).into_sql_str();
+    Some(Ok(Migration::new(version, description.into(), kind, sql, text.starts_with("-- no-transaction"))))
+}
+
+/// Applies every migration of a folder that is not applied yet; returns the versions that were applied now.
 pub async fn migrate(database: &Database, folder: &Path) -> Result<Vec<i64>, TransferError> {
-    let failed = |source| TransferError::Migrate { folder: folder.display().to_string(), source };
-    let migrator = Migrator::new(folder).await.map_err(failed)?;
+    apply(database, &Migrations::Folder(folder.to_path_buf())).await
+}
+
+/// The same for migrations wherever they are.
+pub async fn apply(database: &Database, migrations: &Migrations) -> Result<Vec<i64>, TransferError> {
+    let failed = |source| TransferError::Migrate { folder: migrations.place(), source };
+    let migrator = migrations.resolve().await.map_err(failed)?;
     let before = applied(database).await?;
     match database {
         Database::Sqlite(pool) => migrator.run(pool).await,
@@ -42,4 +89,33 @@ pub async fn applied(database: &Database) -> Result<Vec<i64>, TransferError> {
     let sql = format!("SELECT {version} FROM _sqlx_migrations WHERE success ORDER BY _sqlx_migrations.version");
     let rows = session.rows(&sql, Vec::new()).await?;
     Ok(rows.iter().filter_map(|row| row.first().and_then(Value::as_integer)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of texts is what sqlx reads of the folder that holds them.
+    #[tokio::test]
+    async fn texts_are_what_their_folder_would_be() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let texts = [
+            ("2_more_rows.sql", "INSERT INTO t VALUES (1);\n"),
+            ("01_tables.sql", "-- no-transaction\nCREATE TABLE t (a INT);\r\n"),
+            ("3_back.up.sql", "ALTER TABLE t ADD b INT;"),
+            ("3_back.down.sql", "ALTER TABLE t DROP b;"),
+            ("README.md", "not one"),
+            ("notes.sql", "not one"),
+        ];
+        for (name, text) in texts {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        let texts: Vec<_> = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let shown = |migrator: Migrator| migrator.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>();
+        let of_texts = Migrations::Texts("here".into(), texts).resolve().await.expect("are read");
+        let of_folder = Migrations::Folder(folder.path().into()).resolve().await.expect("are read");
+        assert_eq!(shown(of_texts), shown(of_folder));
+        let bad = Migrations::Texts("here".into(), vec![("x_y.sql".into(), String::new())]).resolve().await;
+        assert!(bad.expect_err("no version").to_string().contains("while resolving migrations"));
+    }
 }

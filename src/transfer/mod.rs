@@ -63,7 +63,7 @@ pub use error::TransferError;
 pub use forecast::{COMPARED_MAX, COUNTED_MAX, Held, TableForecast, forecast};
 pub use limits::Limits;
 pub use mapping::{Ignore, Lookup, Mapping, TableMapping};
-pub use migrate::{applied, migrate};
+pub use migrate::{Migrations, applied, apply, migrate};
 pub use overlap::{KEYS_SHOWN, OverlapReport, TableOverlap, overlap};
 pub use plan::check;
 pub use policy::Policy;

@@ -18,6 +18,7 @@ mod journal_drivers;
 mod journal_faults;
 mod locks;
 mod logs;
+mod material;
 mod reference;
 mod reference_words;
 mod report;

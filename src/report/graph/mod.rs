@@ -62,5 +62,6 @@ fn sketch_step(step: &Step, is_finally: bool) -> PlanStep {
         phase: fields.phase,
         is_finally,
         outputs: BTreeMap::new(),
+        uses: Box::default(),
     }
 }

@@ -83,6 +83,7 @@ static STARTED: LazyLock<Event> = LazyLock::new(|| {
         site: None,
         signers: None,
         files: Files::default(),
+        pins: None,
     };
     let plan = Plan::restore(kept, &Given::new()).expect("a runbook");
     let started = serde_json::json!({

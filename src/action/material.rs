@@ -1,0 +1,67 @@
+//! Files of the runbook that an action uses: those of the plan, and what must still be as it was when that was made.
+//!
+//! Read now is only what nobody could name before the run. Called by the actions that read files or start programs, and
+//! by the driver before each attempt.
+
+use std::borrow::Cow;
+use std::io;
+
+use super::{Context, Failure};
+use crate::plan::{Plan, PlanStep, in_folder, program_path, sha256_hex};
+use crate::transfer::Migrations;
+
+impl Context {
+    /// The text of a file of the runbook.
+    pub(super) fn text(&self, path: &str) -> Result<Cow<'_, str>, Failure> {
+        match self.files.get(path) {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => std::fs::read_to_string(self.base.join(path))
+                .map(Cow::Owned)
+                .map_err(|error| Failure::permanent(format!("`{path}` cannot be read: {error}"))),
+        }
+    }
+
+    /// The migrations of a folder of the runbook.
+    pub(super) fn migrations(&self, folder: &str) -> Migrations {
+        let named =
+            |(path, text): (&String, &String)| (path.rsplit('/').next().unwrap_or_default().to_owned(), text.clone());
+        let kept: Vec<_> = in_folder(&self.files, folder).map(named).collect();
+        if kept.is_empty() {
+            return Migrations::Folder(self.base.join(folder));
+        }
+        Migrations::Texts(folder.to_owned(), kept)
+    }
+
+    /// Refuses a program of the runbook that is not what it was when the plan was made.
+    pub(super) fn unchanged_program(&self, cwd: Option<&str>, program: &str) -> Result<(), Failure> {
+        let Some(path) = program_path(cwd.unwrap_or_default(), program) else { return Ok(()) };
+        match self.pins.as_ref().and_then(|pins| pins.files.get(&path)) {
+            Some(digest) => self.unchanged(&path, digest),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a file that is not what it was when the plan was made.
+    fn unchanged(&self, path: &str, digest: &str) -> Result<(), Failure> {
+        let why = match std::fs::read(self.base.join(path)) {
+            Ok(bytes) if sha256_hex(&bytes) == digest => return Ok(()),
+            Ok(_) => "was changed since this run was planned".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "is gone since this run was planned".to_owned(),
+            Err(error) => format!("cannot be compared with what it was: {error}"),
+        };
+        let help = "put it back, or go on with what it is now: `piton resume RUN --runbook FILE --reason TEXT`";
+        Err(Failure::permanent(format!("`{path}` {why}; {help}")))
+    }
+}
+
+/// Refuses to start a step one of whose further files is not what it was when the plan was made.
+///
+/// # Errors
+/// Naming the first one.
+pub fn unchanged(plan: &Plan, step: &PlanStep, cx: &Context) -> Result<(), Failure> {
+    if step.uses.is_empty() {
+        return Ok(());
+    }
+    let used = plan.used_by_patterns(step);
+    used.iter().try_for_each(|(path, digest)| cx.unchanged(path, digest.as_str().unwrap_or_default()))
+}
