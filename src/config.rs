@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::ids::{Account, Actor, How};
 
+pub mod rights;
+
 /// The value of an environment variable, if it is set to UTF-8 text.
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()

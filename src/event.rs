@@ -12,8 +12,10 @@ use serde_json::Value;
 use crate::ids::{Actor, LockName, Milestone, RunId, StepId};
 
 mod answer;
+mod signed;
 
 pub use answer::Answer;
+pub use signed::{FileSigner, Signed, SignedFiles};
 
 /// Named results of a step.
 pub type Outputs = BTreeMap<String, Value>;
@@ -233,6 +235,9 @@ pub enum Event {
         /// The public key that seals what its driver records from here on (`ssh-ed25519 AAAA...`); none where sealing is off.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sealed_by: Option<String>,
+        /// Who signed runbook and site, if anybody did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signed: Option<Box<Signed>>,
     },
     /// A driver took the run up again; attempts without a result are in doubt from here on, but for those it holds.
     RunResumed {
@@ -270,6 +275,9 @@ pub enum Event {
         /// Steps whose approvals are void, because what they approved is not what is done now; people are asked again.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         voids: Vec<StepId>,
+        /// Who signed runbook and site, if anybody did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signed: Option<Box<Signed>>,
     },
     /// A step was passed over.
     StepSkipped {

@@ -83,6 +83,7 @@ fn started() -> Event {
         source: Value::Null,
         parent: None,
         sealed_by: None,
+        signed: None,
     }
 }
 

@@ -128,7 +128,7 @@ impl Action for DbAssert {
 impl Action for DbMigrate {
     async fn run(&self, cx: &Context, _before: &Value) -> Result<Outputs, Failure> {
         let database = cx.databases.get(&self.database).await?;
-        let migrations = cx.migrations(&self.folder);
+        let migrations = cx.migrations(&self.folder)?;
         let applied = unless_cancelled(cx, Effect::Unknown, transfer::apply(&database, &migrations)).await?;
         Ok(Outputs::from([("applied".to_owned(), json!(applied))]))
     }

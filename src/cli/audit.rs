@@ -221,13 +221,16 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
     judged(&proofs, keys.is_empty(), out)
 }
 
+/// A proof, and how many words of people and lists of files of the run are signed.
+type Judged = (Proof, usize, usize);
+
 /// The proof, with what people said in the run judged again, and how many of them signed it.
-fn with_people(mut proof: Proof, records: &[Record], signers: Option<&Signers>) -> Result<(Proof, usize), CliError> {
+fn with_people(mut proof: Proof, records: &[Record], signers: Option<&Signers>) -> Result<Judged, CliError> {
     let words = crate::driver::words(&proof.run, records, signers)?;
     for (seq, what) in words.wrong {
         proof.add(seq, what);
     }
-    Ok((proof, words.signed))
+    Ok((proof, words.signed, words.signed_files))
 }
 
 fn signers_of(path: &Path) -> Result<Signers, CliError> {
@@ -247,14 +250,14 @@ fn anchors_of(path: &Path) -> Result<Vec<Anchored>, CliError> {
 }
 
 /// Says what was found; an error if anything is wrong.
-fn judged(proofs: &[(Proof, usize)], any_key: bool, out: Out) -> Result<Exit, CliError> {
+fn judged(proofs: &[Judged], any_key: bool, out: Out) -> Result<Exit, CliError> {
     let mut wrong = Vec::new();
-    for (proof, signed) in proofs {
+    for (proof, signed, files) in proofs {
         let run = &proof.run;
         if out.json {
             out.json_line(&json!({
                 "run": run, "intact": proof.holds(), "records": proof.records, "hash": proof.hash, "sealed": proof.sealed,
-                "keys": proof.keys, "wrong": proof.wrong, "signed_words": signed,
+                "keys": proof.keys, "wrong": proof.wrong, "signed_words": signed, "signed_files": files,
             }))?;
         }
         for found in &proof.wrong {
@@ -271,6 +274,9 @@ fn judged(proofs: &[(Proof, usize)], any_key: bool, out: Out) -> Result<Exit, Cl
             out.line(format!("  {}", covered(proof, any_key)))?;
             if *signed > 0 {
                 out.line(format!("  signed words of people: {signed}, each by a key of theirs"))?;
+            }
+            if *files > 0 {
+                out.line(format!("  signed lists of what it went by: {files}, each as it was used"))?;
             }
         }
     }

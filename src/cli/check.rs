@@ -10,6 +10,9 @@ use super::Global;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
+use crate::driver::{self, Standing};
+use crate::plan::PlanError;
+use crate::site::LoadedSite;
 use crate::spec::problem::{Problems, Source};
 
 /// Arguments of `piton check`.
@@ -26,11 +29,12 @@ struct Good {
     kind: &'static str,
     name: String,
     steps: usize,
+    standing: Standing,
 }
 
 pub(super) fn run(global: &Global, args: &Check, out: Out) -> Result<Exit, CliError> {
     let site = global.load_site()?;
-    let site = global.site.is_some().then_some(&*site.site);
+    let site = global.has_site().then_some(&site);
     let mut found: Vec<Json> = Vec::new();
     let mut exit = Exit::SUCCEEDED;
     for path in &args.files {
@@ -43,19 +47,40 @@ pub(super) fn run(global: &Global, args: &Check, out: Out) -> Result<Exit, CliEr
                 continue;
             }
         };
-        match check_one(&source, path, site) {
+        match check_one(global, &source, path, site)? {
             Ok(good) => {
+                let signed = match &good.standing {
+                    Standing::Unsigned => json!(null),
+                    Standing::Holds(text) => json!({ "holds": true, "what": text }),
+                    Standing::Fails(why) | Standing::Refused(why) => json!({ "holds": false, "what": why }),
+                };
+                let is_refused = matches!(good.standing, Standing::Refused(_));
+                if let (false, Standing::Refused(why)) = (out.json, &good.standing) {
+                    out.error(&CliError::Invalid(why.clone()));
+                }
+                if let (false, Standing::Fails(why)) = (out.json, &good.standing) {
+                    out.note(&format!("{} {why}", out.error_paint.warn("warning:")));
+                }
+                let by = match &good.standing {
+                    Standing::Holds(text) => format!(", {text}"),
+                    Standing::Unsigned | Standing::Fails(_) | Standing::Refused(_) => String::new(),
+                };
+                if is_refused {
+                    exit = Exit::INVALID;
+                }
                 let steps = if good.kind == "runbook" { format!(", {} steps", good.steps) } else { String::new() };
-                if !out.json {
+                if !out.json && !is_refused {
                     out.line(format!(
-                        "{} {} ({} {}{steps})",
+                        "{} {} ({} {}{steps}{by})",
                         out.paint.good("ok"),
                         path.display(),
                         good.kind,
                         good.name
                     ))?;
                 }
-                found.push(json!({ "file": path, "ok": true, "kind": good.kind, "name": good.name, "problems": [] }));
+                found.push(json!({
+                    "file": path, "ok": !is_refused, "kind": good.kind, "name": good.name, "signed": signed, "problems": [],
+                }));
             }
             Err(problems) => {
                 exit = Exit::INVALID;
@@ -72,13 +97,37 @@ pub(super) fn run(global: &Global, args: &Check, out: Out) -> Result<Exit, CliEr
     Ok(exit)
 }
 
-fn check_one(source: &Arc<Source>, path: &Path, site: Option<&crate::site::Site>) -> Result<Good, Problems> {
-    let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if source.text.lines().any(|line| line.trim_end() == "kind: Site") {
-        let site = crate::site::read(source, base)?;
-        return Ok(Good { kind: "site", name: site.site.name.clone(), steps: 0 });
+/// Whether a text is that of a site.
+pub(super) fn is_site(text: &str) -> bool {
+    text.lines().any(|line| line.trim_end() == "kind: Site")
+}
+
+fn check_one(
+    global: &Global,
+    source: &Arc<Source>,
+    path: &Path,
+    site: Option<&LoadedSite>,
+) -> Result<Result<Good, Problems>, CliError> {
+    let options = global.plain_options(path);
+    if is_site(&source.text) {
+        let loaded = match crate::plan::load_site(path) {
+            Ok(loaded) => loaded,
+            Err(PlanError::Problems(problems)) => return Ok(Err(problems)),
+            Err(error) => return Err(error.into()),
+        };
+        let standing = driver::site_standing(&loaded, &options);
+        return Ok(Ok(Good { kind: "site", name: loaded.site.name.clone(), steps: 0, standing }));
     }
-    let runbook = crate::plan::check(source, base, site)?.runbook;
+    let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let checked = match crate::plan::check(source, base, site.map(|site| &*site.site)) {
+        Ok(checked) => checked,
+        Err(problems) => return Ok(Err(problems)),
+    };
+    let (runbook, material) = (checked.runbook, checked.material);
+    let parts = crate::plan::parts(&source.name, &source.text, &material.files, &material.pins);
+    let name = runbook.name.value;
+    let standing =
+        driver::runbook_standing((&name, &source.name), &parts, material.absent.first(), site, crate::config::now());
     let steps = runbook.steps.len() + runbook.finally.len();
-    Ok(Good { kind: "runbook", name: runbook.name.value, steps })
+    Ok(Ok(Good { kind: "runbook", name, steps, standing }))
 }

@@ -124,7 +124,9 @@ impl From<DriverError> for CliError {
             | DriverError::Append(AppendError::Store(error))
             | DriverError::Lease(LeaseError::Store(error)) => error.into(),
             DriverError::Plan(error) => error.into(),
-            DriverError::Milestone { .. } | DriverError::Digest { .. } => Self::Invalid(error.to_string()),
+            DriverError::Milestone { .. } | DriverError::Digest { .. } | DriverError::Unsigned(_) => {
+                Self::Invalid(error.to_string())
+            }
             DriverError::Append(_) | DriverError::Lease(_) | DriverError::Refused(_) | DriverError::Over { .. } => {
                 Self::Usage(whole(&error))
             }

@@ -32,6 +32,7 @@ mod run;
 mod runs;
 mod schema;
 mod show;
+mod sign;
 mod skip;
 mod test;
 mod voice;
@@ -76,6 +77,9 @@ pub struct Global {
     /// The site file: databases, services, option stores and people of the place to work on
     #[arg(long, global = true, env = "PITON_SITE", value_name = "FILE")]
     site: Option<PathBuf>,
+    /// An OpenSSH allowed-signers file: the site must be signed by one of them, beside what host and store ask for
+    #[arg(long, global = true, env = "PITON_SITE_SIGNERS", value_name = "FILE")]
+    site_signers: Option<PathBuf>,
     /// A parameter of the runbook; may be given many times
     #[arg(long, global = true, value_name = "NAME=VALUE")]
     param: Vec<String>,
@@ -100,6 +104,8 @@ pub struct Global {
 enum Command {
     /// Look for mistakes in runbooks and sites
     Check(check::Check),
+    /// List what a runbook or site is made of, and sign the list
+    Sign(sign::Sign),
     /// Show what a run would do, in order, without doing anything
     Plan(plan::PlanArgs),
     /// Start a run and follow it to its end
@@ -218,6 +224,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
     let global = cli.global;
     match cli.command {
         Command::Check(args) => check::run(&global, &args, out),
+        Command::Sign(args) => sign::run(&global, &args, out),
         Command::Plan(args) => plan::run(&global, &args, out).await,
         Command::Run(args) => run::run(&global, args, out).await,
         Command::Resume(args) => resume::run(&global, &args, out).await,

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::Global;
 use super::error::CliError;
 use crate::action::held::Commands;
-use crate::driver::Told;
+use crate::driver::{Options, Told};
 use crate::ids::RunId;
 use crate::journal::{Journal, RunFilter, SealKey, trusted_keys};
 use crate::plan::{Given, Plan};
@@ -77,6 +77,27 @@ impl Global {
     fn default_here() -> String {
         let here = std::path::absolute(".").unwrap_or_default();
         crate::config::default_store(&here).display().to_string()
+    }
+
+    /// Options of a driver that nobody watches, for what is only looked at.
+    pub fn plain_options(&self, runbook: &Path) -> Options {
+        Options {
+            site_signers: self.site_signers(),
+            ..Options::new(crate::config::actor(None), self.state_dir(runbook))
+        }
+    }
+
+    /// Lists of signers of sites that options and environment name.
+    pub fn site_signers(&self) -> Vec<PathBuf> {
+        let of_environment = crate::config::variable("PITON_SITE_SIGNERS").map(PathBuf::from);
+        let mut all: Vec<PathBuf> = self.site_signers.iter().cloned().chain(of_environment).collect();
+        all.dedup();
+        all
+    }
+
+    /// Whether a site is given.
+    pub fn has_site(&self) -> bool {
+        self.site.is_some()
     }
 
     /// The site, or the one that provides nothing.

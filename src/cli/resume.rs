@@ -14,7 +14,7 @@ use super::out::{Out, person_at_keyboard};
 use super::run::announce;
 use super::voice::{Spoken, Voice};
 use super::watch::watch;
-use crate::driver::{self, Choices, Options, Told};
+use crate::driver::{self, Choices, DriverError, Options, Told};
 use crate::event::Event;
 use crate::ids::{Actor, RunId, StepId};
 use crate::plan::Plan;
@@ -56,6 +56,7 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
     let place = global.driven_store().await?;
     let (run, told) = place.told(&args.run).await?;
     let mut options = Options::new(crate::config::actor(args.voice.by.as_deref()), place.state_dir.clone());
+    options.site_signers = global.site_signers();
     options.wait = args.wait;
     options.commands = place.commands();
     let amended = match &args.reason {
@@ -137,7 +138,10 @@ fn amend(
     }
     // Who is not known well enough is refused by the driver, so that it is on record.
     if !args.voice.is_signed() && told.state.knows(&options.by) {
-        driver::may_amend(told, &plan, &event, options)?;
+        match driver::may_amend(told, &plan, &event, options) {
+            Err(DriverError::Unsigned(_)) => {}
+            other => other?,
+        }
     }
     if !global.yes && !args.voice.only_prints() {
         if out.json || !out.terminal || !person_at_keyboard() {

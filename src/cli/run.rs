@@ -41,6 +41,8 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
         Some(id) => checked_id(id)?,
         None => RunId::fresh(crate::config::now(), &mut |bound| fastrand::usize(..bound)),
     };
+    let vouched = driver::vouch_files(&plan, &global.plain_options(&args.runbook))?;
+    vouched.notes.iter().for_each(|why| out.note(&format!("{} {why}", out.error_paint.warn("warning:"))));
     if !global.yes && !out.json && out.terminal && person_at_keyboard() {
         let question = format!(
             "Start {} {} ({} steps) on site {}?",
@@ -56,6 +58,7 @@ pub(super) async fn run(global: &Global, args: Run, out: Out) -> Result<Exit, Cl
     }
     let place = global.make_store(&args.runbook).await?;
     let mut options = Options::new(crate::config::actor(args.by.as_deref()), place.state_dir.clone());
+    options.site_signers = global.site_signers();
     options.wait = args.wait;
     options.commands = place.commands();
     let (hooks, fault) = fault::of_environment()?;

@@ -48,7 +48,7 @@ impl Voice {
         let signature = match (&self.sign, &self.signature) {
             (Some(key), _) => {
                 let by = self.named(told, || public_half(key))?;
-                sign_with(key, &text(&by))?
+                sign_with(key, NAMESPACE, &text(&by))?
             }
             (_, Some(file)) => read(file)?,
             (None, None) => return Ok(Spoken::Word(Box::new(event(plain)))),
@@ -101,13 +101,13 @@ fn public_half(path: &Path) -> Result<String, CliError> {
 }
 
 /// A signature by a key file; by `ssh-keygen` where that needs a passphrase or the agent.
-fn sign_with(path: &Path, text: &str) -> Result<String, CliError> {
-    if let Some(signature) = sign(&read(path)?, text).map_err(|error| CliError::Usage(error.to_string()))? {
+pub(super) fn sign_with(path: &Path, namespace: &str, text: &str) -> Result<String, CliError> {
+    if let Some(signature) = sign(&read(path)?, namespace, text).map_err(|error| CliError::Usage(error.to_string()))? {
         return Ok(signature);
     }
     let failed = |why: String| CliError::Usage(format!("`{}` cannot be signed with: {why}", path.display()));
     let mut child = Command::new("ssh-keygen")
-        .args(["-Y", "sign", "-n", NAMESPACE, "-f"])
+        .args(["-Y", "sign", "-n", namespace, "-f"])
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

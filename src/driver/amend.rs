@@ -10,14 +10,15 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::scope::{self, RunFacts};
+use super::signed::{brings_site, vouch_amendment};
 use super::turn::prompt;
 use super::{DriverError, Ended, Opening, Options, Told, drive, outside, read, workflow};
 use crate::action::fences::Fences;
-use crate::event::{Change, Choice, Event, Record, StepAmended};
+use crate::event::{Change, Choice, Event, Record, Signed, StepAmended};
 use crate::ids::{RunId, StepId};
 use crate::journal::Journal;
 use crate::plan::{Depth, Plan, PlanStep, render_node};
-use crate::scheduler::{StepState, StepView};
+use crate::scheduler::{IllegalEvent, StepState, StepView};
 use crate::spec::runbook::Idempotent;
 
 /// One step of the comparison.
@@ -252,7 +253,16 @@ pub fn amendment(
         source: serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?,
         steps,
         voids,
+        signed: signed_as_it_is(told, plan, options),
     })
+}
+
+/// Whose signatures hold, whether they are enough or not: that is said, and put on record, when the run is to go on.
+fn signed_as_it_is(told: &Told, plan: &Plan, options: &Options) -> Option<Box<Signed>> {
+    match vouch_amendment(told, plan, options) {
+        Ok(vouched) => vouched.signed,
+        Err(_) => Some(Box::new(Signed { brings_site: brings_site(told, plan), ..Signed::default() })),
+    }
 }
 
 /// Done steps that need `from`, directly or through others.
@@ -278,7 +288,10 @@ fn done_from(plan: &Plan, diffs: &[StepDiff], from: &StepId) -> BTreeSet<StepId>
 pub fn may_amend(told: &Told, plan: &Plan, event: &Event, options: &Options) -> Result<(), DriverError> {
     let flow = flow_of(plan, &told.records)?;
     let amended = told.state.clone().amend(event, &flow, options.clock.now());
-    amended.map_err(|error| DriverError::Refused(error.to_string()))
+    amended.map_err(|error| match error {
+        IllegalEvent::Unsigned { .. } => DriverError::Unsigned(error.to_string()),
+        other => DriverError::Refused(other.to_string()),
+    })
 }
 
 pub(super) fn flow_of(plan: &Plan, records: &[Record]) -> Result<crate::scheduler::Workflow, DriverError> {
@@ -304,6 +317,17 @@ pub async fn resume_amended(
     if let Err(why) = outside::check_signature(&run, &told, &amended, at) {
         return Err(outside::refuse(journal, &run, &amended, at, why).await);
     }
+    let amended = match vouch_amendment(&told, &plan, &options) {
+        Ok(vouched) => amended.with_signatures(vouched.signed),
+        Err(DriverError::Unsigned(why)) => {
+            let refused = outside::refuse(journal, &run, &amended, at, why).await;
+            return Err(match refused {
+                DriverError::Refused(why) => DriverError::Unsigned(why),
+                other => other,
+            });
+        }
+        Err(error) => return Err(error),
+    };
     if let Err(why) = may_amend(&told, &plan, &amended, &options) {
         return Err(outside::refuse(journal, &run, &amended, at, why.to_string()).await);
     }

@@ -1,11 +1,13 @@
 //! Runs of other runbooks as steps: the driver's side of the `runbook` action.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Options};
+use super::{Cover, DriverError, Ended, Options};
 use crate::action::{ChildRun, Failure, RunChild};
-use crate::event::Outcome;
+use crate::event::{Outcome, Signed};
 use crate::ids::RunId;
 use crate::journal::{Journal, JournalError};
 use crate::plan::Plan;
@@ -16,11 +18,13 @@ pub(super) struct Children {
     journal: Journal,
     options: Options,
     site: LoadedSite,
+    /// Who signed what the run goes by that starts them.
+    signed: Signed,
 }
 
 impl Children {
-    pub(super) fn new(journal: Journal, options: Options, site: LoadedSite) -> Self {
-        Self { journal, options, site }
+    pub(super) fn new(journal: Journal, options: Options, site: LoadedSite, signed: Signed) -> Self {
+        Self { journal, options, site, signed }
     }
 }
 
@@ -35,6 +39,7 @@ impl RunChild for Children {
             stop: cancel.clone(),
             stop_now: cancel,
             parent: Some((parent.clone(), step.clone())),
+            cover: Some(Arc::new(Cover { signed: self.signed.clone(), path: path.to_owned() })),
             ..self.options.clone()
         };
         let known = match self.journal.head(&run).await {
@@ -55,7 +60,10 @@ impl RunChild for Children {
                 let help = "put it back, or go on with what it is now: `piton resume RUN --runbook FILE --reason TEXT`";
                 return Err(Failure::permanent(format!("{changed} since this run was planned; {help}")));
             }
-            super::start(plan, &self.journal, run.clone(), options).await
+            match super::start(plan, &self.journal, run.clone(), options).await {
+                Err(DriverError::Unsigned(why)) => return Err(Failure::permanent(why)),
+                started => started,
+            }
         };
         let ended = ended.map_err(|error| Failure::unknown(format!("run `{run}`: {error}")))?;
         Ok((run, ended.outcome))

@@ -17,11 +17,13 @@ mod preview;
 mod said;
 mod scope;
 mod session;
+mod signed;
+mod trust;
 mod turn;
 mod vouch;
 mod workflow;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +46,7 @@ pub(crate) use outside::say_in_trial;
 pub use outside::{Told, read, say, say_by, stages};
 pub use preview::preview;
 pub use scope::used_outputs;
+pub use signed::{Cover, Standing, Vouched, runbook_standing, site_standing, vouch_amendment, vouch_files};
 pub use vouch::{Words, statement, vouch, words};
 
 /// Length of a driver's lease on a run unless options say otherwise; renewed at a third of it.
@@ -86,6 +89,9 @@ pub enum DriverError {
     /// What a person said cannot be true.
     #[error("{0}")]
     Refused(String),
+    /// What a run would go by is not signed as it must be.
+    #[error("{0}")]
+    Unsigned(String),
     /// The run is over for good.
     #[error("run `{run}` is over ({outcome}); start a new one")]
     Over {
@@ -147,6 +153,10 @@ pub struct Options {
     pub hooks: Hooks,
     /// Length of the lease on the run; renewed at a third of it.
     pub lease: Duration,
+    /// Further lists of signers by whom sites must be signed, beside those of the host and of the store.
+    pub site_signers: Vec<PathBuf>,
+    /// Who signed what the run goes by that starts this one.
+    pub cover: Option<Arc<Cover>>,
 }
 
 impl Options {
@@ -164,6 +174,8 @@ impl Options {
             clock: Clock::System,
             hooks: Hooks::default(),
             lease: crate::config::seconds("PITON_LEASE").map_or(LEASE, |lease| lease.max(LEASE_MIN)),
+            site_signers: crate::config::variable("PITON_SITE_SIGNERS").map(PathBuf::from).into_iter().collect(),
+            cover: None,
         }
     }
 }
@@ -205,6 +217,7 @@ pub async fn start(
 /// As [`start`].
 pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Options) -> Result<Record, DriverError> {
     require_milestones(plan, journal).await?;
+    let Vouched { signed, .. } = vouch_files(plan, options)?;
     let source = serde_json::to_value(plan.kept()).map_err(|error| DriverError::Broken(error.to_string()))?;
     let started = Event::RunStarted {
         runbook: plan.name.clone(),
@@ -217,6 +230,7 @@ pub async fn begin(plan: &Plan, journal: &Journal, run: &RunId, options: &Option
         source,
         parent: options.parent.clone(),
         sealed_by: journal.sealed_by(),
+        signed,
     };
     let create = journal.create(run, options.clock.now(), &started, &plan.locks);
     Ok(options.hooks.append(std::slice::from_ref(&started), create).await?)

@@ -1,10 +1,12 @@
 //! What people say from outside a driver: answers, skips, cancellations. The same rules as for a driver apply, because
 //! the scheduler decides whether the fact can be true.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::config::Clock;
-use crate::event::{Event, LockChange, Record};
+use crate::event::{Event, LockChange, Record, SignedFiles};
 use crate::ids::{Level, RunId, StepId};
 use crate::journal::{Append, AppendError, Journal};
 use crate::plan::{Plan, PlanSource};
@@ -47,13 +49,19 @@ pub(super) fn original(records: &[Record]) -> Result<Plan, DriverError> {
 
 /// The plan that an event brought.
 pub(super) fn brought(event: &Event) -> Result<Plan, DriverError> {
-    let (Event::RunStarted { source, params, digest, .. } | Event::RunAmended { source, params, digest, .. }) = event
+    let (Event::RunStarted { source, params, digest, signed, .. }
+    | Event::RunAmended { source, params, digest, signed, .. }) = event
     else {
         return Err(DriverError::Broken("its first record is not `run_started`".into()));
     };
     let kept: PlanSource = serde_json::from_value(source.clone())
         .map_err(|error| DriverError::Broken(format!("the kept runbook cannot be read: {error}")))?;
-    let plan = Plan::restore(kept, params)?;
+    let mut plan = Plan::restore(kept, params)?;
+    if let Some(signed) = signed {
+        let again = |files: &SignedFiles| Arc::new(super::signed::offered_again(files));
+        plan.offered = signed.runbook.as_ref().map(again);
+        plan.site.offered = signed.site.as_ref().or(signed.new_site.as_ref()).map(again);
+    }
     if plan.digest != *digest {
         return Err(DriverError::Digest { then: digest.clone(), now: plan.digest });
     }

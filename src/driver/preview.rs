@@ -16,6 +16,7 @@ use crate::action::databases::Databases;
 use crate::action::fences::Fences;
 use crate::action::mask::Masker;
 use crate::action::{Context, Preview};
+use crate::event::Signed;
 use crate::ids::{Actor, RunId, StepId};
 use crate::journal::Journal;
 use crate::plan::{Plan, PlanStep};
@@ -82,6 +83,6 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         fences: Fences::default(),
         said: crate::action::said::Said::default(),
         chunks: crate::transfer::ChunkHook::default(),
-        children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone())),
+        children: Arc::new(child::Children::new(Journal::memory(), options, plan.site.clone(), Signed::default())),
     }
 }

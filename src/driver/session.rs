@@ -151,6 +151,7 @@ impl Session {
         let lockless = plan.locks.is_empty() && state.steps().all(|step| step.rule().locks.is_empty());
         let (locked, run_locked) =
             if lockless { Default::default() } else { locks::of_run(&journal.locks().await?.held, &run) };
+        let signed = super::signed::latest(&records).cloned().unwrap_or_default();
         let secrets = if options.hooks.pretends() { Arc::new(Secrets::made_up(&plan)) } else { Arc::default() };
         Ok(Self {
             locked,
@@ -158,7 +159,7 @@ impl Session {
             databases: Databases::new(plan.site.clone()),
             earlier: super::amend::earlier_plans(&records)?,
             earlier_databases: Vec::new(),
-            children: Arc::new(Children::new(journal.clone(), options.clone(), plan.site.clone())),
+            children: Arc::new(Children::new(journal.clone(), options.clone(), plan.site.clone(), signed)),
             starter,
             swap: options.hooks.swap(),
             outside,

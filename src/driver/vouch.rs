@@ -94,6 +94,8 @@ pub fn vouch(
 pub struct Words {
     /// How many words are signed.
     pub signed: usize,
+    /// How many lists of files that the run went by are signed.
+    pub signed_files: usize,
     /// What is wrong, with the place of the record if it is one.
     pub wrong: Vec<(Option<u64>, String)>,
 }
@@ -120,6 +122,9 @@ pub fn words(run: &RunId, records: &[Record], signers: Option<&Signers>) -> Resu
             own = None;
         }
     }
+    let (count, wrong) = super::signed::again(records, signers)?;
+    words.signed_files = count;
+    words.wrong.extend(wrong.into_iter().map(|(seq, why)| (Some(seq), why)));
     // Records of earlier versions do not say how anybody is known.
     let is_known = |record: &Record| matches!(&record.event, Event::RunStarted { by, .. } if by.how().is_some());
     if records.first().is_some_and(is_known)

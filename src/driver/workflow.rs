@@ -4,8 +4,10 @@ use crate::event::WaitKind;
 use crate::ids::{Actor, Level};
 use crate::plan::{Plan, PlanStep, has_probe, only_looks};
 use crate::scheduler::{
-    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
+    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule, Workflow,
+    WorkflowError,
 };
+use crate::site::Site;
 use crate::spec::actions::{ActionKind, Require};
 use crate::spec::runbook;
 use crate::spec::values::Millis;
@@ -14,7 +16,19 @@ use crate::spec::yaml::{Node, Value};
 /// The rules of a plan; `starter` is who `run.starter` stands for.
 pub fn of_plan(plan: &Plan, starter: &Actor) -> Result<Workflow, WorkflowError> {
     let steps = plan.steps.iter().map(|step| rule(plan, step, starter)).collect();
-    let run = RunRule {
+    Workflow::new(steps, run_rule(plan))
+}
+
+/// Who must have signed the runbooks that run on a site.
+pub fn sign_rule(site: &Site) -> Option<SignRule> {
+    let rule = site.runbooks.as_ref()?.signed.as_ref()?;
+    let allowed = site.may_sign_runbooks().map(|people| people.into_iter().collect());
+    Some(SignRule { quorum: rule.quorum.max(1), allowed })
+}
+
+/// The rules of a plan that hold for the run as a whole.
+pub fn run_rule(plan: &Plan) -> RunRule {
+    RunRule {
         parallel_max: plan.limits.parallel.max(1),
         locks: plan.locks.clone(),
         timeout_ms: plan.limits.timeout.map(whole),
@@ -22,8 +36,8 @@ pub fn of_plan(plan: &Plan, starter: &Actor) -> Result<Workflow, WorkflowError> 
         milestones: plan.achieves.clone(),
         revokes: plan.revokes.clone(),
         identity: level(plan.site.site.required()),
-    };
-    Workflow::new(steps, run)
+        signed: sign_rule(&plan.site.site),
+    }
 }
 
 fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {

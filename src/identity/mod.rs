@@ -1,6 +1,6 @@
-//! Who somebody is: the public keys of people, and signatures by them over what they said.
+//! Who somebody is: the public keys of people, and signatures by them over what they said and over files.
 //!
-//! Owned here: keys of a site and of an OpenSSH allowed-signers file, the text that a person signs, and whether a
+//! Owned here: keys of a site and of an OpenSSH allowed-signers file, the texts that a person signs, and whether a
 //! signature holds. Pure: the time comes as a value. Refused: keys of a kind that cannot be verified here, certificate
 //! authorities, and a key that is listed for two people. Called by `site` and by the driver for every word of a person.
 //! `docs/design/identity.md`.
@@ -12,11 +12,13 @@ use ssh_key::{HashAlg, LineEnding, PrivateKey, PublicKey, SshSig};
 
 use crate::ids::RunId;
 
+mod files;
 mod signers;
 
+pub use files::{FILE_NAMESPACE, FileList, Offered, Owned, sha256_hex, signatures, signer};
 pub use signers::Signers;
 
-/// Namespace of the signatures: `ssh-keygen -Y sign -n piton`.
+/// Namespace of the signatures of words: `ssh-keygen -Y sign -n piton`.
 pub const NAMESPACE: &str = "piton";
 
 /// Why somebody is not who the name says.
@@ -26,11 +28,16 @@ pub enum IdentityError {
     #[error("{0}")]
     Keys(String),
     /// What was handed in is no signature.
-    #[error("the signature cannot be read ({0}); make it with `ssh-keygen -Y sign -n piton`")]
+    #[error("the signature cannot be read ({0}); make it with `ssh-keygen -Y sign`")]
     Unreadable(String),
     /// It was made for something else.
-    #[error("the signature is for `{0}`, not for `piton`; make it with `ssh-keygen -Y sign -n piton`")]
-    Namespace(String),
+    #[error("the signature is for `{is}`, not for `{wanted}`; make it with `ssh-keygen -Y sign -n {wanted}`")]
+    Namespace {
+        /// What for.
+        is: String,
+        /// What for it should be.
+        wanted: &'static str,
+    },
     /// The key is nobody's.
     #[error("the key {0} is not listed on this site")]
     Unknown(String),
@@ -63,13 +70,21 @@ pub enum IdentityError {
         at: Timestamp,
     },
     /// The key is not for these signatures.
-    #[error("the key {0} is listed for other namespaces than `piton`")]
-    NotFor(String),
+    #[error("the key {key} is listed for other namespaces than `{wanted}`")]
+    NotFor {
+        /// Its fingerprint.
+        key: String,
+        /// What it was used for.
+        wanted: &'static str,
+    },
     /// It does not fit what was said.
     #[error(
         "the signature does not hold: it is of another run, question, plan, answer, comment or person, or was changed"
     )]
     Bad,
+    /// It does not fit a list of files.
+    #[error("the signature does not hold: it is of another list, or one of the two was changed")]
+    BadList,
     /// The key cannot sign.
     #[error("`{path}` cannot be signed with: {why}")]
     Key {
@@ -162,13 +177,13 @@ fn fingerprint(key: &PublicKey) -> String {
 ///
 /// # Errors
 /// When the key is of a kind that cannot sign here.
-pub fn sign(private: &str, statement: &str) -> Result<Option<String>, IdentityError> {
+pub fn sign(private: &str, namespace: &str, statement: &str) -> Result<Option<String>, IdentityError> {
     let Ok(key) = PrivateKey::from_openssh(private) else { return Ok(None) };
     if key.is_encrypted() {
         return Ok(None);
     }
     let fail = |error: ssh_key::Error| IdentityError::Unreadable(error.to_string());
-    let signed = key.sign(NAMESPACE, HashAlg::Sha512, statement.as_bytes()).map_err(fail)?;
+    let signed = key.sign(namespace, HashAlg::Sha512, statement.as_bytes()).map_err(fail)?;
     signed.to_pem(LineEnding::LF).map(Some).map_err(fail)
 }
 
@@ -183,11 +198,24 @@ pub fn verify(
     signature: &str,
     at: Timestamp,
 ) -> Result<(), IdentityError> {
+    verify_in(NAMESPACE, signers, name, statement, signature, at)
+}
+
+/// The same for signatures of this namespace.
+fn verify_in(
+    wanted: &'static str,
+    signers: &Signers,
+    name: &str,
+    statement: &str,
+    signature: &str,
+    at: Timestamp,
+) -> Result<(), IdentityError> {
     let parsed = SshSig::from_pem(signature).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
-    if parsed.namespace() != NAMESPACE {
-        return Err(IdentityError::Namespace(parsed.namespace().to_owned()));
+    if parsed.namespace() != wanted {
+        return Err(IdentityError::Namespace { is: parsed.namespace().to_owned(), wanted });
     }
     let key = PublicKey::from(parsed.public_key().clone());
-    signers.admit(&key, name, at)?;
-    key.verify(NAMESPACE, statement.as_bytes(), &parsed).map_err(|_| IdentityError::Bad)
+    signers.admit(&key, name, wanted, at)?;
+    let bad = if wanted == FILE_NAMESPACE { IdentityError::BadList } else { IdentityError::Bad };
+    key.verify(wanted, statement.as_bytes(), &parsed).map_err(|_| bad)
 }

@@ -7,7 +7,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use ssh_key::{Algorithm, PublicKey};
 
-use super::{IdentityError, NAMESPACE, fingerprint};
+use super::{IdentityError, fingerprint};
 
 /// One key of one person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +83,14 @@ impl Signers {
         self.entries.iter().filter(same).map(|entry| entry.name.as_str()).collect()
     }
 
-    /// Whether a signature by `key` at `at` is one of `name`.
-    pub(super) fn admit(&self, key: &PublicKey, name: &str, at: Timestamp) -> Result<(), IdentityError> {
+    /// Whether a signature by `key` at `at`, in the namespace `wanted`, is one of `name`.
+    pub(super) fn admit(
+        &self,
+        key: &PublicKey,
+        name: &str,
+        wanted: &'static str,
+        at: Timestamp,
+    ) -> Result<(), IdentityError> {
         let print = fingerprint(key);
         let owners = self.owners_of(key);
         let list =
@@ -100,14 +106,14 @@ impl Signers {
         }
         let mine: Vec<&Entry> = self.entries.iter().filter(|entry| entry.key.key_data() == key.key_data()).collect();
         let fits = |entry: &&&Entry| {
-            entry.namespaces.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| glob(pattern, NAMESPACE)))
+            entry.namespaces.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| glob(pattern, wanted)))
         };
         let meant: Vec<&&Entry> = mine.iter().filter(fits).collect();
         let counts = |entry: &&&Entry| {
             entry.after.is_none_or(|after| at >= after) && entry.before.is_none_or(|before| at <= before)
         };
         match meant.first() {
-            None => Err(IdentityError::NotFor(print)),
+            None => Err(IdentityError::NotFor { key: print, wanted }),
             Some(_) if meant.iter().any(counts) => Ok(()),
             Some(entry) => {
                 let from = entry.after.map(|after| format!("from {after}"));
@@ -223,6 +229,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::NAMESPACE;
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
@@ -234,7 +241,7 @@ mod tests {
 
     fn admits(text: &str, name: &str, at: &str) -> Result<(), IdentityError> {
         let key = PublicKey::from_openssh(KEY).expect("a key");
-        file(text).expect("is read").admit(&key, name, at.parse().expect("a time"))
+        file(text).expect("is read").admit(&key, name, NAMESPACE, at.parse().expect("a time"))
     }
 
     #[test]
@@ -251,7 +258,7 @@ mod tests {
         let named = format!("ann namespaces=\"git,pit*\" {KEY}");
         assert_eq!(admits(&named, "ann", now), Ok(()));
         let other = format!("ann namespaces=\"git,file\" {KEY}");
-        assert!(matches!(admits(&other, "ann", now), Err(IdentityError::NotFor(_))));
+        assert!(matches!(admits(&other, "ann", now), Err(IdentityError::NotFor { .. })));
         assert!(matches!(admits("", "ann", now), Err(IdentityError::Unknown(_))));
     }
 

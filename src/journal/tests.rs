@@ -53,6 +53,7 @@ pub(super) fn started(site: &str) -> Event {
         source: json!({}),
         parent: None,
         sealed_by: None,
+        signed: None,
     }
 }
 

@@ -81,11 +81,6 @@ fn list<T, W: Write>(items: &[T], out: &mut W, one: impl Fn(&T, &mut W) -> io::R
     out.write_all(b"]")
 }
 
-/// SHA-256 in hex.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -181,6 +176,7 @@ impl PlanStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::sha256_hex;
     use crate::spec::problem::Span;
 
     #[test]

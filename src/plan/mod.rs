@@ -10,16 +10,18 @@ mod material;
 mod names;
 mod params;
 mod render;
+mod sources;
 mod upstream;
 mod used;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use crate::identity::Offered;
 use crate::ids::{Actor, LockName, Milestone, StepId};
 use crate::site::{LoadedSite, Site};
 use crate::spec::actions::ActionSpec;
@@ -31,12 +33,17 @@ use crate::spec::runbook::{
 };
 use crate::spec::values::Millis;
 
+pub use crate::identity::sha256_hex;
 pub use check::{has_inverse, has_probe, only_looks};
-pub use digest::{canonical, digest, sha256_hex};
-pub use material::{Digests, Files, Material, Pins, normalized, program_path};
+pub use digest::{canonical, digest};
+pub use material::{
+    Digests, Files, Material, Pins, beside, from_folder_of, is_migration, normalized, parts, program_path,
+};
 pub use names::output_names;
 pub use params::{Given, ParamError};
 pub use render::{Rendered, render_action, render_node};
+use sources::folder_of;
+pub use sources::{load_site, offered, read_source, signed_paths};
 pub use used::{Depth, in_folder};
 
 /// Why there is no plan.
@@ -131,6 +138,10 @@ pub struct Plan {
     pub files: Arc<Files>,
     /// What was not taken in as text, and must be as it was; nothing in runs of earlier versions.
     pub pins: Option<Arc<Pins>>,
+    /// Programs that were not there when it was made, so that nothing can be said about them.
+    pub absent: BTreeSet<String>,
+    /// What lies beside the runbook to show who signed it; not judged yet.
+    pub offered: Option<Arc<Offered>>,
     /// All steps in the order of the file, those of `finally` last.
     pub steps: Vec<PlanStep>,
     /// Measured times.
@@ -195,45 +206,6 @@ pub struct PlanSource {
     pub pins: Option<Pins>,
 }
 
-/// Reads a text file to be parsed.
-///
-/// # Errors
-/// When it cannot be read as UTF-8 text.
-pub fn read_source(path: &Path) -> Result<Arc<Source>, PlanError> {
-    let fail = |reason: String| PlanError::NoFile { path: path.display().to_string(), reason };
-    let bytes = std::fs::read(path).map_err(|error| fail(error.to_string().to_lowercase()))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = before.split(|byte| *byte == b'\n').count();
-        let column =
-            String::from_utf8_lossy(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default()).chars().count()
-                + 1;
-        fail(format!("line {line}, column {column} is not UTF-8 text; save the file as UTF-8"))
-    })?;
-    Ok(Arc::new(Source { name: path.display().to_string(), text }))
-}
-
-/// Reads a site file.
-///
-/// # Errors
-/// When it cannot be read, with everything that is wrong with it.
-pub fn load_site(path: &Path) -> Result<LoadedSite, PlanError> {
-    let source = read_source(path)?;
-    let mut loaded = crate::site::read(&source, folder_of(path)).map_err(PlanError::Problems)?;
-    if let Some(signers) = &loaded.site.signers {
-        let text = read_source(&folder_of(path).join(signers))?;
-        loaded.signers = Some(text.text.as_str().into());
-        let wrong = |error: crate::identity::IdentityError| PlanError::Value(format!("`{}`: {error}", text.name));
-        loaded.keys().map_err(wrong)?;
-    }
-    Ok(loaded)
-}
-
-/// The folder of a file; `.` for a bare name.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// A runbook with nothing wrong.
 #[derive(Debug)]
 pub struct Checked {
@@ -293,7 +265,12 @@ impl Plan {
     /// Everything that is wrong with the runbook or the parameters.
     pub fn load(path: &Path, site: LoadedSite, given: &Given) -> Result<Self, PlanError> {
         let source = read_source(path)?;
-        Self::build(&source, folder_of(path), site, given, None)
+        Self::build(&source, folder_of(path), site, given, None)?.with_offered(path)
+    }
+
+    /// The same with what lies beside its runbook.
+    fn with_offered(self, path: &Path) -> Result<Self, PlanError> {
+        Ok(Self { offered: offered(path)?, ..self })
     }
 
     /// Makes the plan of a file for a run that was started with another: parameters that were not given anew keep the
@@ -307,7 +284,7 @@ impl Plan {
         let mut all = of_run.clone();
         all.retain(|name, _| checked.runbook.params.get(name).is_some());
         all.extend(given.iter().map(|(name, value)| (name.clone(), value.clone())));
-        Self::build(&source, folder_of(path), site, &all, None)
+        Self::build(&source, folder_of(path), site, &all, None)?.with_offered(path)
     }
 
     /// Makes the plan again from what the journal kept.
@@ -367,7 +344,8 @@ impl Plan {
             found = material::of_steps(base, &steps, scope.clone(), found, &mut problems);
             all_right(problems)?;
         }
-        let Kept { files, pins } = kept.unwrap_or_else(|| Kept { files: found.files, pins: Some(found.pins) });
+        let Material { files, pins, absent } = found;
+        let Kept { files, pins } = kept.unwrap_or(Kept { files, pins: Some(pins) });
         let value = |error: Malformed| PlanError::Value(error.0);
         let locks = runbook
             .locks
@@ -389,6 +367,8 @@ impl Plan {
             base: base.into(),
             files: Arc::new(files),
             pins: pins.map(Arc::new),
+            absent,
+            offered: None,
             index: StepIndex::new(&steps),
             steps,
             windows: runbook.windows.clone(),

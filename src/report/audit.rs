@@ -10,7 +10,7 @@ use super::live::Watch;
 use super::status::Run;
 use super::words::{self, Paint};
 use super::{Fact, Subject};
-use super::{diff, plain};
+use super::{diff, plain, signed};
 use crate::event::{Answer, Effect, Event, Outputs, Record};
 use crate::ids::StepId;
 use crate::scheduler::State;
@@ -103,13 +103,15 @@ fn pause(before: &Record, record: &Record, driver: &str) -> Pause {
 
 fn details(run: Run<'_>, record: &Record, befores: &BTreeMap<StepId, Json>) -> Vec<String> {
     match &record.event {
-        Event::RunStarted { digest, params, piton, .. } => {
+        Event::RunStarted { digest, params, piton, signed, .. } => {
             let mut lines = vec![format!("plan {digest}, piton {piton}")];
+            lines.extend(signed::lines(signed.as_deref()));
             lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
             lines
         }
-        Event::RunAmended { was, digest, params, steps, voids, .. } => {
+        Event::RunAmended { was, digest, params, steps, voids, signed, .. } => {
             let mut lines = vec![format!("plan {was} -> {digest}")];
+            lines.extend(signed::lines(signed.as_deref()));
             lines.extend(params.iter().map(|(name, value)| format!("param {name} = {}", words::short(value, 120))));
             lines.extend(steps.iter().map(diff::entry));
             lines.extend(

@@ -17,6 +17,7 @@ pub mod page;
 pub mod people;
 pub mod plain;
 pub mod plan;
+pub mod signed;
 pub mod status;
 pub mod terminal;
 pub mod windows;

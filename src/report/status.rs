@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 
 use super::words::{self, Paint};
-use super::{people, plain, windows};
+use super::{people, plain, signed, windows};
 use crate::event::{Event, Record};
 use crate::ids::RunId;
 use crate::plan::Plan;
@@ -55,7 +55,7 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
         "by": by, "started_at": state.started_at(), "finished_at": state.finished_at(), "params": plan.params,
         "steps": steps,
         "windows": windows::measure(plan, state).iter().map(|window| window.to_json(now)).collect::<Vec<_>>(),
-        "deviations": deviations,
+        "deviations": deviations, "signed": signed::to_json(signed::of_records(records)),
         "waiting_for": people::asks(plan, state, id).iter().map(people::Ask::to_json).collect::<Vec<_>>(),
     })
 }
@@ -154,9 +154,11 @@ fn head(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> String {
         .map(|from| words::duration(words::between(from, state.finished_at().unwrap_or(now))))
         .map(|text| format!(" ({text})"))
         .unwrap_or_default();
+    let signed: String =
+        signed::lines(signed::of_records(records)).into_iter().map(|line| format!("\n{line}")).collect();
     let note = state.note().map(|note| format!("\n{note}")).unwrap_or_default();
     format!(
-        "{}  {} {} on {}{by}{at}\n{}{total}{note}",
+        "{}  {} {} on {}{by}{at}\n{}{total}{note}{signed}",
         paint.bold(&format!("run {id}")),
         plan.name,
         plan.version,

@@ -54,7 +54,7 @@ impl State {
 
     /// Makes a `run_amended` true: the run goes on under `flow`. Refused, without a trace, when it cannot be.
     pub fn amend(&mut self, event: &Event, flow: &Workflow, at: Timestamp) -> Result<(), IllegalEvent> {
-        let Event::RunAmended { by, reason, steps, voids, was, digest, .. } = event else {
+        let Event::RunAmended { by, reason, steps, voids, was, digest, signed, .. } = event else {
             return Err(IllegalEvent::Run { kind: event.kind(), why: "only `run_amended` brings new rules" });
         };
         self.check_order(event)?;
@@ -62,6 +62,7 @@ impl State {
             return Err(IllegalEvent::Run { kind: KIND, why: "the run was rolled back; start a new one" });
         }
         self.check_identity(None, by)?;
+        self.check_amended_signed(signed.as_deref(), flow.run())?;
         let mut amendment = self.check_amendment(flow, steps)?;
         if self.strict && was != digest && self.voided_by(flow, steps).iter().any(|step| !voids.contains(step)) {
             let why = "approvals of the plan that it had would count for another one";

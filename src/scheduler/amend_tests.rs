@@ -28,6 +28,7 @@ fn amended(steps: Vec<StepAmended>) -> Event {
         source: Value::Null,
         steps,
         voids: Vec::new(),
+        signed: None,
     }
 }
 

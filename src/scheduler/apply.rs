@@ -32,7 +32,8 @@ impl State {
             return Ok(());
         }
         match event {
-            Event::RunStarted { by, .. } => {
+            Event::RunStarted { by, signed, .. } => {
+                self.check_start_signed(signed.as_deref())?;
                 self.strict = by.how().is_some();
                 self.started_at = Some(at);
                 self.opened_at = Some(at);

@@ -16,6 +16,7 @@ mod progress;
 mod refusal;
 mod resume;
 mod rollback;
+mod signed;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ pub use refusal::IllegalEvent;
 pub use rollback::WayBack;
 pub use state::{Deviation, Override, State, StepState, StepView};
 pub use workflow::{
-    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow, WorkflowError,
+    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule, Workflow,
+    WorkflowError,
 };
 
 use crate::event::Event;

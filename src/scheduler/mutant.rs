@@ -50,4 +50,8 @@ pub enum Mutant {
     RedoesWithoutUndo,
     /// Keeps the before-image of a step that was changed since.
     KeepsOldImage,
+    /// Goes by a runbook that too few people signed.
+    TakesUnsigned,
+    /// Goes on with another site, which may ask for no signatures, whoever signed it.
+    TakesUnsignedSite,
 }

@@ -53,6 +53,14 @@ pub enum IllegalEvent {
         /// How it must be.
         needed: Level,
     },
+    /// Too few people signed what it would go by.
+    #[error("the {what} is not signed as the site asks for it: {why}")]
+    Unsigned {
+        /// `runbook` or `site`.
+        what: &'static str,
+        /// What is missing.
+        why: String,
+    },
     /// The run as a whole is not at this point.
     #[error("`{kind}` cannot be recorded: {why}")]
     Run {

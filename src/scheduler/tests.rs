@@ -27,6 +27,7 @@ pub(super) fn run_started() -> Event {
         source: Value::Null,
         parent: None,
         sealed_by: None,
+        signed: None,
     }
 }
 

@@ -3,9 +3,9 @@
 //! Owned here: the shapes, and the check that they hang together. Refused: duplicate ids, unknown needs, needs that
 //! point backwards through the phases, cycles. The plan builds a [`Workflow`] once; nothing changes it afterwards.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::event::WaitKind;
+use crate::event::{SignedFiles, WaitKind};
 use crate::ids::{Actor, Level, LockName, Milestone, StepId};
 
 /// How a needed step must have ended.
@@ -197,6 +197,33 @@ impl StepRule {
     }
 }
 
+/// Who must have signed what a run goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignRule {
+    /// How many different people; at least 1.
+    pub quorum: u32,
+    /// Who counts; `None` is anybody whose key is known.
+    pub allowed: Option<Vec<Actor>>,
+}
+
+impl SignRule {
+    /// Whether enough people signed; if not, what is missing, in words.
+    pub fn admits(&self, signed: Option<&SignedFiles>) -> Result<(), String> {
+        let counts = |name: &&Actor| self.allowed.as_ref().is_none_or(|people| people.contains(name));
+        let by: BTreeSet<&Actor> = signed.iter().flat_map(|files| &files.by).map(|signer| &signer.name).collect();
+        let counted = by.iter().copied().filter(counts).count();
+        if counted >= self.quorum.max(1) as usize {
+            return Ok(());
+        }
+        let names = |people: &mut dyn Iterator<Item = &Actor>| {
+            people.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let whom = self.allowed.as_ref().map(|people| format!(" of {}", names(&mut people.iter()))).unwrap_or_default();
+        let has = if by.is_empty() { "none".to_owned() } else { names(&mut by.into_iter()) };
+        Err(format!("{} signature(s){whom} are asked for, and there is {has}", self.quorum.max(1)))
+    }
+}
+
 /// What holds for the run as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRule {
@@ -214,6 +241,8 @@ pub struct RunRule {
     pub revokes: Vec<Milestone>,
     /// How somebody must at least be identified whose word counts.
     pub identity: Level,
+    /// Who must have signed the runbook.
+    pub signed: Option<SignRule>,
 }
 
 impl Default for RunRule {
@@ -226,6 +255,7 @@ impl Default for RunRule {
             milestones: Vec::new(),
             revokes: Vec::new(),
             identity: Level::Claimed,
+            signed: None,
         }
     }
 }

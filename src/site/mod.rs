@@ -9,18 +9,19 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use crate::identity::{IdentityError, Signers};
+use crate::identity::{IdentityError, Offered, Signers};
 use crate::ids::Actor;
 use crate::spec::actions::Require;
 use crate::spec::decode::{Decode, Decoder, Named, Schemas, Spanned};
 use crate::spec::problem::{Problem, Problems, Source, did_you_mean};
-use crate::spec::rules::{Choice, exactly_one, known};
+use crate::spec::rules::{Choice, exactly_one, known, more_than_zero};
 use crate::spec::runbook::{ApiVersion, refuse_kind};
 use crate::spec::values::Millis;
 use crate::spec::yaml::{self, Node};
 use crate::{choice, record};
 
 pub mod secret;
+mod signing;
 
 pub use secret::{SecretError, SecretSource};
 
@@ -223,6 +224,31 @@ record! {
 }
 
 record! {
+    /// Who must have signed the runbooks that run on this site.
+    #[check(check_signed)]
+    pub struct SignedRunbooks("`signed`") {
+        /// Members of these groups count.
+        groups: Vec<Spanned<String>>,
+        /// These people count, by login; anybody with a key here if neither groups nor people are named.
+        people: Vec<Spanned<String>>,
+        /// How many different people must have signed.
+        quorum: u32 = 1,
+    }
+}
+
+fn check_signed(node: &Node, d: &mut Decoder) {
+    more_than_zero("quorum", node, d);
+}
+
+record! {
+    /// What runbooks may be and do on this site.
+    pub struct RunbooksSite("`runbooks`") {
+        /// Runbooks are run only if these people signed them, with all that they are made of.
+        signed: Option<SignedRunbooks>,
+    }
+}
+
+record! {
     /// A site.
     pub struct Site("the site") {
         /// Version of the language: `piton/v1`.
@@ -249,6 +275,8 @@ record! {
         signers: Option<String>,
         /// How people are told apart.
         identity: Option<IdentitySite>,
+        /// What runbooks may be and do here.
+        runbooks: Option<RunbooksSite>,
         /// Secrets by name.
         secrets: Named<SecretSource>,
         /// Who is told how far a run came, so that nobody can cut off its end unnoticed.
@@ -272,6 +300,7 @@ impl Site {
             people: Named::default(),
             signers: None,
             identity: None,
+            runbooks: None,
             secrets: Named::default(),
             anchors: Vec::new(),
         }
@@ -319,6 +348,8 @@ pub struct LoadedSite {
     pub base: Arc<Path>,
     /// Text of its allowed-signers file, if it names one.
     pub signers: Option<Arc<str>>,
+    /// What lies beside it to show who signed it; not judged yet.
+    pub offered: Option<Arc<Offered>>,
 }
 
 impl LoadedSite {
@@ -331,7 +362,13 @@ impl LoadedSite {
             tree: Arc::new(Json::Null),
             base: Path::new(".").into(),
             signers: None,
+            offered: None,
         }
+    }
+
+    /// Whether there is a site file.
+    pub fn is_given(&self) -> bool {
+        !self.source.text.is_empty()
     }
 
     /// The keys of its people.
@@ -372,6 +409,7 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
         tree: Arc::new(node.to_json()),
         base: base.into(),
         signers: None,
+        offered: None,
     })
 }
 
@@ -399,6 +437,7 @@ fn check_names(site: &Site, d: &mut Decoder) {
         }
     }
     check_keys(site, d);
+    signing::check(site, d);
     if let Some(cycle) = service_cycle(site) {
         let at = site
             .services

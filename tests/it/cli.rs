@@ -70,7 +70,7 @@ impl Desk {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_piton"));
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
-        for name in ["PITON_STORE", "PITON_SITE", "PITON_LOG", "SUDO_USER"] {
+        for name in ["PITON_STORE", "PITON_SITE", "PITON_SITE_SIGNERS", "PITON_LOG", "SUDO_USER"] {
             command.env_remove(name);
         }
         command

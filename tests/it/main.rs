@@ -24,6 +24,7 @@ mod reference_words;
 mod report;
 mod scale;
 mod schemas;
+mod signed;
 mod simulation;
 mod stored_journals;
 mod support;

@@ -21,7 +21,7 @@ const THREADS: u8 = 2;
 /// Seeds that failed once.
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/simulation/seeds.txt");
 
-const MUTANTS: [Mutant; 22] = [
+const MUTANTS: [Mutant; 24] = [
     Mutant::RetriesUnknown,
     Mutant::RerunsDoubt,
     Mutant::DoubtIsFailure,
@@ -44,6 +44,8 @@ const MUTANTS: [Mutant; 22] = [
     Mutant::ForgetsRemoved,
     Mutant::RedoesWithoutUndo,
     Mutant::KeepsOldImage,
+    Mutant::TakesUnsigned,
+    Mutant::TakesUnsignedSite,
 ];
 
 fn number(name: &str) -> Option<u64> {

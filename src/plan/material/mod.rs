@@ -25,6 +25,7 @@ pub use named::program_path;
 pub(super) use named::{Named, Use, named};
 pub use paths::{Pattern, normalized};
 pub(super) use reader::Reader;
+pub use reader::is_migration;
 
 /// Texts by the path that the runbook uses.
 pub type Files = BTreeMap<String, String>;
@@ -71,8 +72,13 @@ impl Pins {
 
 /// Paths from the folder of the runbook at `path` as paths from the folder that this path starts at.
 pub fn from_folder_of(path: &str, parts: &Digests) -> Digests {
+    parts.iter().map(|(part, digest)| (beside(path, part), digest.clone())).collect()
+}
+
+/// A path from the folder of the file at `path`, as one from the folder that `path` starts at.
+pub fn beside(path: &str, other: &str) -> String {
     let folder = Path::new(path).parent().unwrap_or(Path::new(""));
-    parts.iter().map(|(part, digest)| (normalized(&folder.join(part).to_string_lossy()), digest.clone())).collect()
+    normalized(&folder.join(other).to_string_lossy())
 }
 
 /// What a runbook is made of besides its own text.

@@ -167,7 +167,7 @@ fn migrations(base: &Path, folder: &str) -> io::Result<Vec<(String, String)>> {
 }
 
 /// `VERSION_name.sql`.
-fn is_migration(name: &str) -> bool {
+pub fn is_migration(name: &str) -> bool {
     name.split_once('_').is_some_and(|(_, rest)| rest.ends_with(".sql"))
 }
 

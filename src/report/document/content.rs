@@ -16,7 +16,7 @@ use crate::event::{Answer, Event, Outcome, Record, SkipReason};
 use crate::journal::{Proof, RunSummary};
 use crate::report::audit::{self, Entry};
 use crate::report::status::Run;
-use crate::report::{graph, people, windows, words};
+use crate::report::{graph, people, signed, windows, words};
 use crate::scheduler::{State, StepState};
 
 /// Steps beyond which no graph is drawn: nobody could read it.
@@ -88,6 +88,7 @@ pub struct Content {
     written_at: String,
     zone: String,
     params: Vec<Pair>,
+    signed: Vec<String>,
     figures: Vec<Figure>,
     proof: ProofWords,
     deviations: Vec<Told>,
@@ -251,6 +252,7 @@ impl Content {
             written_at: at(now),
             zone: zone.iana_name().unwrap_or("local time").to_owned(),
             params: plan.params.iter().map(|(name, value)| pair(name, value)).collect(),
+            signed: signed::lines(signed::of_records(records)),
             figures: figures(sources, length, &moves),
             proof: proof_words(proof, sources.bundle),
             deviations: deviations(state, zone),

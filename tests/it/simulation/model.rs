@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use piton::event::{Answer, Change, Choice, Effect, Event, Finding, Outcome, SkipReason, StepAmended};
+use piton::event::{Answer, Change, Choice, Effect, Event, Finding, Outcome, SignedFiles, SkipReason, StepAmended};
 use piton::ids::{Actor, Milestone, StepId};
-use piton::scheduler::{Idempotent, NeedOutcome, Phase, State, StepRule, StepState, StepView};
+use piton::scheduler::{Idempotent, NeedOutcome, Phase, SignRule, State, StepRule, StepState, StepView};
 use serde_json::Value;
 
 use super::world::renaming;
@@ -61,6 +61,16 @@ fn view<'a>(state: &'a State, step: &StepId) -> StepView<'a> {
     state.step(step).expect("the driver names only steps of the plan")
 }
 
+/// Whether as many people as the rule asks for signed it, each of them once.
+fn is_signed(rule: Option<&SignRule>, files: Option<&SignedFiles>) -> Check {
+    let Some(SignRule { quorum, allowed }) = rule else { return Ok(()) };
+    let mut people: Vec<&str> = files.iter().flat_map(|files| &files.by).map(|signer| signer.name.as_str()).collect();
+    people.sort_unstable();
+    people.dedup();
+    people.retain(|name| allowed.as_ref().is_none_or(|all| all.iter().any(|one| one.as_str() == *name)));
+    ensure(people.len() >= *quorum as usize, || format!("goes by what only {people:?} signed"))
+}
+
 fn need_is_met(needed: StepView<'_>, outcome: NeedOutcome, at_the_end: bool) -> bool {
     let deliberate = matches!(needed.skip_reason(), Some(SkipReason::When | SkipReason::Person { .. }));
     let state = needed.state();
@@ -107,7 +117,15 @@ impl Model {
             Event::RunTimedOut => self.timed_out = true,
             Event::RollbackStarted { .. } => self.turns_back()?,
             Event::RollbackRequested { .. } => self.is_asked_back(state)?,
-            Event::RunAmended { steps, .. } => self.is_amended(state, steps),
+            Event::RunAmended { steps, signed, .. } => {
+                let rule = state.workflow().run().signed.as_ref();
+                let signed = signed.as_deref();
+                is_signed(rule, signed.and_then(|signed| signed.runbook.as_ref()))?;
+                if signed.is_some_and(|signed| signed.brings_site) {
+                    is_signed(rule, signed.and_then(|signed| signed.new_site.as_ref()))?;
+                }
+                self.is_amended(state, steps);
+            }
             Event::UndoStarted { step, .. } => self.undoes(state, step)?,
             Event::UndoSucceeded { step, .. } => {
                 *self.account(step) = Account::default();
@@ -118,8 +136,11 @@ impl Model {
                 self.establishes(state, *outcome, (milestones, revoked))?;
                 self.finishes(state, *outcome, note.as_deref())?;
             }
-            Event::RunStarted { .. }
-            | Event::StepSkipped { .. }
+            Event::RunStarted { signed, .. } => {
+                let rule = state.workflow().run().signed.as_ref();
+                is_signed(rule, signed.as_ref().and_then(|signed| signed.runbook.as_ref()))?;
+            }
+            Event::StepSkipped { .. }
             | Event::StepExpired { .. }
             | Event::WordRefused { .. }
             | Event::SkipRequested { .. } => {}
@@ -324,7 +345,9 @@ impl Model {
 
     /// Looks at the state right behind an amendment.
     pub(super) fn saw_amended(&mut self, was: &State, state: &State, event: &Event) -> Check {
-        let Event::RunAmended { steps, .. } = event else { return Ok(()) };
+        let Event::RunAmended { steps, signed, .. } = event else { return Ok(()) };
+        let rule = state.workflow().run().signed.as_ref();
+        is_signed(rule, signed.as_ref().and_then(|signed| signed.runbook.as_ref()))?;
         for entry in steps.iter().filter(|entry| matches!(entry.change, Change::Changed | Change::Inputs)) {
             self.was_changed(was, state, &entry.step, entry.choice)?;
         }

@@ -1,9 +1,11 @@
 //! Random workflows: small, and with every feature.
 
 use fastrand::Rng;
-use piton::event::{Change, Choice, StepAmended, WaitKind};
+use piton::event::{Change, Choice, FileSigner, Signed, SignedFiles, StepAmended, WaitKind};
 use piton::ids::{Account, Actor, How, Level, StepId};
-use piton::scheduler::{Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, StepRule, WaitRule, Workflow};
+use piton::scheduler::{
+    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule, Workflow,
+};
 
 pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
     rng.u32(0..100) < percent
@@ -94,8 +96,50 @@ fn step(rng: &mut Rng, number: usize, phase: Phase, earlier: &[StepRule]) -> Ste
     rule
 }
 
+/// Now and then, who must have signed the runbook.
+pub(super) fn sign_rule(rng: &mut Rng) -> Option<SignRule> {
+    let allowed = chance(rng, 50).then(|| (0..3).map(person).collect());
+    chance(rng, 30).then(|| SignRule { quorum: rng.u32(1..=2), allowed })
+}
+
+/// Signatures of some people, now and then one of them twice.
+fn files(rng: &mut Rng) -> Option<SignedFiles> {
+    let people: Vec<Actor> = (0..rng.usize(0..4)).map(|_| person(rng.usize(0..PEOPLE))).collect();
+    chance(rng, 80).then(|| signed_files(people))
+}
+
+fn signed_files(people: Vec<Actor>) -> SignedFiles {
+    let signer = |name| FileSigner { name, key: String::new(), fingerprint: String::new(), signature: String::new() };
+    SignedFiles {
+        list: String::new(),
+        entry: String::new(),
+        by: people.into_iter().map(signer).collect(),
+        trusted: Vec::new(),
+    }
+}
+
+/// What people may have signed.
+pub(super) fn signed(rng: &mut Rng) -> Option<Box<Signed>> {
+    let (runbook, new_site, brings_site) = (files(rng), files(rng), chance(rng, 40));
+    chance(rng, 85).then(|| Box::new(Signed { runbook, site: None, new_site, brings_site }))
+}
+
+/// What everybody signed.
+pub(super) fn signed_by_all() -> Signed {
+    let all = || Some(signed_files((0..PEOPLE).map(person).collect()));
+    Signed { runbook: all(), site: None, new_site: all(), brings_site: false }
+}
+
+/// The same rules, now and then with another one about signatures.
+pub(super) fn signed_otherwise(rng: &mut Rng, flow: &Workflow) -> Workflow {
+    let rule = sign_rule(rng);
+    let signed = if chance(rng, 30) { rule } else { flow.run().signed.clone() };
+    let run = RunRule { signed, ..flow.run().clone() };
+    Workflow::new(flow.steps().to_vec(), run).expect("the same steps")
+}
+
 /// One to twelve steps, most often about five.
-pub(super) fn workflow(rng: &mut Rng) -> Workflow {
+pub(super) fn workflow(rng: &mut Rng, signed: Option<SignRule>) -> Workflow {
     let count = rng.usize(1..=6) + if chance(rng, 15) { rng.usize(0..=6) } else { 0 };
     let mut steps: Vec<StepRule> = Vec::with_capacity(count);
     for number in 0..count {
@@ -111,6 +155,7 @@ pub(super) fn workflow(rng: &mut Rng) -> Workflow {
         milestones: vec!["north/moved".into()],
         revokes: vec!["north/old".into()],
         identity: Level::Claimed,
+        signed,
     };
     Workflow::new(steps, run).expect("needs only point to earlier steps of the same or an earlier phase")
 }

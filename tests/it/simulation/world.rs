@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use piton::event::{Answer, Change, Effect, Event, Finding, Outcome, Outputs, StepAmended, WaitKind};
+use piton::event::{Answer, Change, Effect, Event, Finding, Outcome, Outputs, Signed, StepAmended, WaitKind};
 use piton::ids::StepId;
 use piton::scheduler::{Command, IllegalEvent, Mutant, State, StepState, StepView, Workflow};
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ struct Busy {
 
 pub(super) struct World {
     rng: Rng,
+    /// Rolls for signatures, apart from all else, so that a seed tells the story that it told before there were any.
+    signs: Rng,
     flow: Arc<Workflow>,
     mutant: Option<Mutant>,
     state: State,
@@ -63,10 +65,12 @@ type Turn = Result<(), String>;
 impl World {
     pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let flow = Arc::new(random::workflow(&mut rng));
+        let mut signs = Rng::with_seed(!seed);
+        let flow = Arc::new(random::workflow(&mut rng, random::sign_rule(&mut signs)));
         let state = State::with_mutant(flow.clone(), mutant);
         Self {
             rng,
+            signs,
             first: flow.clone(),
             flows: BTreeMap::new(),
             flow,
@@ -86,7 +90,7 @@ impl World {
 
     /// Lives through the history to its end.
     pub(super) fn run(&mut self) -> Result<Tally, String> {
-        self.record(started())?;
+        self.start()?;
         for _ in 0..TURNS_MAX {
             match self.state.outcome() {
                 None => self.turn()?,
@@ -109,6 +113,17 @@ impl World {
             }
         }
         Err(format!("no end after {TURNS_MAX} turns"))
+    }
+
+    /// A run starts once enough people signed what it goes by, and not before.
+    fn start(&mut self) -> Turn {
+        for _ in 0..3 {
+            let event = started(random::signed(&mut self.signs));
+            if self.state.after(&event, self.now).is_ok() {
+                return self.record(event);
+            }
+        }
+        self.record(started(Some(Box::new(random::signed_by_all()))))
     }
 
     fn tally(&self, outcome: Outcome) -> Tally {
@@ -352,6 +367,7 @@ impl World {
     /// Somebody edits the runbook while nothing is driven; what is refused leaves no trace.
     fn amend(&mut self) -> Turn {
         let (flow, steps) = random::amended(&mut self.rng, &self.flow, self.journal.len());
+        let flow = random::signed_otherwise(&mut self.signs, &flow);
         let event = Event::RunAmended {
             by: person(2),
             reason: "better".into(),
@@ -362,6 +378,7 @@ impl World {
             source: Value::Null,
             voids: self.state.voided_by(&flow, &steps),
             steps,
+            signed: random::signed(&mut self.signs),
         };
         let mut next = self.state.clone();
         if next.amend(&event, &flow, self.now).is_err() {
@@ -462,7 +479,7 @@ impl World {
     fn nonsense(&mut self) -> Turn {
         let (step, attempt) = (self.any_step(), self.rng.u32(0..3));
         let event = match self.rng.u32(0..9) {
-            0 => started(),
+            0 => started(None),
             1 => Event::StepExpired { step },
             2 => Event::UndoStarted { step, attempt },
             3 => Event::RollbackStarted { reason: String::new() },
@@ -522,7 +539,7 @@ fn asks(step: &StepView<'_>) -> bool {
     matches!(step.state(), StepState::Waiting | StepState::InDoubt) || step.undo_failed()
 }
 
-fn started() -> Event {
+fn started(signed: Option<Box<Signed>>) -> Event {
     Event::RunStarted {
         runbook: String::new(),
         version: String::new(),
@@ -534,6 +551,7 @@ fn started() -> Event {
         source: Value::Null,
         parent: None,
         sealed_by: None,
+        signed,
     }
 }
 
