@@ -140,8 +140,8 @@ pub fn vouch_files(plan: &Plan, options: &Options) -> Result<Vouched, DriverErro
     };
     let signed = (signed != Signed::default()).then(|| Box::new(signed));
     workflow::run_rule(plan).may_start(signed.as_deref()).map_err(|error| {
-        let whys = notes.iter().map(|note| format!("; {note}")).collect::<String>();
-        DriverError::Unsigned(format!("{error}{whys}"))
+        let whys: Vec<String> = std::iter::once(error.to_string()).chain(notes.iter().cloned()).collect();
+        DriverError::Unsigned(whys.join("; "))
     })?;
     Ok(Vouched { signed, notes })
 }
@@ -172,9 +172,8 @@ fn runbook(
     });
     let judged = match (own.judge(&keys, at), by_cover) {
         (Ok(judged), _) | (Err(_), Some(Ok(judged))) => Ok(judged),
-        (Err(why), None) => Err(why),
-        (Err(why), Some(Err(_))) if own.offered.is_some() => Err(why),
-        (Err(_), Some(Err(why))) => Err(why),
+        (Err(_), Some(Err(why))) if own.offered.is_none() => Err(why),
+        (Err(why), None | Some(Err(_))) => Err(why),
     };
     match judged {
         Ok((files, whys)) => {

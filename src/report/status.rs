@@ -154,8 +154,9 @@ fn head(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> String {
         .map(|from| words::duration(words::between(from, state.finished_at().unwrap_or(now))))
         .map(|text| format!(" ({text})"))
         .unwrap_or_default();
-    let signed: String =
-        signed::lines(signed::of_records(records)).into_iter().map(|line| format!("\n{line}")).collect();
+    let signed: Vec<String> =
+        std::iter::once(String::new()).chain(signed::lines(signed::of_records(records))).collect();
+    let signed = signed.join("\n");
     let note = state.note().map(|note| format!("\n{note}")).unwrap_or_default();
     format!(
         "{}  {} {} on {}{by}{at}\n{}{total}{note}{signed}",

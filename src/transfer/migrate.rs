@@ -14,6 +14,9 @@ use super::mariadb_migrate;
 use super::session::Session;
 use super::value::Value;
 
+/// How the name of a migration ends.
+const ENDING: &str = ".sql";
+
 /// Where migrations are: `<version>_<name>.sql`.
 #[derive(Debug, Clone)]
 pub enum Migrations {
@@ -44,7 +47,7 @@ impl Migrations {
 
 /// A migration of a text, by the rules by which sqlx reads a folder; nothing for a file of another name.
 fn one((name, text): &(String, String)) -> Option<Result<Migration, MigrateError>> {
-    let (version, rest) = name.split_once('_').filter(|(_, rest)| rest.ends_with(".sql"))?;
+    let (version, rest) = name.split_once('_').filter(|(_, rest)| rest.ends_with(ENDING))?;
     let Ok(version) = version.parse::<i64>() else {
         let text = format!("`{name}` does not begin with a whole number; call it like `01_tables.sql`");
         return Some(Err(MigrateError::Source(text.into())));

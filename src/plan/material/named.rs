@@ -11,6 +11,9 @@ use crate::spec::problem::Span;
 use crate::spec::reference::render;
 use crate::spec::yaml::{Node, Value};
 
+/// How the name of a file of SQL ends.
+const SQL: &str = ".sql";
+
 /// The parameters that a runbook gets from the step that runs it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Params {
@@ -101,7 +104,7 @@ fn nested(args: &Node) -> Option<ActionSpec> {
 
 /// SQL is never a template, so what looks like one is SQL.
 fn sql_of(node: &Node) -> Option<Named> {
-    let text = node.text().filter(|text| text.ends_with(".sql") && !is_template(text) && !text.contains('\n'))?;
+    let text = node.text().filter(|text| text.ends_with(SQL) && !is_template(text) && !text.contains('\n'))?;
     Some(Named { path: text.to_owned(), used: Use::Text, span: node.span, is_template: false, is_known: true })
 }
 

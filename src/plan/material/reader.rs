@@ -16,6 +16,9 @@ use crate::spec::runbook::Step;
 /// Most files that a pattern of `uses` looks at.
 const LOOKED_AT_MAX: usize = 20_000;
 
+/// How the name of a migration ends.
+const MIGRATION: &str = ".sql";
+
 /// The way through runbooks that run others.
 #[derive(Debug, Clone, Default)]
 pub struct Walk {
@@ -168,7 +171,7 @@ fn migrations(base: &Path, folder: &str) -> io::Result<Vec<(String, String)>> {
 
 /// `VERSION_name.sql`.
 pub fn is_migration(name: &str) -> bool {
-    name.split_once('_').is_some_and(|(_, rest)| rest.ends_with(".sql"))
+    name.split_once('_').is_some_and(|(_, rest)| rest.ends_with(MIGRATION))
 }
 
 /// The files that fit, as paths from `base`, in order. Folders that are links are not entered, hidden ones only if they are named.
