@@ -9,12 +9,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::{Actor, LockName, Milestone, RunId, StepId};
+use crate::ids::{Actor, Milestone, RunId, StepId};
 
+mod amendment;
 mod answer;
+mod departure;
+mod locks;
 mod signed;
 
+pub use amendment::{Change, Choice, StepAmended};
 pub use answer::Answer;
+pub use departure::{Budget, Consent, Departure};
+pub use locks::{LockChange, LockGuard};
 pub use signed::{FileSigner, Signed, SignedFiles};
 
 /// Named results of a step.
@@ -114,69 +120,6 @@ pub enum WaitKind {
     Approval,
     /// Work done by hand.
     Manual,
-}
-
-/// How a step differs between two versions of a runbook.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// Not at all; of a step that has begun, its inputs neither.
-    Same,
-    /// Only in when and how it may run: needs, retries, time, locks and the like.
-    Rules,
-    /// Only in its undo.
-    Undo,
-    /// Written alike, but its arguments have other values now.
-    Inputs,
-    /// In its work: action, arguments, condition, postcondition, outputs or the files that it uses.
-    Changed,
-    /// It is new.
-    Added,
-    /// It is gone.
-    Removed,
-    /// It is the same under another name.
-    Renamed {
-        /// Its old name.
-        from: StepId,
-    },
-}
-
-impl Change {
-    /// The word of the change.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Same => "same",
-            Self::Rules => "rules",
-            Self::Undo => "undo",
-            Self::Inputs => "inputs",
-            Self::Changed => "changed",
-            Self::Added => "added",
-            Self::Removed => "removed",
-            Self::Renamed { .. } => "renamed",
-        }
-    }
-}
-
-/// What a person decided about a step of a runbook that was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Choice {
-    /// What was done stays as it is.
-    Keep,
-    /// It is done again, after its undo if it has one.
-    Redo,
-}
-
-/// One step of an amendment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepAmended {
-    /// Which: its new name, or the old one if it is gone.
-    pub step: StepId,
-    /// How it changed.
-    pub change: Change,
-    /// What was decided about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub choice: Option<Choice>,
 }
 
 /// How a run ended, or why it rests.
@@ -385,6 +328,30 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A person wants something against the runbook. It is done at once, or once enough people agree.
+    DeviationRequested {
+        /// About which step; none when it is about the run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepId>,
+        /// Who.
+        #[serde(with = "crate::ids::whole")]
+        by: Actor,
+        /// What.
+        what: Departure,
+        /// Why.
+        reason: String,
+    },
+    /// A person said something about a deviation that another one wants.
+    DeviationAnswered {
+        /// About which step; none when it is about the run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepId>,
+        /// Who.
+        #[serde(with = "crate::ids::whole")]
+        by: Actor,
+        /// What.
+        answer: Consent,
+    },
     /// A person asked to end the run.
     CancelRequested {
         /// Who.
@@ -475,6 +442,8 @@ impl Event {
             Self::WordRefused { .. } => "word_refused",
             Self::StepExpired { .. } => "step_expired",
             Self::SkipRequested { .. } => "skip_requested",
+            Self::DeviationRequested { .. } => "deviation_requested",
+            Self::DeviationAnswered { .. } => "deviation_answered",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::RunTimedOut => "run_timed_out",
             Self::RollbackRequested { .. } => "rollback_requested",
@@ -502,6 +471,8 @@ impl Event {
         match self {
             Self::StepAnswered { by, .. }
             | Self::SkipRequested { by, .. }
+            | Self::DeviationRequested { by, .. }
+            | Self::DeviationAnswered { by, .. }
             | Self::CancelRequested { by, .. }
             | Self::RollbackRequested { by, .. }
             | Self::RunAmended { by, .. } => Some(by),
@@ -513,6 +484,8 @@ impl Event {
     pub fn word(&self) -> &'static str {
         match self {
             Self::StepAnswered { answer, .. } => answer.word(),
+            Self::DeviationRequested { what, .. } => what.word(),
+            Self::DeviationAnswered { answer, .. } => answer.word(),
             _ => self.kind(),
         }
     }
@@ -532,7 +505,9 @@ impl Event {
             | Self::UndoStarted { step, .. }
             | Self::UndoSucceeded { step, .. }
             | Self::UndoFailed { step, .. } => Some(step),
-            Self::WordRefused { step, .. } => step.as_ref(),
+            Self::WordRefused { step, .. }
+            | Self::DeviationRequested { step, .. }
+            | Self::DeviationAnswered { step, .. } => step.as_ref(),
             Self::RunStarted { .. }
             | Self::RunResumed { .. }
             | Self::RunAmended { .. }
@@ -560,35 +535,4 @@ pub struct Record {
     pub event: Event,
     /// SHA-256 over the previous hash and this record, in hex.
     pub hash: String,
-}
-
-/// Locks of the real world that an append takes or frees in its own transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LockChange {
-    /// To take for the run; refused as a whole if another run holds one of them.
-    pub take: Vec<LockName>,
-    /// Whether every lock that the run holds from beginning to end is freed.
-    pub free_all: bool,
-    /// Steps whose locks are freed.
-    pub free: Vec<StepId>,
-    /// Steps that are about to act and must hold their locks; refused as a whole if one does not any more.
-    pub guard: Vec<LockGuard>,
-}
-
-impl LockChange {
-    /// Whether others may take something afterwards.
-    pub fn frees(&self) -> bool {
-        self.free_all || !self.free.is_empty()
-    }
-}
-
-/// A step that relies on locks that it took.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockGuard {
-    /// Which step.
-    pub step: StepId,
-    /// How many locks it holds.
-    pub locks: u64,
-    /// Whether they stay held when the driver dies, because the step is not safe to repeat.
-    pub stays: bool,
 }

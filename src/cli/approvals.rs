@@ -9,6 +9,7 @@ use super::exit::Exit;
 use super::out::Out;
 use crate::ids::Actor;
 use crate::journal::RunFilter;
+use crate::report::people::AskKind;
 use crate::report::{people, words};
 
 /// Arguments of `piton approvals`.
@@ -31,7 +32,12 @@ pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<E
                 continue;
             }
             found += 1;
-            let since = told.state.step(&ask.step).and_then(|view| view.started_at());
+            let since = match ask.kind {
+                AskKind::Deviation => told.state.proposal(ask.step.as_ref()).map(|proposal| proposal.at),
+                AskKind::Approval | AskKind::Manual | AskKind::Doubt | AskKind::Undo => {
+                    ask.step.as_ref().and_then(|step| told.state.step(step)).and_then(|view| view.started_at())
+                }
+            };
             if out.json {
                 let mut line = ask.to_json();
                 line["run"] = json!(summary.run);
@@ -46,7 +52,8 @@ pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<E
                 left if at > now => format!("; expires in {}", words::duration(left)),
                 _ => "; expired".to_owned(),
             });
-            out.line(format!("{}  {}  waits {age} for {}{expires}", summary.run, ask.step, ask.whom()))?;
+            let step = ask.step.as_ref().map_or("the run", |step| step.as_str());
+            out.line(format!("{}  {step}  waits {age} for {}{expires}", summary.run, ask.whom()))?;
             out.line(format!("    {}", words::cut(&ask.prompt, 160)))?;
             for command in &ask.commands {
                 out.line(format!("    {command}"))?;

@@ -4,12 +4,13 @@ use clap::Args;
 use serde_json::Value as Json;
 
 use super::Global;
+use super::deviate;
 use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use super::voice::Voice;
 use super::word;
-use crate::event::{Answer, Event, Outputs};
+use crate::event::{Answer, Departure, Event, Outputs};
 use crate::ids::StepId;
 use crate::plan::Plan;
 use crate::spec::problem::did_you_mean;
@@ -57,6 +58,10 @@ pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit,
     let answer = match (args.ran, args.undone, args.leave) {
         (true, ..) => Answer::Ran { reason, outputs: outputs_of(&told.plan, &step, &args.output)? },
         (_, true, _) => Answer::Undone { reason },
+        (_, _, true) if told.state.step(&step).is_some_and(|view| view.rule().deviations.is_some()) => {
+            return deviate::want(&place, (&run, &told), &args.voice, (Some(step), Departure::Leave, reason), out)
+                .await;
+        }
         (_, _, true) => Answer::Left { reason },
         _ => Answer::NotRan { reason },
     };
@@ -65,7 +70,7 @@ pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit,
 }
 
 /// What a person says that the attempt gave; all mistakes at once. What other steps use may not be left out.
-fn outputs_of(plan: &Plan, step: &StepId, given: &[String]) -> Result<Outputs, CliError> {
+pub(super) fn outputs_of(plan: &Plan, step: &StepId, given: &[String]) -> Result<Outputs, CliError> {
     let planned = plan.step(step).expect("the step was looked up in this plan");
     let known = crate::plan::output_names(planned.outputs.keys(), &planned.action);
     let (mut outputs, mut wrong) = (Outputs::new(), Vec::new());

@@ -6,6 +6,7 @@ pub mod error;
 pub mod exit;
 pub mod out;
 
+mod agree;
 mod anchor;
 mod answer;
 mod approvals;
@@ -16,9 +17,13 @@ mod check;
 mod completions;
 mod decide;
 pub mod demo;
+mod deviate;
 mod diff;
 mod doc;
+mod done;
+mod extend;
 mod fault;
+mod force;
 mod graph;
 mod lists;
 mod logs;
@@ -132,6 +137,14 @@ enum Command {
     Decide(decide::Decide),
     /// Pass over a step that has not started
     Skip(skip::Skip),
+    /// Have a step start that was passed over
+    Force(force::Force),
+    /// Declare a step done that has not started or has failed
+    Done(done::Done),
+    /// Allow more time or more attempts than the runbook does
+    Extend(extend::Extend),
+    /// Agree to a deviation that another person wants
+    Agree(agree::Agree),
     /// End a run; it can be resumed
     Cancel(cancel::Cancel),
     /// Tell who did what when in a run, or check that its record was not changed
@@ -238,6 +251,10 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Answer(args) => answer::run(&global, &args, out).await,
         Command::Decide(args) => decide::run(&global, args, out).await,
         Command::Skip(args) => skip::run(&global, args, out).await,
+        Command::Force(args) => force::run(&global, args, out).await,
+        Command::Done(args) => done::run(&global, args, out).await,
+        Command::Extend(args) => extend::run(&global, args, out).await,
+        Command::Agree(args) => agree::run(&global, args, out).await,
         Command::Cancel(args) => cancel::run(&global, args, out).await,
         Command::Audit(args) => audit::run(&global, &args, out).await,
         Command::Report(args) => report::run(&global, &args, out).await,

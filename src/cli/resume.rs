@@ -14,8 +14,9 @@ use super::out::{Out, person_at_keyboard};
 use super::run::announce;
 use super::voice::{Spoken, Voice};
 use super::watch::watch;
+use super::word;
 use crate::driver::{self, Choices, DriverError, Options, Told};
-use crate::event::Event;
+use crate::event::{Departure, Event};
 use crate::ids::{Actor, RunId, StepId};
 use crate::plan::Plan;
 use crate::report::{Subject, diff};
@@ -65,8 +66,12 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
     };
     let amended = match amended {
         Some(Some((plan, event))) => {
-            let word = |by| said_by(&event, by);
+            let word = |by| said_by(&told, &event, by);
             match args.voice.speak(&run, &told, word)? {
+                Spoken::Word(event) if !matches!(*event, Event::RunAmended { .. }) => {
+                    word::say(&place, &run, &told, *event, out).await?;
+                    return Ok(Exit::WAITING);
+                }
                 Spoken::Word(event) => Some(Some((plan, *event))),
                 Spoken::Statement(text) => {
                     out.text(&text)?;
@@ -101,10 +106,14 @@ pub(super) async fn run(global: &Global, args: &Resume, out: Out) -> Result<Exit
     watched.close(out, (&run, &place.journal), result).await
 }
 
-/// The same amendment, said by somebody.
-fn said_by(event: &Event, who: Actor) -> Event {
+/// The same amendment, said by somebody; only proposed if the runbook wants more people to agree to it.
+fn said_by(told: &Told, event: &Event, who: Actor) -> Event {
     let mut event = event.clone();
-    if let Event::RunAmended { by, .. } = &mut event {
+    if let Event::RunAmended { by, digest, steps, reason, .. } = &mut event {
+        if !told.state.may_amend(&who, digest, steps) {
+            let what = Departure::Amend { digest: digest.clone(), steps: steps.clone() };
+            return Event::DeviationRequested { step: None, by: who, what, reason: reason.clone() };
+        }
         *by = who;
     }
     event
@@ -137,7 +146,11 @@ fn amend(
         out.text(&diff::to_text(run, told, &plan, &diffs, out.paint))?;
     }
     // Who is not known well enough is refused by the driver, so that it is on record.
-    if !args.voice.is_signed() && told.state.knows(&options.by) {
+    let alone = match &event {
+        Event::RunAmended { digest, steps, .. } => told.state.may_amend(&options.by, digest, steps),
+        _ => true,
+    };
+    if !args.voice.is_signed() && told.state.knows(&options.by) && alone {
         match driver::may_amend(told, &plan, &event, options) {
             Err(DriverError::Unsigned(_)) => {}
             other => other?,

@@ -11,6 +11,7 @@ use crate::driver::Told;
 use crate::event::{Event, Record};
 use crate::ids::{Actor, RunId, StepId};
 use crate::report::lines;
+use crate::report::people::AskKind;
 use crate::spec::problem::did_you_mean;
 
 /// The step that a person means.
@@ -65,7 +66,10 @@ pub(super) async fn say(place: &Place, run: &RunId, told: &Told, event: Event, o
     let after = crate::driver::read(&place.journal, run).await?;
     let left = crate::report::people::asks(&after.plan, &after.state, run);
     for ask in &left {
-        out.line(format!("`{}` still waits for {}", ask.step, ask.whom()))?;
+        out.line(format!("{} still waits for {}", ask.about(), ask.whom()))?;
+        if ask.kind == AskKind::Deviation {
+            out.line(format!("    {}", ask.commands.first().map_or("", String::as_str)))?;
+        }
     }
     if is_at_rest(&told.records) {
         if left.is_empty() {

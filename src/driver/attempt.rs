@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::limit::Limit;
 use super::scope::{self, Scope};
 use super::turn::Planned;
 use crate::action::build::{self, Part};
@@ -15,9 +16,6 @@ use crate::event::{Finding, Outputs};
 use crate::plan::{Plan, PlanStep, render_action};
 use crate::spec::actions::ActionSpec;
 use crate::spec::runbook::Undo;
-
-/// How long an action may take to stop after it was told to.
-const STOP_GRACE: Duration = Duration::from_secs(20);
 
 /// Most bytes that the outputs of an attempt may have together, as JSON: they are values in an event, and everyone who
 /// reads the run reads them.
@@ -94,13 +92,18 @@ pub async fn prepare(
 }
 
 /// Does the work of a prepared attempt and checks its postcondition.
-pub async fn run(plan: Arc<Plan>, step: Planned, cx: Context, prepared: Prepared) -> Result<Outputs, Failure> {
-    let limit = step.timeout.map(crate::spec::values::Millis::duration);
+pub async fn run(
+    plan: Arc<Plan>,
+    step: Planned,
+    cx: Context,
+    prepared: Prepared,
+    limit: Limit,
+) -> Result<Outputs, Failure> {
     let work = async {
         let outputs = prepared.action.run(&cx, &prepared.before).await?;
         complete(&plan, &step, &cx, &prepared.scope, outputs).await
     };
-    within(limit, Duration::ZERO, &cx, work).await
+    limit.within(Duration::ZERO, &cx, work).await
 }
 
 /// Goes on with an attempt that an earlier driver started; its time counts from `since`.
@@ -110,17 +113,16 @@ pub async fn take_up(
     cx: Context,
     scope: Scope,
     before: Json,
-    since: Option<jiff::Timestamp>,
+    (since, limit): (Option<jiff::Timestamp>, Limit),
 ) -> Result<Outputs, Failure> {
     let spent = since.map_or(0, |since| crate::config::now().as_millisecond() - since.as_millisecond());
     let spent = Duration::from_millis(u64::try_from(spent).unwrap_or(0));
-    let limit = step.timeout.map(crate::spec::values::Millis::duration);
     let work = async {
         let (action, _) = make(&plan, &step.action, &scope, &cx, Part::Action)?;
         let outputs = action.take_up(&cx, &before).await?;
         complete(&plan, &step, &cx, &scope, outputs).await
     };
-    within(limit, spent, &cx, work).await
+    limit.within(spent, &cx, work).await
 }
 
 /// The step's own outputs, once its postcondition holds.
@@ -171,39 +173,6 @@ async fn verify(plan: &Plan, spec: &ActionSpec, cx: &Context, scope: &Scope, out
     action.run(cx, &before).await.map(|_| ()).map_err(wrong)
 }
 
-/// Runs `work`; tells it to stop when its time (of which some is spent) is over or the run is cancelled, and gives it a
-/// moment to do so.
-async fn within<T>(
-    limit: Option<Duration>,
-    spent: Duration,
-    cx: &Context,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::pin!(work);
-    let timer = async {
-        match limit {
-            Some(limit) => tokio::time::sleep(limit.saturating_sub(spent)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let cut = tokio::select! {
-        result = &mut work => return result,
-        () = timer => format!("took longer than its timeout of {}", humane(limit)),
-        () = cx.cancel.cancelled() => "was cancelled".to_owned(),
-    };
-    cx.cancel.cancel();
-    match tokio::time::timeout(STOP_GRACE, work).await {
-        Ok(Ok(outputs)) => Ok(outputs),
-        Ok(Err(failure)) => Err(Failure { error: format!("the attempt {cut}: {}", failure.error), ..failure }),
-        Err(_) => Err(Failure::unknown(format!("the attempt {cut} and did not stop in time"))),
-    }
-}
-
-fn humane(limit: Option<Duration>) -> String {
-    let ms = limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    crate::spec::values::Millis(ms).to_string()
-}
-
 /// Looks up what became of an attempt in doubt. Work that was done counts only once its postcondition holds as well.
 pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, before: &Json) -> Finding {
     let Ok((action, _)) = make(plan, &step.action, &scope, cx, Part::Action) else { return Finding::Unknown };
@@ -222,10 +191,20 @@ pub async fn probe(plan: &Plan, step: &PlanStep, cx: &Context, scope: Scope, bef
 }
 
 /// Goes back to where the step began.
-pub async fn undo(plan: Arc<Plan>, step: Planned, cx: Context, scope: Scope, before: Json) -> Result<(), Failure> {
-    let limit = step.timeout.map(crate::spec::values::Millis::duration);
+pub async fn undo(
+    plan: Arc<Plan>,
+    step: Planned,
+    cx: Context,
+    (scope, before): (Scope, Json),
+    limit: Limit,
+) -> Result<(), Failure> {
     let work = async {
         match step.undo.as_deref() {
+            // Nobody looked: the step never started, a person declared it done.
+            Some(Undo::Auto(_)) if before.is_null() => {
+                let why = "what was there before this step is not known, so it cannot be put back; undo it by hand";
+                Err(Failure::permanent(why))
+            }
             Some(Undo::Auto(_)) => make(&plan, &step.action, &scope, &cx, Part::Action)?.0.undo(&cx, &before).await,
             Some(Undo::Action(spec)) => {
                 let (undoing, _) = make(&plan, spec, &scope, &cx, Part::Undo)?;
@@ -236,5 +215,5 @@ pub async fn undo(plan: Arc<Plan>, step: Planned, cx: Context, scope: Scope, bef
             None => Ok(()),
         }
     };
-    within(limit, Duration::ZERO, &cx, work).await
+    limit.within(Duration::ZERO, &cx, work).await
 }

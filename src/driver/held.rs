@@ -119,12 +119,13 @@ impl Session {
         let before = view.and_then(|view| view.before()).unwrap_or_default();
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets, said) = (self.plan.clone(), self.secrets.clone(), cx.said.clone());
+        let limit = self.limit(&id);
         self.tasks.spawn(async move {
             let result = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => {
                     cx.masker = secrets.masker();
                     let since = cx.held.as_ref().and_then(|held| held.slot.taken_at());
-                    attempt::take_up(plan, step, cx, scope, before, since).await
+                    attempt::take_up(plan, step, cx, scope, before, (since, limit)).await
                 }
                 // What it started goes on; without its secrets it can be neither read nor shown.
                 Err(failure) => Err(crate::action::Failure { effect: crate::event::Effect::Unknown, ..failure }),

@@ -11,6 +11,7 @@ mod child;
 mod group;
 mod held;
 mod launch;
+mod limit;
 mod locks;
 mod outside;
 mod preview;

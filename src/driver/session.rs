@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Prepared, Ready};
 use super::child::Children;
 use super::group::Group;
+use super::limit::Limits;
 use super::locks::{self, Lined};
 use super::scope::{RunFacts, Secrets};
 use super::turn::Planned;
@@ -119,6 +120,8 @@ pub(super) struct Session {
     stops_seen: u8,
     /// How the ends of attempts share a sync.
     pub(super) group: Group,
+    /// How long attempts at work may take.
+    pub(super) limits: Limits,
 }
 
 impl Session {
@@ -183,6 +186,7 @@ impl Session {
             detached: CancellationToken::new(),
             stops_seen: 0,
             group: Group::default(),
+            limits: Limits::default(),
         })
     }
 
@@ -263,6 +267,7 @@ impl Session {
             }
             Done::Acted(step, attempt, result, said) => {
                 self.busy.remove(&step);
+                self.limits.forget(&step);
                 let said = self.keep_said(said);
                 self.adopt(match result {
                     Ok(outputs) => Event::AttemptSucceeded { step, attempt, outputs: self.mask_outputs(outputs), said },
@@ -279,6 +284,7 @@ impl Session {
             }
             Done::Undone(step, attempt, result, said) => {
                 self.busy.remove(&step);
+                self.limits.forget(&step);
                 let said = self.keep_said(said);
                 self.adopt(match result {
                     Ok(()) => Event::UndoSucceeded { step, attempt, said },

@@ -294,6 +294,7 @@ impl Session {
             self.options.observer.record(record, &self.state);
         }
         self.seq = records.last().map_or(self.seq, |record| record.seq);
+        self.limits.tell(&self.state);
         for event in events {
             self.adopt_if_legal(event);
         }
@@ -333,6 +334,7 @@ impl Session {
             self.seq = record.seq;
             self.options.observer.record(&record, &self.state);
         }
+        self.limits.tell(&self.state);
         Ok(())
     }
 
@@ -342,10 +344,10 @@ impl Session {
                 let step = self.planned(&id);
                 let cancel = self.occupy(&id, Work::Act);
                 let cx = self.holding_context(&step, attempt, cancel);
-                let (plan, said) = (self.plan.clone(), cx.said.clone());
+                let (plan, said, limit) = (self.plan.clone(), cx.said.clone(), self.limit(&id));
                 let planned = step.clone();
                 self.launch_and_go_on(&planned, async move {
-                    let result = attempt::run(plan, step, cx, *prepared).await;
+                    let result = attempt::run(plan, step, cx, *prepared, limit).await;
                     Done::Acted(id, attempt, result, said.take())
                 });
             }
@@ -355,11 +357,11 @@ impl Session {
                 let Undoing { plan, step, cx } = self.context_of_undo(&id, attempt, cancel);
                 let before = self.state.step(&id).and_then(|view| view.before()).unwrap_or_default();
                 let gathered = scope::gather(&plan, &self.state, &step, &self.facts, &cx.fences);
-                let (secrets, said) = (self.secrets.clone(), cx.said.clone());
+                let (secrets, said, limit) = (self.secrets.clone(), cx.said.clone(), self.limit(&id));
                 let planned = step.clone();
                 self.launch_and_go_on(&planned, async move {
                     let result = match gathered.with_secrets(&plan, &secrets).await {
-                        Ok(scope) => attempt::undo(plan, step, cx, scope, before).await,
+                        Ok(scope) => attempt::undo(plan, step, cx, (scope, before), limit).await,
                         Err(failure) => Err(failure),
                     };
                     Done::Undone(id, attempt, result, said.take())

@@ -13,7 +13,7 @@ use crate::ids::{Actor, How, RunId, StepId};
 /// The text that has to be signed for `event`, said by `name` behind `records`; nothing for what people do not say.
 pub fn statement(run: &RunId, records: &[Record], event: &Event, name: &Actor) -> Option<String> {
     event.by()?;
-    let request = request(records, event.step())?;
+    let request = request(records, event)?;
     let input = match &request.event {
         Event::StepWaiting { input, .. } => input.as_deref().unwrap_or_default(),
         _ => "",
@@ -40,9 +40,16 @@ pub fn statement(run: &RunId, records: &[Record], event: &Event, name: &Actor) -
     Some(statement.text())
 }
 
-/// The record that asked, or that put in question what is decided: the driver's latest about the step or the run.
-fn request<'r>(records: &'r [Record], step: Option<&StepId>) -> Option<&'r Record> {
+/// The record that asked, or that put in question what is decided: what somebody proposed, or the driver's latest about the
+/// step or the run.
+fn request<'r>(records: &'r [Record], event: &Event) -> Option<&'r Record> {
+    let step = event.step();
+    let proposes = |record: &&Record| {
+        matches!(record.event, Event::DeviationRequested { .. } | Event::SkipRequested { .. })
+            && record.event.step() == step
+    };
     let about = |record: &&Record| match step {
+        _ if matches!(event, Event::DeviationAnswered { .. }) => proposes(record),
         Some(step) => record.generation > 0 && record.event.step() == Some(step),
         None => matches!(
             record.event,
@@ -61,6 +68,8 @@ fn says(event: &Event) -> Json {
         Event::StepAnswered { answer, .. } => json!(answer),
         Event::SkipRequested { reason, .. } | Event::RollbackRequested { reason, .. } => json!({ "reason": reason }),
         Event::CancelRequested { reason, .. } => json!({ "reason": reason }),
+        Event::DeviationRequested { what, reason, .. } => json!({ "what": what, "reason": reason }),
+        Event::DeviationAnswered { answer, .. } => json!(answer),
         Event::RunAmended { reason, digest, steps, .. } => {
             json!({ "reason": reason, "digest": digest, "steps": steps })
         }

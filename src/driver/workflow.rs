@@ -1,22 +1,30 @@
 //! A plan as the scheduler's rules.
 
+use std::sync::Arc;
+
 use crate::event::WaitKind;
 use crate::ids::{Actor, Level};
 use crate::plan::{Plan, PlanStep, has_probe, only_looks};
 use crate::scheduler::{
-    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule, Workflow,
-    WorkflowError,
+    DeviationRule, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule,
+    Workflow, WorkflowError,
 };
 use crate::site::Site;
 use crate::spec::actions::{ActionKind, Require};
+use crate::spec::deviations::Deviations;
 use crate::spec::runbook;
 use crate::spec::values::Millis;
 use crate::spec::yaml::{Node, Value};
 
 /// The rules of a plan; `starter` is who `run.starter` stands for.
 pub fn of_plan(plan: &Plan, starter: &Actor) -> Result<Workflow, WorkflowError> {
-    let steps = plan.steps.iter().map(|step| rule(plan, step, starter)).collect();
-    Workflow::new(steps, run_rule(plan))
+    let deviations = plan.deviations.as_ref().map(|rule| Arc::new(deviation_rule(plan, rule, starter)));
+    let steps = plan.steps.iter().map(|step| {
+        let own = step.deviations.as_deref().map(|rule| Arc::new(deviation_rule(plan, rule, starter)));
+        StepRule { deviations: own.or_else(|| deviations.clone()), ..rule(plan, step, starter) }
+    });
+    let run = RunRule { deviations: deviations.clone(), ..run_rule(plan) };
+    Workflow::new(steps.collect(), run)
 }
 
 /// Who must have signed the runbooks that run on a site.
@@ -26,8 +34,9 @@ pub fn sign_rule(site: &Site) -> Option<SignRule> {
     Some(SignRule { quorum: rule.quorum.max(1), allowed })
 }
 
-/// The rules of a plan that hold for the run as a whole.
+/// The rules of a plan that hold for the run as a whole, but for those about deviations, which need to know who started it.
 pub fn run_rule(plan: &Plan) -> RunRule {
+    let budget = |window: &runbook::Window| Some((window.name.clone(), whole(window.budget?)));
     RunRule {
         parallel_max: plan.limits.parallel.max(1),
         locks: plan.locks.clone(),
@@ -37,6 +46,8 @@ pub fn run_rule(plan: &Plan) -> RunRule {
         revokes: plan.revokes.clone(),
         identity: level(plan.site.site.required()),
         signed: sign_rule(&plan.site.site),
+        deviations: None,
+        windows: plan.windows.iter().filter_map(budget).collect(),
     }
 }
 
@@ -47,6 +58,7 @@ fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
         has_when: step.when.is_some(),
         wait: wait_rule(plan, step, starter),
         retry: step.retry.as_ref().map_or(Retry::NEVER, retry),
+        timeout_ms: step.timeout.map(whole),
         idempotent: match step.idempotent {
             runbook::Idempotent::Yes => Idempotent::Yes,
             runbook::Idempotent::No => Idempotent::No,
@@ -115,12 +127,7 @@ fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> 
         ActionKind::Manual => WaitKind::Manual,
         _ => return None,
     };
-    // Whoever started the run under another name is the starter by the name of the account as well.
-    let exclude = texts(args, "exclude").into_iter().flat_map(|name| match name.as_str() {
-        "run.starter" => starter.names(),
-        "runbook.author" => plan.authors.clone(),
-        _ => vec![Actor::new(name)],
-    });
+    let exclude = people(plan, &texts(args, "exclude"), starter);
     let own = [Require::Claimed, Require::Local, Require::Ssh]
         .into_iter()
         .find(|require| args.get("identity").and_then(Node::text) == Some(require.word()));
@@ -132,11 +139,33 @@ fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> 
             .and_then(|node| node.to_json().as_u64())
             .and_then(|n| n.try_into().ok())
             .unwrap_or(1),
-        exclude: exclude.collect(),
+        exclude,
         allowed: allowed.map(|people| people.into_iter().collect()),
         expires_ms: args.get("expires").and_then(Node::text).and_then(Millis::parse).map(whole),
         identity: level(plan.site.site.required()).max(own.map(level).unwrap_or_default()),
     })
+}
+
+/// People by name, with the words for some of them. Whoever started the run under another name is the starter by the name
+/// of the account as well.
+fn people(plan: &Plan, names: &[String], starter: &Actor) -> Vec<Actor> {
+    let one = |name: &String| match name.as_str() {
+        "run.starter" => starter.names(),
+        "runbook.author" => plan.authors.clone(),
+        _ => vec![Actor::new(name)],
+    };
+    names.iter().flat_map(one).collect()
+}
+
+fn deviation_rule(plan: &Plan, rule: &Deviations, starter: &Actor) -> DeviationRule {
+    let site = &plan.site.site;
+    DeviationRule {
+        quorum: rule.quorum.max(1),
+        exclude: people(plan, &rule.exclude, starter),
+        allowed: site.people_in(&rule.groups, &rule.people).map(|people| people.into_iter().collect()),
+        expires_ms: rule.expires.map(whole),
+        identity: level(site.required()).max(rule.identity.map(level).unwrap_or_default()),
+    }
 }
 
 fn texts(args: &Node, key: &str) -> Vec<String> {

@@ -9,6 +9,7 @@ use super::names::{Names, repeated};
 use super::params;
 use crate::site::Site;
 use crate::spec::actions::{ActionKind, ActionSpec, CrashDefault};
+use crate::spec::deviations::Deviations;
 use crate::spec::problem::{Problem, Source, Span, did_you_mean};
 use crate::spec::runbook::{Idempotent, NeedOutcome, OnFailure, Phase, Runbook, SeenStep, Step, Undo};
 use crate::spec::yaml::{Node, Value};
@@ -43,6 +44,7 @@ pub fn check(
     for cycle in graph.cycles() {
         problems.push(cycle_problem(runbook, &cycle));
     }
+    check_deviation_authors(runbook.deviations.as_ref(), runbook.name.span, runbook, &mut problems);
     steps().for_each(|step| check_step(step, runbook, &mut problems));
     check_windows(runbook, &seen, &mut problems);
     params::check_declarations(runbook, &mut problems);
@@ -223,11 +225,21 @@ fn check_step(step: &Step, runbook: &Runbook, problems: &mut Vec<Problem>) {
 
 /// Who wrote the runbook can be excluded only if it says who did.
 fn check_authors(step: &Step, runbook: &Runbook, problems: &mut Vec<Problem>) {
+    check_deviation_authors(step.fields.deviations.as_ref(), step.fields.id.span, runbook, problems);
     let Some(Value::List(names)) = step.action.args.get("exclude").map(|node| &node.value) else { return };
     let asks = names.iter().find(|name| name.text() == Some("runbook.author"));
     if let Some(name) = asks.filter(|_| runbook.authors.is_empty()) {
         let problem = Problem::new("plan::no_authors", "the runbook does not say who wrote it", name.span);
         problems.push(problem.label("excludes nobody").help("add `authors: [login]` at the top of the runbook"));
+    }
+}
+
+fn check_deviation_authors(rule: Option<&Deviations>, span: Span, runbook: &Runbook, problems: &mut Vec<Problem>) {
+    let asks = rule.is_some_and(|rule| rule.exclude.iter().any(|name| name == "runbook.author"));
+    if asks && runbook.authors.is_empty() {
+        let what = "`deviations` excludes who wrote the runbook, and it does not say who did";
+        let problem = Problem::new("plan::no_authors", what, span).label("here");
+        problems.push(problem.help("add `authors: [login]` at the top of the runbook"));
     }
 }
 

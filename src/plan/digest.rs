@@ -164,8 +164,9 @@ impl PlanStep {
             let pause = &retry.backoff;
             json!([retry.attempts, pause.initial.0, pause.factor, pause.max.0])
         });
+        let deviations = self.deviations.as_deref().map(|rule| format!("{rule:?}"));
         json!({
-            "needs": needs, "timeout": self.timeout.map(|time| time.0), "retry": retry,
+            "needs": needs, "deviations": deviations, "timeout": self.timeout.map(|time| time.0), "retry": retry,
             "idempotent": self.idempotent.word(), "on_failure": self.on_failure.word(),
             "optional": self.optional.as_ref().map(|optional| &optional.consequence),
             "point_of_no_return": self.point_of_no_return, "locks": self.locks,

@@ -116,6 +116,7 @@ fn plan_step(
         idempotent,
         on_failure: fields.on_failure.unwrap_or(fallback),
         optional: fields.optional,
+        deviations: fields.deviations.map(Box::new),
         point_of_no_return: fields.point_of_no_return,
         phase: fields.phase,
         is_finally,

@@ -25,6 +25,7 @@ use crate::identity::Offered;
 use crate::ids::{Actor, LockName, Milestone, StepId};
 use crate::site::{LoadedSite, Site};
 use crate::spec::actions::ActionSpec;
+use crate::spec::deviations::Deviations;
 use crate::spec::problem::{Problem, Problems, Source};
 use crate::spec::reference::{Expression, Malformed, render};
 use crate::spec::runbook::{
@@ -99,6 +100,8 @@ pub struct PlanStep {
     pub on_failure: OnFailure,
     /// Set when an operator may skip it.
     pub optional: Option<Optional>,
+    /// Who must agree to deviations about it, instead of what the runbook says.
+    pub deviations: Option<Box<Deviations>>,
     /// Why there is no way back behind it.
     pub point_of_no_return: Option<String>,
     /// Named things that only one step may hold.
@@ -148,6 +151,8 @@ pub struct Plan {
     pub windows: Vec<Window>,
     /// Bounds of the run.
     pub limits: Limits,
+    /// Who must agree before something is done against the runbook.
+    pub deviations: Option<Deviations>,
     /// Named things that only one run may hold.
     pub locks: Vec<LockName>,
     /// What a success establishes.
@@ -373,6 +378,7 @@ impl Plan {
             steps,
             windows: runbook.windows.clone(),
             limits: runbook.limits.clone(),
+            deviations: runbook.deviations.clone(),
             locks,
             achieves: names(&runbook.achieves),
             revokes: names(&runbook.revokes),

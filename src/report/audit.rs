@@ -11,7 +11,7 @@ use super::status::Run;
 use super::words::{self, Paint};
 use super::{Fact, Subject};
 use super::{diff, plain, signed};
-use crate::event::{Answer, Effect, Event, Outputs, Record};
+use crate::event::{Answer, Departure, Effect, Event, Outputs, Record};
 use crate::ids::StepId;
 use crate::scheduler::State;
 use crate::spec::actions::ActionKind;
@@ -95,6 +95,8 @@ fn pause(before: &Record, record: &Record, driver: &str) -> Pause {
         Event::RunFinished { .. }
             | Event::StepAnswered { .. }
             | Event::SkipRequested { .. }
+            | Event::DeviationRequested { .. }
+            | Event::DeviationAnswered { .. }
             | Event::WordRefused { .. }
     );
     let what = if rested { "rested for" } else { "was interrupted; nothing was recorded for" };
@@ -134,6 +136,9 @@ fn details(run: Run<'_>, record: &Record, befores: &BTreeMap<StepId, Json>) -> V
         Event::AttemptFailed { effect: Effect::Unknown, .. } => vec!["it may have changed something".to_owned()],
         Event::StepAnswered { answer: Answer::Completed { evidence, .. }, .. } => {
             evidence.iter().map(|(name, hash)| format!("evidence {name}: sha256 {hash}")).collect()
+        }
+        Event::DeviationRequested { what: Departure::Amend { steps, .. }, .. } => {
+            steps.iter().map(diff::entry).collect()
         }
         Event::UndoSucceeded { step, .. } => match befores.get(step) {
             Some(before) if !before.is_null() => vec![format!("back to: {}", words::short(before, 160))],

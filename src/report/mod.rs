@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod back;
+pub mod deviations;
 pub mod diff;
 pub mod document;
 pub mod exports;

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::words;
+use super::{deviations, words};
 use crate::event::WaitKind;
 use crate::ids::{Actor, How, Level, RunId, StepId};
 use crate::plan::Plan;
-use crate::scheduler::{Deviation, Override, State, StepState, StepView};
+use crate::scheduler::{State, StepState, StepView};
 use crate::spec::actions::{ActionKind, Evidence, FieldType, FormField, Manual};
 use crate::spec::decode::{Decode, Decoder, Templates};
 
@@ -22,13 +22,15 @@ pub enum AskKind {
     Doubt,
     /// What becomes of a step whose undo failed.
     Undo,
+    /// Consent to a deviation.
+    Deviation,
 }
 
 /// One question to people.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
-    /// The step that asks.
-    pub step: StepId,
+    /// The step that asks; none: the run does.
+    pub step: Option<StepId>,
     /// What is asked.
     pub kind: AskKind,
     /// The question in words.
@@ -49,9 +51,9 @@ pub struct Ask {
 
 impl Ask {
     /// A question that anybody may answer, without its words.
-    fn to_anybody(step: StepId) -> Self {
+    pub(super) fn to_anybody(step: impl Into<Option<StepId>>) -> Self {
         Self {
-            step,
+            step: step.into(),
             kind: AskKind::Doubt,
             prompt: String::new(),
             allowed: None,
@@ -61,6 +63,11 @@ impl Ask {
             expires_at: None,
             commands: Vec::new(),
         }
+    }
+
+    /// What asks, in words: the step, or the run.
+    pub fn about(&self) -> String {
+        deviations::about(self.step.as_ref())
     }
 
     /// Who is waited for, in a few words.
@@ -79,7 +86,8 @@ impl Ask {
             None if self.exclude.is_empty() => "anybody".to_owned(),
             None => format!("anybody but {}", names(&self.exclude)),
         };
-        if self.quorum > 1 { format!("{who}; {} of {} approved", self.approved.len(), self.quorum) } else { who }
+        let word = if self.kind == AskKind::Deviation { "agreed" } else { "approved" };
+        if self.quorum > 1 { format!("{who}; {} of {} {word}", self.approved.len(), self.quorum) } else { who }
     }
 
     /// Whether this person may answer it and has not.
@@ -97,6 +105,7 @@ impl Ask {
                 AskKind::Manual => "manual",
                 AskKind::Doubt => "doubt",
                 AskKind::Undo => "undo",
+                AskKind::Deviation => "deviation",
             },
             "prompt": self.prompt, "allowed": self.allowed, "exclude": self.exclude, "quorum": self.quorum,
             "approved": self.approved, "expires_at": self.expires_at, "commands": self.commands,
@@ -113,20 +122,10 @@ pub fn known(by: &Actor) -> String {
     }
 }
 
-/// A deviation in words.
-pub fn deviation(deviation: &Deviation) -> String {
-    let Deviation { what, step, by, reason, .. } = deviation;
-    let what = match what {
-        Override::Skipped => "was skipped",
-        Override::RanAgain => "was run again, although it is not safe to repeat and has no undo,",
-        Override::LeftDone => "was not undone but left as it is",
-    };
-    format!("deviation: `{step}` {what} by {by}: {reason}")
-}
-
-/// Everything that a run asks of people now, in file order.
+/// Everything that a run asks of people now: of steps in file order, then what somebody wants against the runbook.
 pub fn asks(plan: &Plan, state: &State, run: &RunId) -> Vec<Ask> {
-    state.steps().filter_map(|view| ask(plan, &view, run)).collect()
+    let steps = state.steps().filter_map(|view| ask(plan, &view, run));
+    steps.chain(deviations::asks(state, run)).collect()
 }
 
 /// What one step asks.
@@ -190,7 +189,7 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
         approved: view.approved(),
         expires_at: view.expires_at(),
         commands,
-        step,
+        step: Some(step),
     })
 }
 

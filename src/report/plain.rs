@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::live::Watch;
 use super::words::{self, Paint};
-use super::{diff, people, windows};
+use super::{deviations, diff, people, windows};
 use crate::event::{Answer, Effect, Event, Finding, Outcome, Outputs, Record, SkipReason};
 use crate::ids::StepId;
 use crate::scheduler::{State, StepState};
@@ -79,6 +79,8 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::StepAnswered { .. }
         | Event::StepExpired { .. }
         | Event::SkipRequested { .. }
+        | Event::DeviationRequested { .. }
+        | Event::DeviationAnswered { .. }
         | Event::WordRefused { .. }
         | Event::UndoStarted { .. }
         | Event::UndoSucceeded { .. }
@@ -178,6 +180,14 @@ fn step_line(who: String, record: &Record, state: Option<&State>) -> Line {
         Event::SkipRequested { by, reason, .. } => {
             line(StepState::Skipped, format!("{by} asked to skip it: {reason}")).begins()
         }
+        Event::DeviationRequested { by, what, reason, .. } => {
+            let text = format!("{by}{} {}: {reason}", people::known(by), deviations::wanted(what));
+            line(StepState::Waiting, text)
+        }
+        Event::DeviationAnswered { by, answer, .. } => {
+            let (state, text) = deviations::consent(answer);
+            line(state, format!("{text} by {by}{}", people::known(by)))
+        }
         Event::UndoStarted { attempt, .. } => {
             line(StepState::Undoing, format!("undo started{}", numbered(*attempt))).begins()
         }
@@ -250,11 +260,11 @@ pub fn closing(watch: &Watch, now: Timestamp, outcome: Outcome, paint: Paint) ->
         lines.push(if window.is_over_budget(now) { paint.bad(&text) } else { text });
     }
     for deviation in state.deviations() {
-        lines.push(paint.warn(&people::deviation(deviation)));
+        lines.push(paint.warn(&deviations::deviation(deviation)));
     }
     let asks = people::asks(&watch.subject.plan, state, run);
     for ask in &asks {
-        lines.push(paint.warn(&format!("`{}` waits for {}: {}", ask.step, ask.whom(), words::cut(&ask.prompt, 300))));
+        lines.push(paint.warn(&format!("{} waits for {}: {}", ask.about(), ask.whom(), words::cut(&ask.prompt, 300))));
         lines.extend(ask.commands.iter().map(|command| format!("    {command}")));
     }
     match outcome {

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 
 use super::words::{self, Paint};
-use super::{people, plain, signed, windows};
+use super::{deviations, people, plain, signed, windows};
 use crate::event::{Event, Record};
 use crate::ids::RunId;
 use crate::plan::Plan;
@@ -47,7 +47,13 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
     let deviations: Vec<Json> = state
         .deviations()
         .iter()
-        .map(|d| json!({ "what": d.what, "step": d.step, "by": d.by, "reason": d.reason, "at": d.at }))
+        .map(|d| {
+            let (budget, was) = d.extended.clone().unzip();
+            json!({
+                "what": d.what, "step": d.step, "by": d.by, "agreed": d.agreed, "reason": d.reason, "at": d.at,
+                "budget": budget, "was": was,
+            })
+        })
         .collect();
     json!({
         "run": id, "runbook": plan.name, "version": plan.version, "digest": plan.digest,
@@ -97,6 +103,16 @@ fn remark(view: &StepView<'_>) -> String {
 pub fn to_text(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> String {
     let Run { run: id, plan, state, .. } = run;
     let mut lines = vec![head(run, now, zone, paint), String::new()];
+    for deviation in state.deviations() {
+        lines.push(paint.warn(&format!(
+            "{} (at {})",
+            deviations::deviation(deviation),
+            words::day_and_clock(deviation.at, zone)
+        )));
+    }
+    if !state.deviations().is_empty() {
+        lines.push(String::new());
+    }
     let id_width = state.steps().map(|view| view.rule().id.as_str().chars().count()).max().unwrap_or(4).min(44);
     for view in state.steps() {
         let (step, word) = (view.rule().id.as_str(), words::state(view.state()));
@@ -120,16 +136,9 @@ pub fn to_text(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> S
         let text = format!("window {}: {}", window.name, window.words(now));
         lines.push(if window.is_over_budget(now) { paint.bad(&text) } else { text });
     }
-    for deviation in state.deviations() {
-        lines.push(paint.warn(&format!(
-            "{} (at {})",
-            people::deviation(deviation),
-            words::day_and_clock(deviation.at, zone)
-        )));
-    }
     for ask in people::asks(plan, state, id) {
         lines.push(String::new());
-        lines.push(paint.warn(&format!("`{}` waits for {}", ask.step, ask.whom())));
+        lines.push(paint.warn(&format!("{} waits for {}", ask.about(), ask.whom())));
         lines.extend(ask.prompt.lines().map(|line| format!("    {line}")));
         if let Some(at) = ask.expires_at {
             lines.push(format!("    until {}", words::day_and_clock(at, zone)));

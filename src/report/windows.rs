@@ -34,6 +34,8 @@ pub struct Measured {
     pub closes: String,
     /// How long it may be, in milliseconds.
     pub budget_ms: Option<i64>,
+    /// How long the runbook lets it be, if people extended that.
+    pub was_ms: Option<i64>,
     /// When it opened.
     pub opened_at: Option<Timestamp>,
     /// When it closed.
@@ -59,7 +61,8 @@ impl Measured {
 
     /// In a few words.
     pub fn words(&self, now: Timestamp) -> String {
-        let budget = self.budget_ms.map(|ms| format!(" of at most {}", words::duration(ms))).unwrap_or_default();
+        let was = self.was_ms.map(|ms| format!(" (extended from {})", words::duration(ms))).unwrap_or_default();
+        let budget = self.budget_ms.map(|ms| format!(" of at most {}{was}", words::duration(ms))).unwrap_or_default();
         let over = if self.is_over_budget(now) { ", over budget" } else { "" };
         let length = words::duration(self.length_ms(now).unwrap_or(0));
         match self.progress {
@@ -74,6 +77,7 @@ impl Measured {
     pub fn to_json(&self, now: Timestamp) -> Json {
         json!({
             "name": self.name, "opens": self.opens, "closes": self.closes, "budget_ms": self.budget_ms,
+            "budget_was_ms": self.was_ms,
             "opened_at": self.opened_at, "closed_at": self.closed_at, "measured_ms": self.length_ms(now),
             "state": match self.progress {
                 Progress::NotOpened => "not_opened",
@@ -104,11 +108,14 @@ pub fn measure(plan: &Plan, state: &State) -> Vec<Measured> {
                 (Some(from), None, Some(back)) => Progress::WentBack(words::between(from, back).max(0)),
                 (Some(_), None, None) => Progress::Open,
             };
+            let declared = window.budget.map(|budget| i64::try_from(budget.0).unwrap_or(i64::MAX));
+            let budget_ms = declared.and(state.window_ms(&window.name)).or(declared);
             Measured {
                 name: window.name.clone(),
                 opens: window.opens.value.clone(),
                 closes: window.closes.value.clone(),
-                budget_ms: window.budget.map(|budget| i64::try_from(budget.0).unwrap_or(i64::MAX)),
+                budget_ms,
+                was_ms: declared.filter(|_| declared != budget_ms),
                 opened_at,
                 closed_at,
                 progress,

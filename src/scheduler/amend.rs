@@ -10,9 +10,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::apply::refuse;
+use super::deviations::{Deviation, Override};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
-use super::state::{Deviation, Override, Stage, State, Status, Step, Verdict};
+use super::state::{Stage, State, Status, Step, Verdict};
 use super::workflow::{Idempotent, Phase, StepRule, Workflow};
 use crate::event::{Change, Choice, Event, StepAmended};
 use crate::ids::{Actor, StepId};
@@ -63,6 +64,7 @@ impl State {
         }
         self.check_identity(None, by)?;
         self.check_amended_signed(signed.as_deref(), flow.run())?;
+        self.check_agreed(by, digest, steps)?;
         let mut amendment = self.check_amendment(flow, steps)?;
         if self.strict && was != digest && self.voided_by(flow, steps).iter().any(|step| !voids.contains(step)) {
             let why = "approvals of the plan that it had would count for another one";
@@ -72,7 +74,13 @@ impl State {
             let unknown = || IllegalEvent::UnknownStep(step.clone());
             amendment.forgotten.insert(amendment.flow.number(step).ok_or_else(unknown)?);
         }
-        self.carry_over(amendment, (by, reason), at);
+        let agreed = self.agreed_to(digest, steps).unwrap_or_default();
+        self.agreed_amendment = None;
+        if was != digest {
+            self.departures_lapse();
+            self.deviations.push(deviation(Override::Amended, None, (by, reason, &agreed), at));
+        }
+        self.carry_over(amendment, (by, reason, &agreed), at);
         self.judge_failures();
         self.events += 1;
         self.advance();
@@ -252,7 +260,7 @@ impl State {
     }
 
     /// Puts everything that is known under the new numbers.
-    fn carry_over(&mut self, amendment: Amendment, (by, reason): (&Actor, &str), at: Timestamp) {
+    fn carry_over(&mut self, amendment: Amendment, who: (&Actor, &str, &[Actor]), at: Timestamp) {
         let Amendment { flow, places, forgotten, mended, undone_first, ran_again } = amendment;
         let old_steps = std::mem::replace(&mut self.steps, vec![Step::new(); flow.steps().len()]);
         for (step, place) in old_steps.into_iter().zip(&places) {
@@ -275,8 +283,7 @@ impl State {
             self.mend(number);
         }
         for number in ran_again {
-            let (what, step) = (Override::RanAgain, self.id(number));
-            self.deviations.push(Deviation { what, step, by: by.clone(), reason: reason.to_owned(), at });
+            self.deviations.push(deviation(Override::RanAgain, Some(self.id(number)), who, at));
         }
         self.choose_stage(&undone_first);
         for &number in &undone_first {
@@ -413,7 +420,18 @@ impl State {
         let requests = std::mem::take(&mut self.skip_requests);
         self.skip_requests =
             requests.into_iter().filter_map(|(number, reason)| Some((places[number]?, reason))).collect();
+        self.renumber_departures(places);
     }
+}
+
+fn deviation(
+    what: Override,
+    step: Option<StepId>,
+    (by, reason, agreed): (&Actor, &str, &[Actor]),
+    at: Timestamp,
+) -> Deviation {
+    let agreed = agreed.iter().filter(|person| *person != by).cloned().collect();
+    Deviation { what, step, extended: None, by: by.clone(), agreed, reason: reason.to_owned(), at }
 }
 
 /// What becomes of what is known of a step.

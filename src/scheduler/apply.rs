@@ -62,17 +62,15 @@ impl State {
             Event::StepWaiting { step, wait, prompt, expires_at, input } => {
                 self.on_waiting(step, *wait, (prompt, input.as_deref()), *expires_at, at)?;
             }
-            Event::StepAnswered { step, by, answer } => self.on_answered(step, by, answer, at)?,
+            Event::StepAnswered { .. }
+            | Event::SkipRequested { .. }
+            | Event::DeviationRequested { .. }
+            | Event::DeviationAnswered { .. }
+            | Event::CancelRequested { .. }
+            | Event::RollbackRequested { .. }
+            | Event::WordRefused { .. } => self.hear(event, at)?,
             Event::StepExpired { step } => self.on_expired(step, at)?,
-            Event::SkipRequested { step, by, reason } => self.on_skip_requested(step, by, reason)?,
-            // To stop is always safe, so anybody may have it.
-            Event::CancelRequested { .. } => self.cancels += 1,
-            Event::WordRefused { .. } => {}
             Event::RunTimedOut => self.on_timed_out(at)?,
-            Event::RollbackRequested { by, reason, .. } => {
-                self.check_identity(None, by)?;
-                self.on_rollback_requested(reason, at)?;
-            }
             Event::RollbackStarted { reason } => self.on_rollback_started(reason)?,
             Event::UndoStarted { step, attempt } => self.on_undo_started(step, *attempt)?,
             Event::UndoSucceeded { step, attempt, said: _ } => self.on_undo_succeeded(step, *attempt, at)?,
@@ -85,7 +83,13 @@ impl State {
         }
         self.events += 1;
         if let Some(number) = event.step().and_then(|step| self.flow.number(step)) {
-            self.steps[number].order = self.events;
+            // What is only wanted has not happened to the step.
+            if !matches!(event, Event::DeviationRequested { .. } | Event::DeviationAnswered { .. }) {
+                self.steps[number].order = self.events;
+            }
+            if event.by().is_none() {
+                self.proposal_lapses(number);
+            }
         }
         self.end_pauses(at);
         self.advance();
@@ -111,7 +115,9 @@ impl State {
             Event::RunResumed { .. }
             | Event::RunAmended { .. }
             | Event::StepAnswered { .. }
-            | Event::SkipRequested { .. } => !outcome.is_final(),
+            | Event::SkipRequested { .. }
+            | Event::DeviationRequested { .. }
+            | Event::DeviationAnswered { .. } => !outcome.is_final(),
             _ => false,
         };
         if word { Ok(()) } else { Err(IllegalEvent::Finished { kind, outcome }) }
@@ -198,6 +204,12 @@ impl State {
     }
 
     pub(super) fn succeeds(&mut self, number: usize, outputs: &Outputs, at: Timestamp) {
+        self.is_done(number, outputs, at);
+        self.settled(number);
+    }
+
+    /// A step is done; nobody behind it is told.
+    pub(super) fn is_done(&mut self, number: usize, outputs: &Outputs, at: Timestamp) {
         let step = &mut self.steps[number];
         step.status = Status::Succeeded;
         step.outputs = if outputs.is_empty() { Kept::default() } else { Kept::new(outputs) };
@@ -205,7 +217,6 @@ impl State {
         step.dirty = false;
         step.finished_at = Some(at);
         self.completed.push(number);
-        self.settled(number);
     }
 
     fn on_attempt_failed(&mut self, number: usize, error: &str, effect: Effect, retryable: bool, at: Timestamp) {
@@ -214,7 +225,7 @@ impl State {
         let (retry, idempotent) = (rule.retry, rule.idempotent);
         let clean = effect == Effect::None && !self.steps[number].dirty_before;
         let may_repeat = clean || idempotent != Idempotent::No || self.is(Mutant::RetriesUnknown);
-        let left = self.steps[number].tries < retry.attempts_max || self.is(Mutant::RetriesForEver);
+        let left = self.steps[number].tries < self.attempts_max(number) || self.is(Mutant::RetriesForEver);
         let again = retryable && may_repeat && self.may_start() && left;
         let is_cut_off = self.strict && !self.needs_are_met(number);
         let step = &mut self.steps[number];
@@ -285,7 +296,7 @@ impl State {
         step.status = Status::Skipped;
         step.skipped = Some(Box::new(reason.clone()));
         step.finished_at = Some(at);
-        self.note_deviation(number, reason, at);
+        self.note_skip(number, reason, at);
         self.settled(number);
         Ok(())
     }

@@ -8,6 +8,10 @@ mod amend;
 #[cfg(test)]
 mod amend_tests;
 mod apply;
+mod departures;
+#[cfg(test)]
+mod deviation_tests;
+mod deviations;
 mod kept;
 mod mutant;
 mod people;
@@ -23,13 +27,14 @@ mod tests;
 mod voids;
 mod workflow;
 
+pub use deviations::{Deviation, Override, Proposal};
 pub use mutant::Mutant;
 pub use refusal::IllegalEvent;
 pub use rollback::WayBack;
-pub use state::{Deviation, Override, State, StepState, StepView};
+pub use state::{State, StepState, StepView};
 pub use workflow::{
-    Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule, Workflow,
-    WorkflowError,
+    DeviationRule, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule,
+    Workflow, WorkflowError,
 };
 
 use crate::event::Event;

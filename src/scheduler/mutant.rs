@@ -54,4 +54,12 @@ pub enum Mutant {
     TakesUnsigned,
     /// Goes on with another site, which may ask for no signatures, whoever signed it.
     TakesUnsignedSite,
+    /// Does what one person wants against the runbook, however many must agree.
+    ProposalIsEnough,
+    /// Counts the voice of a person who is excluded, or not among those who count.
+    AnyVoiceCounts,
+    /// Starts a forced step beside what it needs.
+    ForcesBesideNeeds,
+    /// Takes an amendment to which too few have agreed.
+    AmendsAlone,
 }

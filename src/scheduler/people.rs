@@ -1,16 +1,39 @@
-//! What people may say: answers to waiting steps and to doubts, and the wish to pass over a step.
+//! What people may say: answers to waiting steps and to doubts. What they want against the runbook is in `deviations`.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::apply::refuse;
+use super::deviations::{Deviation, Override, Proposal};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
-use super::state::{Deviation, Override, Stage, State, Status};
-use crate::event::{Answer, Outcome, Outputs, SkipReason, WaitKind};
+use super::state::{Stage, State, Status};
+use crate::event::{Answer, Departure, Event, Outcome, Outputs, SkipReason, WaitKind};
 use crate::ids::{Actor, StepId};
 
 impl State {
+    /// A person says something.
+    pub(super) fn hear(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
+        match event {
+            Event::StepAnswered { step, by, answer } => self.on_answered(step, by, answer, at),
+            Event::SkipRequested { step, by, reason } => self.on_wanted(Some(step), (by, reason), &Departure::Skip, at),
+            Event::DeviationRequested { step, by, what, reason } => {
+                self.on_wanted(step.as_ref(), (by, reason), what, at)
+            }
+            Event::DeviationAnswered { step, by, answer } => self.on_consent(step.as_ref(), by, answer, at),
+            // To stop is always safe, so anybody may have it.
+            Event::CancelRequested { .. } => {
+                self.cancels += 1;
+                Ok(())
+            }
+            Event::RollbackRequested { by, reason, .. } => {
+                self.check_identity(None, by)?;
+                self.on_rollback_requested(reason, at)
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn on_waiting(
         &mut self,
         step: &StepId,
@@ -106,7 +129,11 @@ impl State {
                 self.did_not_run(number);
             }
             Answer::Undone { .. } => self.undone(number, at),
-            Answer::Left { reason } => self.left_done(number, by, reason, at),
+            Answer::Left { reason } => {
+                let (what, by, reason) = (Departure::Leave, by.clone(), reason.clone());
+                let voices = vec![by.clone()];
+                self.left_done(number, &Proposal { what, by, reason, at, expires_at: None, voices }, at);
+            }
         }
         if self.finished.is_some_and(|(outcome, _)| outcome == Outcome::Waiting) {
             self.finished = None;
@@ -150,7 +177,7 @@ impl State {
     }
 
     /// Refuses somebody who may not answer this wait, whatever it is that they say about it.
-    fn check_person(&self, number: usize, by: &Actor) -> Result<(), IllegalEvent> {
+    pub(super) fn check_person(&self, number: usize, by: &Actor) -> Result<(), IllegalEvent> {
         let Some(rule) = &self.rule(number).wait else { return Ok(()) };
         let step = &self.flow.steps()[number].id;
         let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
@@ -183,6 +210,10 @@ impl State {
             return Err(refuse(step, "does not wait for this answer"));
         }
         self.check_identity(Some(number), by)?;
+        if matches!(answer, Answer::Left { .. }) && !self.decides_alone(Some(step), by) {
+            let why = "to leave it is a deviation, to which more people must agree; ask for it as one";
+            return Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
+        }
         if status != Status::Waiting {
             return Ok(());
         }
@@ -203,36 +234,15 @@ impl State {
         }
     }
 
-    pub(super) fn on_skip_requested(&mut self, step: &StepId, by: &Actor, reason: &str) -> Result<(), IllegalEvent> {
-        let number = self.numbered(step)?;
-        let untouched = self.steps[number].tries == 0 && !self.steps[number].dirty;
-        let status = self.steps[number].status;
-        let may = status == Status::Waiting || (matches!(status, Status::Pending | Status::Ready) && untouched);
-        if !may || self.skip_requests.contains_key(&number) {
-            return Err(refuse(step, "has started or ended; only a step that has not started can be skipped"));
-        }
-        self.check_identity(Some(number), by)?;
-        // Passing a question over is no way around who may answer it.
-        if self.strict {
-            self.check_person(number, by)?;
-        }
-        let deviation = !self.rule(number).optional;
-        self.unqueue(number);
-        // Nobody can answer it any more; until the skip is recorded it is as if it had not come to it.
-        self.stops_waiting(number);
-        self.steps[number].status = Status::Pending;
-        let reason = SkipReason::Person { by: by.clone(), reason: reason.to_owned(), deviation };
-        self.skip_requests.insert(number, reason);
-        Ok(())
-    }
-
-    pub(super) fn note_deviation(&mut self, number: usize, reason: &SkipReason, at: Timestamp) {
+    pub(super) fn note_skip(&mut self, number: usize, reason: &SkipReason, at: Timestamp) {
+        let agreed = self.agreed_skips.remove(&number).unwrap_or_default();
         if let SkipReason::Person { by, reason, deviation: true } = reason {
-            let step = self.id(number);
             self.deviations.push(Deviation {
                 what: Override::Skipped,
-                step,
+                step: Some(self.id(number)),
+                extended: None,
                 by: by.clone(),
+                agreed,
                 reason: reason.clone(),
                 at,
             });

@@ -98,7 +98,7 @@ impl State {
     }
 
     fn checks_when(&self, number: usize) -> bool {
-        self.rule(number).has_when && !self.steps[number].when_checked
+        self.rule(number).has_when && !self.steps[number].when_checked && !self.forced.contains(&number)
     }
 
     /// The chosen steps, and into the room that is left the steps whose pause is over.
@@ -156,7 +156,7 @@ impl State {
     /// When the main part must be over, unless it is.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let running = !self.timed_out && matches!(self.stage, Stage::Preflight | Stage::Main);
-        let timeout_ms = self.flow.run().timeout_ms.filter(|_| running)?;
+        let timeout_ms = self.run_timeout_ms().filter(|_| running)?;
         self.opened_at.map(|at| later(at, timeout_ms))
     }
 

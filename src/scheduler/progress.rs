@@ -36,6 +36,11 @@ impl State {
         if met { Met::Yes } else { Met::Never }
     }
 
+    /// How what a step needs must end: somehow, if a person has it start whatever became of that.
+    fn wanted_outcome(&self, number: usize, outcome: NeedOutcome) -> NeedOutcome {
+        if self.forced.contains(&number) { NeedOutcome::Any } else { outcome }
+    }
+
     /// The same for a `finally` step, for which the main part is over however it stands.
     fn met_at_the_end(&self, on: usize, outcome: NeedOutcome) -> Met {
         if self.rule(on).phase == Phase::Finally {
@@ -63,7 +68,7 @@ impl State {
             if later || self.steps[dependent].status != Status::Pending {
                 continue;
             }
-            match self.met(number, outcome) {
+            match self.met(number, self.wanted_outcome(dependent, outcome)) {
                 Met::Yes => {
                     self.steps[dependent].unmet -= 1;
                     if self.steps[dependent].unmet == 0 {
@@ -235,7 +240,7 @@ impl State {
         }
         if self.stage == Stage::Preflight {
             let over = self.open[Phase::Preflight.slot()] == 0 || self.is(Mutant::MainBeforePreflight);
-            if over && self.failed[0] > 0 {
+            if over && self.preflight_failed() {
                 self.verdict = self.verdict.max(Verdict::Stop);
             }
             if over && self.verdict == Verdict::None {
@@ -253,6 +258,16 @@ impl State {
             self.rolled_back |= self.stage == Stage::Rollback;
             self.enter_finally();
         }
+    }
+
+    /// Whether a preflight step failed that had to succeed. An amended run comes by here with failures of its main part.
+    fn preflight_failed(&self) -> bool {
+        let failed = |number: usize| {
+            let rule = self.rule(number);
+            let counts = rule.phase == Phase::Preflight && !rule.optional && !rule.retired;
+            counts && self.steps[number].status == Status::Failed
+        };
+        self.failed[0] > 0 && (0..self.steps.len()).any(failed)
     }
 
     fn enter_finally(&mut self) {
@@ -276,7 +291,17 @@ impl State {
     pub(super) fn needs_are_met(&self, number: usize) -> bool {
         let flow = self.flow.clone();
         self.rule(number).phase == Phase::Finally
-            || flow.needs(number).iter().all(|&(on, outcome)| self.met(on, outcome) == Met::Yes)
+            || flow
+                .needs(number)
+                .iter()
+                .all(|&(on, outcome)| self.met(on, self.wanted_outcome(number, outcome)) == Met::Yes)
+    }
+
+    /// The same for a step of whatever part that has started already.
+    pub(super) fn is_still_met(&self, number: usize) -> bool {
+        let flow = self.flow.clone();
+        let met = |&(on, outcome): &(usize, NeedOutcome)| self.met_at_the_end(on, outcome) == Met::Yes;
+        self.needs_are_met(number) && (self.rule(number).phase != Phase::Finally || flow.needs(number).iter().all(met))
     }
 
     /// Counts the unmet needs of a pending step and queues it accordingly.
@@ -286,9 +311,11 @@ impl State {
         let mut unmet = 0;
         let mut never = None;
         for &(on, outcome) in flow.needs(number) {
+            let outcome = self.wanted_outcome(number, outcome);
             let met = match (finally, self.stage == Stage::Finally) {
                 (true, true) => self.met_at_the_end(on, outcome),
                 (true, false) => Met::NotYet,
+                (false, _) if self.is(Mutant::ForcesBesideNeeds) && self.forced.contains(&number) => Met::Yes,
                 (false, _) => self.met(on, outcome),
             };
             match met {

@@ -41,6 +41,16 @@ pub enum IllegalEvent {
         /// Why not.
         why: &'static str,
     },
+    /// A person may have no voice in a deviation.
+    #[error("the word of `{by}` about {} is not taken: {why}", about(step.as_ref()))]
+    Voice {
+        /// About which step; none when it is about the run.
+        step: Option<StepId>,
+        /// Who.
+        by: Actor,
+        /// Why not.
+        why: &'static str,
+    },
     /// It is not known well enough who it is.
     #[error("`{by}` is known by {} only, and {what} wants {}", known(*.is), wanted(*.needed))]
     Identity {
@@ -69,6 +79,10 @@ pub enum IllegalEvent {
         /// Why not.
         why: &'static str,
     },
+}
+
+fn about(step: Option<&StepId>) -> String {
+    step.map_or_else(|| "the run".to_owned(), |step| format!("step `{step}`"))
 }
 
 fn known(level: Level) -> &'static str {

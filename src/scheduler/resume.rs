@@ -166,7 +166,8 @@ impl State {
         true
     }
 
-    fn reset(&mut self, number: usize) {
+    pub(super) fn reset(&mut self, number: usize) {
+        self.forced.remove(&number);
         let step = &mut self.steps[number];
         step.status = Status::Pending;
         step.tries = 0;

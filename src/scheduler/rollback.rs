@@ -6,11 +6,12 @@
 use jiff::Timestamp;
 
 use super::apply::{later, refuse};
+use super::deviations::{Override, Proposal};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
-use super::state::{Deviation, Override, Stage, State, Status, Verdict};
+use super::state::{Stage, State, Status, Verdict};
 use super::workflow::Phase;
-use crate::ids::{Actor, StepId};
+use crate::ids::StepId;
 
 /// The steps of a rollback by number.
 #[derive(Debug, Default)]
@@ -88,6 +89,7 @@ impl State {
 
     /// Takes back everything that was about to happen.
     fn clear_the_way(&mut self) {
+        self.proposals.clear();
         self.unchoose();
         self.give_up_pauses();
         for number in std::mem::take(&mut self.waiting) {
@@ -241,7 +243,7 @@ impl State {
     }
 
     /// A person lets a step stay whose undo failed.
-    pub(super) fn left_done(&mut self, number: usize, by: &Actor, reason: &str, at: Timestamp) {
+    pub(super) fn left_done(&mut self, number: usize, wanted: &Proposal, at: Timestamp) {
         if self.is(Mutant::LeftIsUndone) {
             self.undone(number, at);
             return;
@@ -250,8 +252,7 @@ impl State {
         self.left.push(number);
         let step = &mut self.steps[number];
         step.status = if step.dirty { Status::Failed } else { Status::Succeeded };
-        let (what, step) = (Override::LeftDone, self.id(number));
-        self.deviations.push(Deviation { what, step, by: by.clone(), reason: reason.to_owned(), at });
+        self.deviates_by(Override::LeftDone, Some(number), wanted, at);
     }
 
     pub(super) fn on_undo_failed(
@@ -264,10 +265,10 @@ impl State {
     ) -> Result<(), IllegalEvent> {
         let number = self.undo_attempt(step, attempt)?;
         self.running.remove(&number);
-        let retry = self.rule(number).retry;
+        let (retry, attempts_max) = (self.rule(number).retry, self.attempts_max(number));
         let step = &mut self.steps[number];
         step.error = Some(format!("undo: {error}"));
-        step.status = if retryable && step.undo_tries < retry.attempts_max {
+        step.status = if retryable && step.undo_tries < attempts_max {
             Status::UndoPause(later(at, retry.pause_ms(step.undo_tries)))
         } else {
             Status::UndoFailed

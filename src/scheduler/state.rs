@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::deviations::{Deviation, Extended, Proposal};
 use super::kept::Kept;
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
 use super::workflow::{OnFailure, StepRule, Workflow};
-use crate::event::{Answer, Event, Outcome, Outputs, SkipReason};
+use crate::event::{Answer, Departure, Event, Outcome, Outputs, SkipReason};
 use crate::ids::{Actor, LockName, StepId};
 
 /// What a step is, as shown to people.
@@ -41,33 +42,6 @@ pub enum StepState {
     Undone,
     /// Waits for people.
     Waiting,
-}
-
-/// What a person did against the runbook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Override {
-    /// Skipped a step that was not optional.
-    Skipped,
-    /// Left a step as it was whose undo failed.
-    LeftDone,
-    /// Had a step run again that is not idempotent and has no undo.
-    RanAgain,
-}
-
-/// A loud override of what the runbook says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deviation {
-    /// What was done.
-    pub what: Override,
-    /// Which step.
-    pub step: StepId,
-    /// Who.
-    pub by: Actor,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: Timestamp,
 }
 
 /// Where a step stands.
@@ -246,6 +220,16 @@ pub struct State {
     pub(super) to_open: [BTreeSet<usize>; 3],
     pub(super) to_skip: [BTreeMap<usize, usize>; 3],
     pub(super) skip_requests: BTreeMap<usize, SkipReason>,
+    /// Who agreed to skips that are not recorded yet.
+    pub(super) agreed_skips: BTreeMap<usize, Vec<Actor>>,
+    /// What people want and too few have agreed to, by step; none: about the run.
+    pub(super) proposals: BTreeMap<Option<usize>, Proposal>,
+    /// The amendment that enough people agreed to, and who.
+    pub(super) agreed_amendment: Option<(Departure, Vec<Actor>)>,
+    /// Steps that start although they were passed over: all that they need is that it has ended.
+    pub(super) forced: BTreeSet<usize>,
+    /// What people allowed beyond the runbook.
+    pub(super) extended: Extended,
     pub(super) running: BTreeSet<usize>,
     pub(super) waiting: BTreeSet<usize>,
     pub(super) expiries: BTreeSet<(Timestamp, usize)>,
@@ -305,6 +289,11 @@ impl State {
             to_open: Default::default(),
             to_skip: Default::default(),
             skip_requests: BTreeMap::new(),
+            agreed_skips: BTreeMap::new(),
+            proposals: BTreeMap::new(),
+            agreed_amendment: None,
+            forced: BTreeSet::new(),
+            extended: Extended::default(),
             running: BTreeSet::new(),
             waiting: BTreeSet::new(),
             expiries: BTreeSet::new(),

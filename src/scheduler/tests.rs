@@ -9,9 +9,9 @@ use super::*;
 use crate::event::{Answer, Effect, Finding, Outcome, Outputs, SkipReason, WaitKind};
 use crate::ids::Actor;
 
-struct Story {
-    state: State,
-    now: Timestamp,
+pub(super) struct Story {
+    pub(super) state: State,
+    pub(super) now: Timestamp,
 }
 
 /// The first fact of every run in these tests.
@@ -32,59 +32,59 @@ pub(super) fn run_started() -> Event {
 }
 
 impl Story {
-    fn new(steps: Vec<StepRule>) -> Self {
+    pub(super) fn new(steps: Vec<StepRule>) -> Self {
         Self::with(steps, RunRule { parallel_max: 2, ..RunRule::default() })
     }
 
-    fn with(steps: Vec<StepRule>, run: RunRule) -> Self {
+    pub(super) fn with(steps: Vec<StepRule>, run: RunRule) -> Self {
         let flow = Workflow::new(steps, run).expect("hangs together");
         let mut story = Self { state: State::new(Arc::new(flow)), now: Timestamp::UNIX_EPOCH };
         story.say(&run_started());
         story
     }
 
-    fn say(&mut self, event: &Event) -> &mut Self {
+    pub(super) fn say(&mut self, event: &Event) -> &mut Self {
         self.state.apply(event, self.now).unwrap_or_else(|error| panic!("{event:?}: {error}"));
         self
     }
 
-    fn refuses(&self, event: &Event) -> String {
+    pub(super) fn refuses(&self, event: &Event) -> String {
         self.state.after(event, self.now).expect_err("must be refused").to_string()
     }
 
-    fn start(&mut self, step: &str) -> &mut Self {
+    pub(super) fn start(&mut self, step: &str) -> &mut Self {
         let attempt = self.state.step(&step.into()).expect("exists").attempts() + 1;
         self.say(&Event::AttemptStarted { step: step.into(), attempt, before: json!(attempt), input: Value::Null })
     }
 
-    fn succeed(&mut self, step: &str) -> &mut Self {
+    pub(super) fn succeed(&mut self, step: &str) -> &mut Self {
         let attempt = self.start(step).state.step(&step.into()).expect("exists").attempts();
         self.say(&Event::AttemptSucceeded { step: step.into(), attempt, outputs: Outputs::new(), said: vec![] })
     }
 
-    fn fail(&mut self, step: &str, effect: Effect) -> &mut Self {
+    pub(super) fn fail(&mut self, step: &str, effect: Effect) -> &mut Self {
         let attempt = self.start(step).state.step(&step.into()).expect("exists").attempts();
         let error = "broke".to_owned();
         self.say(&Event::AttemptFailed { step: step.into(), attempt, error, effect, retryable: true, said: vec![] })
     }
 
-    fn resume(&mut self) -> &mut Self {
+    pub(super) fn resume(&mut self) -> &mut Self {
         self.say(&Event::RunResumed { by: "ann".into(), driver: "d".into(), held: vec![], sealed_by: None })
     }
 
-    fn answer(&mut self, step: &str, by: &str, answer: Answer) -> &mut Self {
+    pub(super) fn answer(&mut self, step: &str, by: &str, answer: Answer) -> &mut Self {
         self.say(&Event::StepAnswered { step: step.into(), by: by.into(), answer })
     }
 
     /// Records every fact that needs nothing done.
-    fn settle(&mut self) -> &mut Self {
+    pub(super) fn settle(&mut self) -> &mut Self {
         while let Some(Command::Record(event)) = self.state.poll(self.now).into_iter().next() {
             self.say(&event);
         }
         self
     }
 
-    fn undo(&mut self, step: &str) -> &mut Self {
+    pub(super) fn undo(&mut self, step: &str) -> &mut Self {
         self.settle();
         assert_eq!(self.commands(), [format!("undo {step}")]);
         let (step, attempt) = (StepId::new(step), 1);
@@ -92,12 +92,12 @@ impl Story {
         self.say(&Event::UndoSucceeded { step, attempt, said: vec![] })
     }
 
-    fn pass(&mut self, ms: i64) -> &mut Self {
+    pub(super) fn pass(&mut self, ms: i64) -> &mut Self {
         self.now += SignedDuration::from_millis(ms);
         self
     }
 
-    fn commands(&self) -> Vec<String> {
+    pub(super) fn commands(&self) -> Vec<String> {
         let tell = |command| match command {
             Command::Start { step, .. } => format!("start {step}"),
             Command::OpenWait { step, .. } => format!("open {step}"),
@@ -109,27 +109,27 @@ impl Story {
         self.state.poll(self.now).into_iter().map(tell).collect()
     }
 
-    fn is(&self, step: &str) -> StepState {
+    pub(super) fn is(&self, step: &str) -> StepState {
         self.state.step(&step.into()).expect("exists").state()
     }
 
-    fn ends(&mut self, outcome: Outcome) -> &mut Self {
+    pub(super) fn ends(&mut self, outcome: Outcome) -> &mut Self {
         self.settle();
         assert_eq!(self.state.outcome(), Some(outcome), "{:?}", self.commands());
         self
     }
 }
 
-fn step(id: &str, needs: &[&str]) -> StepRule {
+pub(super) fn step(id: &str, needs: &[&str]) -> StepRule {
     let needs = needs.iter().map(|&on| Need { step: on.into(), outcome: NeedOutcome::Done }).collect();
     StepRule { needs, ..StepRule::new(id) }
 }
 
-fn undoable(id: &str, needs: &[&str]) -> StepRule {
+pub(super) fn undoable(id: &str, needs: &[&str]) -> StepRule {
     StepRule { has_undo: true, on_failure: OnFailure::Rollback, ..step(id, needs) }
 }
 
-fn approval(id: &str, quorum: u32) -> StepRule {
+pub(super) fn approval(id: &str, quorum: u32) -> StepRule {
     let wait = WaitRule {
         kind: WaitKind::Approval,
         quorum,
@@ -141,7 +141,7 @@ fn approval(id: &str, quorum: u32) -> StepRule {
     StepRule { wait: Some(wait), ..StepRule::new(id) }
 }
 
-fn yes() -> Answer {
+pub(super) fn yes() -> Answer {
     Answer::Approved { comment: None }
 }
 

@@ -4,6 +4,7 @@
 //! point backwards through the phases, cycles. The plan builds a [`Workflow`] once; nothing changes it afterwards.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::event::{SignedFiles, WaitKind};
 use crate::ids::{Actor, Level, LockName, Milestone, StepId};
@@ -47,6 +48,28 @@ pub struct WaitRule {
     pub expires_ms: Option<i64>,
     /// How whoever answers must at least be identified.
     pub identity: Level,
+}
+
+/// Who must agree before something is done against the runbook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviationRule {
+    /// How many different people must stand behind it, whoever wants it included; at least 1.
+    pub quorum: u32,
+    /// People who do not count.
+    pub exclude: Vec<Actor>,
+    /// People who count; `None` is anybody.
+    pub allowed: Option<Vec<Actor>>,
+    /// After how many milliseconds it is forgotten if too few agreed.
+    pub expires_ms: Option<i64>,
+    /// How whoever wants it or agrees must at least be identified.
+    pub identity: Level,
+}
+
+impl DeviationRule {
+    /// Whether the voice of this person counts.
+    pub fn counts(&self, by: &Actor) -> bool {
+        !self.exclude.contains(by) && self.allowed.as_ref().is_none_or(|people| people.contains(by))
+    }
 }
 
 /// When a failed attempt is tried again.
@@ -152,6 +175,8 @@ pub struct StepRule {
     pub wait: Option<WaitRule>,
     /// When to try again.
     pub retry: Retry,
+    /// For how many milliseconds an attempt may work; the driver sees to it.
+    pub timeout_ms: Option<i64>,
     /// What may be done after an unknown result.
     pub idempotent: Idempotent,
     /// Whether the action can look up what an attempt in doubt did.
@@ -170,6 +195,8 @@ pub struct StepRule {
     pub locks: Vec<LockName>,
     /// Where it belongs.
     pub phase: Phase,
+    /// Who must agree to deviations about it; `None`: one word of anybody is enough.
+    pub deviations: Option<Arc<DeviationRule>>,
     /// Whether the runbook no longer has it: it never runs again and counts for nothing but the way back.
     pub retired: bool,
 }
@@ -183,6 +210,7 @@ impl StepRule {
             has_when: false,
             wait: None,
             retry: Retry::NEVER,
+            timeout_ms: None,
             idempotent: Idempotent::No,
             has_probe: false,
             has_undo: false,
@@ -192,6 +220,7 @@ impl StepRule {
             point_of_no_return: false,
             locks: Vec::new(),
             phase: Phase::Main,
+            deviations: None,
             retired: false,
         }
     }
@@ -243,6 +272,10 @@ pub struct RunRule {
     pub identity: Level,
     /// Who must have signed the runbook.
     pub signed: Option<SignRule>,
+    /// Who must agree to deviations about the run as a whole; `None`: one word of anybody is enough.
+    pub deviations: Option<Arc<DeviationRule>>,
+    /// Budgets of windows in milliseconds, by name. Nothing here keeps to them; reports do.
+    pub windows: BTreeMap<String, i64>,
 }
 
 impl Default for RunRule {
@@ -256,6 +289,8 @@ impl Default for RunRule {
             revokes: Vec::new(),
             identity: Level::Claimed,
             signed: None,
+            deviations: None,
+            windows: BTreeMap::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod actions;
 pub mod case;
 mod declare;
 pub mod decode;
+pub mod deviations;
 mod mend;
 pub mod problem;
 pub mod reference;

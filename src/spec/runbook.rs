@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::actions::{ActionKind, ActionSpec, checks_list, take_action};
 use super::decode::{Decode, Decoder, MapReader, Named, Schemas, Spanned, describe};
+use super::deviations::Deviations;
 use super::mend;
 use super::problem::{Problem, Problems, Source, Span};
 use super::rules::{known, more_than_zero};
@@ -344,6 +345,8 @@ record! {
         on_failure: Option<OnFailure>,
         /// Marks it as one that an operator may skip.
         optional: Option<Optional>,
+        /// Who must agree to deviations about it, instead of what the runbook says.
+        deviations: Option<Deviations>,
         /// Text that says why there is no way back behind it.
         point_of_no_return: Option<String>,
         /// Named things that only one step may hold at a time.
@@ -444,6 +447,8 @@ record! {
         locks: Vec<Spanned<String>>,
         /// Bounds of a run.
         limits: Limits = Limits { parallel: 4, timeout: None },
+        /// Who must agree before something is done against the runbook; one word of anybody is enough when left out.
+        deviations: Option<Deviations>,
         /// What steps do unless they say otherwise.
         defaults: Defaults = Defaults { timeout: None, retry: None },
         /// Measured times between two steps.

@@ -4,6 +4,7 @@ mod approvals;
 mod architecture;
 mod cli;
 mod cli_amend;
+mod cli_deviations;
 mod cli_rollback;
 mod cli_stops;
 mod db_backup;

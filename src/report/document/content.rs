@@ -16,7 +16,7 @@ use crate::event::{Answer, Event, Outcome, Record, SkipReason};
 use crate::journal::{Proof, RunSummary};
 use crate::report::audit::{self, Entry};
 use crate::report::status::Run;
-use crate::report::{graph, people, signed, windows, words};
+use crate::report::{deviations, graph, people, signed, windows, words};
 use crate::scheduler::{State, StepState};
 
 /// Steps beyond which no graph is drawn: nobody could read it.
@@ -255,7 +255,7 @@ impl Content {
             signed: signed::lines(signed::of_records(records)),
             figures: figures(sources, length, &moves),
             proof: proof_words(proof, sources.bundle),
-            deviations: deviations(state, zone),
+            deviations: deviations_of(state, zone),
             interruptions: entries.iter().filter_map(|entry| interruption(entry, zone)).collect(),
             failures: entries.iter().filter_map(|entry| failure(entry, zone)).collect(),
             windows: window_words(sources),
@@ -324,13 +324,13 @@ fn figures(sources: &Sources<'_>, length: Option<i64>, moves: &[MoveWords]) -> V
     figures
 }
 
-fn deviations(state: &State, zone: &TimeZone) -> Vec<Told> {
+fn deviations_of(state: &State, zone: &TimeZone) -> Vec<Told> {
     let told = |deviation: &crate::scheduler::Deviation| Told {
         at: words::day_and_clock(deviation.at, zone),
         seq: None,
-        step: Some(deviation.step.to_string()),
+        step: deviation.step.as_ref().map(ToString::to_string),
         who: Some(deviation.by.to_string()),
-        what: people::deviation(deviation).trim_start_matches("deviation: ").to_owned(),
+        what: deviations::deviation(deviation).trim_start_matches("deviation: ").to_owned(),
     };
     state.deviations().iter().map(told).collect()
 }
@@ -371,7 +371,10 @@ fn person(entry: &Entry<'_>, zone: &TimeZone) -> Option<Told> {
             format!("{by}{}", people::known(by))
         }
         // Their texts say it.
-        Event::StepAnswered { by, .. } | Event::WordRefused { by, .. } => by.to_string(),
+        Event::StepAnswered { by, .. }
+        | Event::WordRefused { by, .. }
+        | Event::DeviationRequested { by, .. }
+        | Event::DeviationAnswered { by, .. } => by.to_string(),
         _ => return None,
     };
     let mut what = entry.line.text.clone();

@@ -57,6 +57,7 @@ fn sketch_step(step: &Step, is_finally: bool) -> PlanStep {
         idempotent: Idempotent::No,
         on_failure: OnFailure::Stop,
         optional: fields.optional.clone(),
+        deviations: None,
         point_of_no_return: fields.point_of_no_return.clone(),
         locks: Vec::new(),
         phase: fields.phase,

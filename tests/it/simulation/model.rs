@@ -10,35 +10,44 @@ use piton::ids::{Actor, Milestone, StepId};
 use piton::scheduler::{Idempotent, NeedOutcome, Phase, SignRule, State, StepRule, StepState, StepView};
 use serde_json::Value;
 
+use super::against::Against;
 use super::world::renaming;
 
 /// The model's account of one step.
 #[derive(Debug, Default, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact about a step and may be true on its own")]
-struct Account {
+pub(super) struct Account {
     /// It may have changed the world, and nothing has taken that back.
-    maybe: bool,
+    pub(super) maybe: bool,
     maybe_before: bool,
     running: bool,
     undoing: bool,
-    succeeded: bool,
+    pub(super) succeeded: bool,
     /// Failed attempts since it was last given a fresh budget.
-    failures: u32,
+    pub(super) failures: u32,
     /// Place of its latest event.
-    last: usize,
-    before: Option<Value>,
+    pub(super) last: usize,
+    pub(super) before: Option<Value>,
     /// What later attempts saw that may have looked anew, since nothing of it was in the world then: as good as `before`.
     afresh: Vec<Value>,
     may_look_afresh: bool,
     approved: BTreeSet<Actor>,
     /// A person let it stay although it was to be undone.
-    left: bool,
+    pub(super) left: bool,
+}
+
+impl Account {
+    /// A person says that it is done; what was seen before it stays.
+    pub(super) fn is_declared_done(&mut self, place: usize) {
+        let before = self.before.take();
+        *self = Self { maybe: true, succeeded: true, before, last: place, ..Self::default() };
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
     accounts: BTreeMap<StepId, Account>,
-    place: usize,
+    pub(super) place: usize,
     /// Latest events as they were when the run turned back.
     turned: BTreeMap<StepId, usize>,
     cancelled: bool,
@@ -49,15 +58,17 @@ pub(super) struct Model {
     established: bool,
     /// Steps that are to be undone before they are done again.
     redo: BTreeSet<StepId>,
+    /// What people wanted against the runbook, and who stood behind it.
+    pub(super) against: Against,
 }
 
-type Check = Result<(), String>;
+pub(super) type Check = Result<(), String>;
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-fn view<'a>(state: &'a State, step: &StepId) -> StepView<'a> {
+pub(super) fn view<'a>(state: &'a State, step: &StepId) -> StepView<'a> {
     state.step(step).expect("the driver names only steps of the plan")
 }
 
@@ -86,7 +97,7 @@ fn need_is_met(needed: StepView<'_>, outcome: NeedOutcome, at_the_end: bool) -> 
 }
 
 impl Model {
-    fn account(&mut self, step: &StepId) -> &mut Account {
+    pub(super) fn account(&mut self, step: &StepId) -> &mut Account {
         self.accounts.entry(step.clone()).or_default()
     }
 
@@ -143,10 +154,14 @@ impl Model {
             Event::StepSkipped { .. }
             | Event::StepExpired { .. }
             | Event::WordRefused { .. }
-            | Event::SkipRequested { .. } => {}
+            | Event::SkipRequested { .. }
+            | Event::DeviationRequested { .. }
+            | Event::DeviationAnswered { .. } => {}
         }
+        self.against.hears(state, event);
         let place = self.place;
-        if let Some(step) = event.step() {
+        let is_wish = matches!(event, Event::DeviationRequested { .. } | Event::DeviationAnswered { .. });
+        if let Some(step) = event.step().filter(|_| !is_wish) {
             self.account(step).last = place;
         }
         Ok(())
@@ -176,7 +191,8 @@ impl Model {
         for need in &rule.needs {
             let needed = view(state, &need.step);
             let end = at_the_end && needed.rule().phase != Phase::Finally;
-            ensure(need_is_met(needed, need.outcome, end), || {
+            let outcome = if self.against.forced.contains(&rule.id) { NeedOutcome::Any } else { need.outcome };
+            ensure(need_is_met(needed, outcome, end), || {
                 format!("`{}` starts although its need of `{}` is not met", rule.id, need.step)
             })?;
         }
@@ -207,10 +223,11 @@ impl Model {
             let shared = view(state, other).rule().locks.iter().any(|lock| rule.locks.contains(lock));
             ensure(!shared, || format!("`{step}` and `{other}` hold one lock"))?;
         }
+        let attempts_max = self.against.attempts.get(step).copied().unwrap_or(rule.retry.attempts_max);
         let account = self.account(step);
         let repeats = rule.idempotent == Idempotent::No && account.maybe;
         ensure(!repeats, || format!("`{step}` is not idempotent and may run twice without a person's word"))?;
-        ensure(account.failures < rule.retry.attempts_max, || format!("`{step}` starts beyond its retries"))?;
+        ensure(account.failures < attempts_max, || format!("`{step}` starts beyond its retries"))?;
         ensure(!account.succeeded, || format!("`{step}` starts although it succeeded"))?;
         account.maybe_before = account.maybe;
         account.maybe = true;
@@ -348,6 +365,7 @@ impl Model {
         let Event::RunAmended { steps, signed, .. } = event else { return Ok(()) };
         let rule = state.workflow().run().signed.as_ref();
         is_signed(rule, signed.as_ref().and_then(|signed| signed.runbook.as_ref()))?;
+        self.against.is_amended(was, event)?;
         for entry in steps.iter().filter(|entry| matches!(entry.change, Change::Changed | Change::Inputs)) {
             self.was_changed(was, state, &entry.step, entry.choice)?;
         }
@@ -364,6 +382,11 @@ impl Model {
             let account = self.account(&step.rule().id);
             account.failures = account.failures.min(attempts_max.saturating_sub(1));
         }
+        // With more to do before them, they may be in line for another end already.
+        let opens = state.steps().any(|step| {
+            let ended = matches!(step.state(), StepState::Succeeded | StepState::Failed | StepState::Skipped);
+            step.rule().phase != Phase::Finally && !step.rule().retired && !ended
+        });
         for step in state.steps().filter(|step| step.rule().phase == Phase::Finally) {
             let account = self.account(&step.rule().id);
             if account.succeeded && step.state() != StepState::Succeeded {
@@ -372,7 +395,7 @@ impl Model {
             // The run comes to another end; its `finally` steps have a fresh budget there.
             let left_its_place = |was: StepView<'_>| {
                 let ended = |state| matches!(state, StepState::Succeeded | StepState::Failed | StepState::Skipped);
-                let in_line = was.state() == StepState::Ready && step.state() == StepState::Pending;
+                let in_line = was.state() == StepState::Ready && (step.state() == StepState::Pending || opens);
                 let paused = was.retry_at().is_some() && step.retry_at().is_none();
                 (ended(was.state()) && !ended(step.state())) || in_line || paused
             };
@@ -387,14 +410,14 @@ impl Model {
     }
 
     /// One of the steps that are undone to be done again is settled; behind the last one the run goes forward.
-    fn is_settled(&mut self, state: &State, step: &StepId) {
+    pub(super) fn is_settled(&mut self, state: &State, step: &StepId) {
         if self.redo.remove(step) && self.redo.is_empty() {
             self.goes_forward(state);
         }
     }
 
     /// `turned`: even a step that would have been tried again may start anew.
-    fn finally_is_new(&mut self, step: StepView<'_>, turned: bool) {
+    pub(super) fn finally_is_new(&mut self, step: StepView<'_>, turned: bool) {
         let account = self.account(&step.rule().id);
         account.failures = 0;
         if account.succeeded {

@@ -154,8 +154,8 @@ pub(super) fn workflow(rng: &mut Rng, signed: Option<SignRule>) -> Workflow {
         on_failure: on_failure(rng),
         milestones: vec!["north/moved".into()],
         revokes: vec!["north/old".into()],
-        identity: Level::Claimed,
         signed,
+        ..RunRule::default()
     };
     Workflow::new(steps, run).expect("needs only point to earlier steps of the same or an earlier phase")
 }

@@ -29,14 +29,19 @@ struct Busy {
     undo: bool,
 }
 
+/// From this seed on people also want things against the runbook.
+pub(super) const WITH_WHIMS: u64 = 1 << 40;
+
 pub(super) struct World {
     rng: Rng,
     /// Rolls for signatures, apart from all else, so that a seed tells the story that it told before there were any.
     signs: Rng,
-    flow: Arc<Workflow>,
+    /// What people want against the runbook has dice of its own.
+    pub(super) whims: Option<Rng>,
+    pub(super) flow: Arc<Workflow>,
     mutant: Option<Mutant>,
-    state: State,
-    model: Model,
+    pub(super) state: State,
+    pub(super) model: Model,
     journal: Vec<(Event, Timestamp)>,
     now: Timestamp,
     busy: BTreeMap<StepId, Busy>,
@@ -60,17 +65,23 @@ pub(super) struct Tally {
     pub(super) outcome: Option<Outcome>,
 }
 
-type Turn = Result<(), String>;
+pub(super) type Turn = Result<(), String>;
 
 impl World {
     pub(super) fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mut signs = Rng::with_seed(!seed);
-        let flow = Arc::new(random::workflow(&mut rng, random::sign_rule(&mut signs)));
+        let mut flow = random::workflow(&mut rng, random::sign_rule(&mut signs));
+        let mut whims = (seed >= WITH_WHIMS).then(|| Rng::with_seed(!seed));
+        if let Some(whims) = &mut whims {
+            flow = super::whims::guarded(whims, &flow);
+        }
+        let flow = Arc::new(flow);
         let state = State::with_mutant(flow.clone(), mutant);
         Self {
             rng,
             signs,
+            whims,
             first: flow.clone(),
             flows: BTreeMap::new(),
             flow,
@@ -131,7 +142,7 @@ impl World {
     }
 
     /// Whether everything goes well from here on.
-    fn kind(&self) -> bool {
+    pub(super) fn kind(&self) -> bool {
         self.rests >= RESTS_UNTIL_KIND
     }
 
@@ -151,17 +162,24 @@ impl World {
     /// Through the one door: checked, recorded, adopted.
     fn record(&mut self, event: Event) -> Turn {
         if self.rng.u32(0..4) == 0 {
-            self.now = self.now.saturating_add(SignedDuration::from_millis(self.rng.i64(1..4))).expect("in range");
+            let later = self.now.saturating_add(SignedDuration::from_millis(self.rng.i64(1..4))).expect("in range");
+            // A word that is just in time is in time.
+            let is_late = event.by().is_some() && self.state.after(&event, later).is_err();
+            self.now = if is_late { self.now } else { later };
         }
         self.model.sees(&self.state, &event)?;
+        let was = self.whims.is_some().then(|| self.state.clone());
         self.state.apply(&event, self.now).map_err(|error| format!("{} is refused: {error}", event.kind()))?;
         self.model.saw(&self.state, &event)?;
+        if let Some(was) = was {
+            self.model.saw_deviation(&was, &self.state, &event)?;
+        }
         self.journal.push((event, self.now));
         Ok(())
     }
 
     /// The same for what people say, which may be refused; a refusal changes nothing.
-    fn say(&mut self, event: Event) -> Turn {
+    pub(super) fn say(&mut self, event: Event) -> Turn {
         if self.state.after(&event, self.now).is_ok() {
             return self.record(event);
         }
@@ -172,6 +190,9 @@ impl World {
 
     fn turn(&mut self) -> Turn {
         let kind = self.kind();
+        if !kind && self.has_a_whim(5) {
+            return self.somebody_deviates();
+        }
         match self.rng.u32(0..100) {
             0..3 if !kind => return self.crash(),
             3..8 if !kind => return self.somebody_speaks(),
@@ -380,6 +401,7 @@ impl World {
             steps,
             signed: random::signed(&mut self.signs),
         };
+        self.people_agree_to_amend(&event)?;
         let mut next = self.state.clone();
         if next.amend(&event, &flow, self.now).is_err() {
             return if next == self.state { Ok(()) } else { Err("a refused amendment changed the state".into()) };
@@ -396,6 +418,7 @@ impl World {
         self.state = next;
         self.flow = self.state.workflow().clone();
         self.flows.insert(self.journal.len(), flow);
+        self.model.against.forgets(&self.state);
         self.journal.push((event, self.now));
         Ok(())
     }
@@ -512,6 +535,9 @@ impl World {
                 let answer = self.answer(&step);
                 self.say(Event::StepAnswered { step: step.clone(), by: person(number), answer })?;
             }
+        }
+        while !self.kind() && self.has_a_whim(40) {
+            self.somebody_deviates()?;
         }
         if self.state.outcome().is_none() && self.rng.bool() {
             return Ok(());

@@ -1,0 +1,111 @@
+//! What people of a simulated place want against the runbook, and who must agree.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use piton::event::{Budget, Consent, Departure, Event, Outputs};
+use piton::ids::{Level, StepId};
+use piton::scheduler::{DeviationRule, RunRule, StepRule, StepState, Workflow};
+
+use super::random::{PEOPLE, chance, person};
+use super::world::{Turn, World};
+
+fn rule(rng: &mut Rng) -> DeviationRule {
+    DeviationRule {
+        quorum: rng.u32(1..=3),
+        exclude: if chance(rng, 40) { vec![person(0)] } else { vec![] },
+        allowed: chance(rng, 40).then(|| (0..=3).map(person).collect()),
+        expires_ms: chance(rng, 20).then(|| rng.i64(1..5_000)),
+        identity: Level::Claimed,
+    }
+}
+
+/// The same workflow where people must agree to deviations, and with limits that they may extend.
+pub(super) fn guarded(rng: &mut Rng, flow: &Workflow) -> Workflow {
+    let run = chance(rng, 70).then(|| Arc::new(rule(rng)));
+    let step = |step: &StepRule| StepRule {
+        timeout_ms: chance(rng, 50).then_some(100),
+        deviations: if chance(rng, 25) { Some(Arc::new(rule(rng))) } else { run.clone() },
+        ..step.clone()
+    };
+    let steps = flow.steps().iter().map(step).collect();
+    let run = RunRule { deviations: run.clone(), windows: [("w".to_owned(), 100)].into(), ..flow.run().clone() };
+    Workflow::new(steps, run).expect("it held together before")
+}
+
+impl World {
+    /// Whether somebody wants something now.
+    pub(super) fn has_a_whim(&mut self, percent: u32) -> bool {
+        self.whims.as_mut().is_some_and(|rng| chance(rng, percent))
+    }
+
+    /// Somebody wants something against the runbook, or says something to what another one wants.
+    pub(super) fn somebody_deviates(&mut self) -> Turn {
+        let Some(mut rng) = self.whims.take() else { return Ok(()) };
+        let event = self.whim(&mut rng);
+        self.whims = Some(rng);
+        self.say(event)
+    }
+
+    fn whim(&self, rng: &mut Rng) -> Event {
+        let by = person(rng.usize(0..PEOPLE));
+        let open: Vec<Option<StepId>> = self.state.proposals().map(|(step, ..)| step).collect();
+        if !open.is_empty() && chance(rng, 70) {
+            let step = open[rng.usize(0..open.len())].clone();
+            let answer = match rng.u32(0..10) {
+                0 => Consent::Retracted { comment: None },
+                1 => Consent::Denied { comment: None },
+                _ => Consent::Agreed { comment: None },
+            };
+            return Event::DeviationAnswered { step, by, answer };
+        }
+        let reason = "must be".to_owned();
+        if chance(rng, 10) {
+            let budget = match rng.u32(0..2) {
+                0 => Budget::Run { ms: rng.i64(1..5_000) },
+                _ => Budget::Window { name: "w".into(), ms: rng.i64(1..300) },
+            };
+            return Event::DeviationRequested { step: None, by, what: Departure::Extend(budget), reason };
+        }
+        let steps: Vec<_> = self.state.steps().collect();
+        let wanted = |state: StepState| match state {
+            StepState::Skipped | StepState::Failed | StepState::Undoing => 4,
+            StepState::Pending | StepState::Ready | StepState::Running => 2,
+            StepState::Succeeded | StepState::InDoubt | StepState::Undone | StepState::Waiting => 1,
+        };
+        let weighed: Vec<_> = steps.iter().flat_map(|step| std::iter::repeat_n(step, wanted(step.state()))).collect();
+        let view = weighed[rng.usize(0..weighed.len())];
+        let step = view.rule().id.clone();
+        let what = match (view.state(), rng.u32(0..10)) {
+            (StepState::Undoing, 0..8) => Departure::Leave,
+            (StepState::Skipped, 0..7) => Departure::Force,
+            (StepState::Failed, 0..3) | (_, 0) => return Event::SkipRequested { step, by, reason },
+            (StepState::Running | StepState::Ready, 0..5) => {
+                Departure::Extend(Budget::Attempts { count: rng.u32(1..6) })
+            }
+            (_, 1) => Departure::Force,
+            (_, 2) => Departure::Extend(Budget::Timeout { ms: rng.i64(1..300) }),
+            (_, 3) => Departure::Leave,
+            _ => Departure::Done { outputs: Outputs::new() },
+        };
+        Event::DeviationRequested { step: Some(step), by, what, reason }
+    }
+
+    /// Most often people agree to an amendment before somebody makes it.
+    pub(super) fn people_agree_to_amend(&mut self, event: &Event) -> Turn {
+        let Event::RunAmended { digest, steps, .. } = event else { return Ok(()) };
+        if !self.has_a_whim(70) {
+            return Ok(());
+        }
+        let (by, reason) = (person(1), "better".to_owned());
+        let what = Departure::Amend { digest: digest.clone(), steps: steps.clone() };
+        self.say(Event::DeviationRequested { step: None, by, what, reason })?;
+        for number in 0..PEOPLE {
+            if self.has_a_whim(70) {
+                let (by, answer) = (person(number), Consent::Agreed { comment: None });
+                self.say(Event::DeviationAnswered { step: None, by, answer })?;
+            }
+        }
+        Ok(())
+    }
+}
