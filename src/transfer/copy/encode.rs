@@ -150,8 +150,7 @@ impl Form {
             }
             Self::Civil => {
                 let at: DateTime = text.parse().map_err(|_| wrong())?;
-                let at = at.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| wrong())?.timestamp();
-                put(to, &(micros(at).ok_or_else(wrong)? - EPOCH_MICROS).to_be_bytes());
+                put(to, &(civil(at).ok_or_else(wrong)? - EPOCH_MICROS).to_be_bytes());
             }
             Self::Date => {
                 let day: Date = text.parse().map_err(|_| wrong())?;
@@ -224,6 +223,15 @@ fn micros(at: Timestamp) -> Option<i64> {
     let nanos = at.as_nanosecond();
     // Digits beyond the column's would be rounded away.
     (nanos % 1_000 == 0).then(|| i64::try_from(nanos / 1_000).ok()).flatten()
+}
+
+/// Microseconds since 1970 of a date and time without a zone.
+fn civil(at: DateTime) -> Option<i64> {
+    let (day, time) = (at.date(), at.time());
+    let days = days(i64::from(day.year()), i64::from(day.month()), i64::from(day.day()));
+    let nanos = time.duration_since(jiff::civil::Time::midnight()).as_nanos();
+    let whole = nanos % 1_000 == 0;
+    i64::try_from(nanos / 1_000).ok().filter(|_| whole).map(|micros| days * 86_400_000_000 + micros)
 }
 
 /// Days from 1970 to a date of the Gregorian calendar (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`).
