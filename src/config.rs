@@ -96,6 +96,12 @@ pub fn actor(named: Option<&str>) -> Actor {
 /// The store when nothing else is said: `.piton/piton.db` in the nearest folder above `start` that has one or is a
 /// project (`.git`), else in `start`.
 pub fn default_store(start: &Path) -> PathBuf {
-    let marked = start.ancestors().find(|folder| folder.join(".piton").is_dir() || folder.join(".git").exists());
-    marked.unwrap_or(start).join(".piton").join("piton.db")
+    project_of(start).join(".piton").join("piton.db")
+}
+
+/// The project that a folder belongs to: the nearest folder above it, or itself, that has `.piton` or `.git`; else itself.
+pub fn project_of(folder: &Path) -> PathBuf {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    let marked = folder.ancestors().find(|folder| folder.join(".piton").is_dir() || folder.join(".git").exists());
+    marked.unwrap_or(&folder).to_path_buf()
 }

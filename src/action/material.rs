@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::io;
 
 use super::{Context, Failure};
-use crate::plan::{Plan, PlanStep, in_folder, is_migration, normalized, program_path, sha256_hex};
+use crate::plan::{
+    OUTSIDE_HELP, Plan, PlanStep, Unreachable, in_folder, is_migration, normalized, program_path, sha256_hex,
+};
 use crate::transfer::Migrations;
 
 impl Context {
@@ -16,8 +18,19 @@ impl Context {
         self.pins.is_some() && self.site.site.runbooks.as_ref().is_some_and(|runbooks| runbooks.signed.is_some())
     }
 
-    /// Refuses a file that only the run could name, and no list of signed files names.
+    /// Refuses a path that leads out of where the runbook may read its files from. One that is not there says so itself.
+    fn inside(&self, path: &str) -> Result<(), Failure> {
+        match self.walls.as_ref().map(|walls| walls.admit(&self.base.join(path))) {
+            None | Some(Ok(()) | Err(Unreachable::Io(_))) => Ok(()),
+            Some(Err(why @ (Unreachable::Outside | Unreachable::Link))) => {
+                Err(Failure::permanent(format!("`{path}` {why}; {OUTSIDE_HELP}")))
+            }
+        }
+    }
+
+    /// Refuses a file that only the run could name, and that lies outside or that no list of signed files names.
     fn covered(&self, path: &str) -> Result<(), Failure> {
+        self.inside(path)?;
         let path = normalized(path);
         match self.pins.as_ref().and_then(|pins| pins.files.get(&path)) {
             Some(digest) => self.unchanged(&path, digest),
@@ -47,6 +60,7 @@ impl Context {
         if !kept.is_empty() {
             return Ok(Migrations::Texts(folder.to_owned(), kept));
         }
+        self.inside(folder)?;
         let place = self.base.join(folder);
         if self.only_signed() {
             let fail = |error: io::Error| Failure::permanent(format!("`{folder}` cannot be read: {error}"));

@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::{Effect, Finding, Outcome, Outputs};
 use crate::ids::{Actor, RunId, StepId};
-use crate::plan::{Files, Pins};
+use crate::plan::{Files, Pins, Walls};
 use crate::site::LoadedSite;
 use crate::transfer::ChunkHook;
 
@@ -174,6 +174,8 @@ pub struct Context {
     pub files: Arc<Files>,
     /// What must be as it was then; nothing in runs of earlier versions.
     pub pins: Option<Arc<Pins>>,
+    /// The folders that the runbook reads its files from; nothing in runs of earlier versions.
+    pub walls: Option<Arc<Walls>>,
     /// Starts runs of other runbooks.
     pub children: Arc<dyn RunChild>,
     /// Opens databases of the site once per run.
@@ -214,4 +216,6 @@ pub struct ChildRun<'a> {
     pub params: &'a BTreeMap<String, Value>,
     /// What must be as it was when the plan of `parent` was made; nothing in runs of earlier versions.
     pub pins: Option<&'a Pins>,
+    /// The folders that the runbook that runs it stays in; nothing in runs of earlier versions.
+    pub walls: Option<&'a Walls>,
 }

@@ -18,6 +18,7 @@ impl Action for SubRunbook {
             path: &self.path,
             params: &self.params,
             pins: cx.pins.as_deref(),
+            walls: cx.walls.as_deref(),
         };
         let (run, outcome) = cx.children.run_child(child, cx.cancel.clone()).await?;
         let effect = match outcome {

@@ -56,6 +56,7 @@ impl Place {
             progress: Arc::new(|_| ()),
             files: Arc::default(),
             pins: None,
+            walls: None,
             children: Arc::new(NoChildren),
             masker: Masker::default(),
             swap: None,

@@ -34,7 +34,6 @@ struct Good {
 
 pub(super) fn run(global: &Global, args: &Check, out: Out) -> Result<Exit, CliError> {
     let site = global.load_site()?;
-    let site = global.has_site().then_some(&site);
     let mut found: Vec<Json> = Vec::new();
     let mut exit = Exit::SUCCEEDED;
     for path in &args.files {
@@ -47,7 +46,7 @@ pub(super) fn run(global: &Global, args: &Check, out: Out) -> Result<Exit, CliEr
                 continue;
             }
         };
-        match check_one(global, &source, path, site)? {
+        match check_one(global, &source, path, &site)? {
             Ok(good) => {
                 let signed = match &good.standing {
                     Standing::Unsigned => json!(null),
@@ -106,7 +105,7 @@ fn check_one(
     global: &Global,
     source: &Arc<Source>,
     path: &Path,
-    site: Option<&LoadedSite>,
+    site: &LoadedSite,
 ) -> Result<Result<Good, Problems>, CliError> {
     let options = global.plain_options(path);
     if is_site(&source.text) {
@@ -119,7 +118,9 @@ fn check_one(
         return Ok(Ok(Good { kind: "site", name: loaded.site.name.clone(), steps: 0, standing }));
     }
     let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let checked = match crate::plan::check(source, base, site.map(|site| &*site.site)) {
+    let reads = &site.reads;
+    let site = global.has_site().then_some(site);
+    let checked = match crate::plan::check(source, base, site.map(|site| &*site.site), reads) {
         Ok(checked) => checked,
         Err(problems) => return Ok(Err(problems)),
     };

@@ -78,7 +78,8 @@ fn of_runbook(global: &Global, path: &Path) -> Result<Drawing, CliError> {
     }
     let source = crate::plan::read_source(path)?;
     let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let checked = crate::plan::check(&source, base, None).map_err(|problems| CliError::Problems(vec![problems]))?;
+    let checked = crate::plan::check(&source, base, None, &global.load_site()?.reads)
+        .map_err(|problems| CliError::Problems(vec![problems]))?;
     let runbook = checked.runbook;
     let steps = sketch(&runbook);
     Ok(Drawing { name: runbook.name.value, version: runbook.version, steps, states: None })

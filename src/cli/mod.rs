@@ -85,6 +85,9 @@ pub struct Global {
     /// An OpenSSH allowed-signers file: the site must be signed by one of them, beside what host and store ask for
     #[arg(long, global = true, env = "PITON_SITE_SIGNERS", value_name = "FILE")]
     site_signers: Option<PathBuf>,
+    /// A folder outside of its project that the runbook may read its files from; may be given many times
+    #[arg(long, global = true, value_name = "FOLDER")]
+    allow_reads: Vec<PathBuf>,
     /// A parameter of the runbook; may be given many times
     #[arg(long, global = true, value_name = "NAME=VALUE")]
     param: Vec<String>,

@@ -102,10 +102,11 @@ impl Global {
 
     /// The site, or the one that provides nothing.
     pub fn load_site(&self) -> Result<LoadedSite, CliError> {
-        match &self.site {
-            Some(path) => Ok(crate::plan::load_site(path)?),
-            None => Ok(LoadedSite::empty()),
-        }
+        let site = match &self.site {
+            Some(path) => crate::plan::load_site(path)?,
+            None => LoadedSite::empty(),
+        };
+        Ok(site.reading(self.allow_reads.iter().cloned()))
     }
 
     /// The parameters of `--params` and, over them, of `--param`.
@@ -135,7 +136,11 @@ impl Global {
 
     /// The plan of a file for a run that exists: `--site` and `--param` go before what the run has.
     pub fn plan_for_run(&self, runbook: &Path, told: &Told) -> Result<Plan, CliError> {
-        let site = if self.site.is_some() { self.load_site()? } else { told.plan.site.clone() };
+        let site = if self.site.is_some() {
+            self.load_site()?
+        } else {
+            told.plan.site.clone().reading(self.allow_reads.iter().cloned())
+        };
         Ok(Plan::load_for_run(runbook, site, &told.plan.params, &self.given()?)?)
     }
 

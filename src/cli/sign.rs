@@ -93,8 +93,8 @@ fn list_of(global: &Global, path: &Path) -> Result<FileList, CliError> {
     } else {
         let given = global.has_site().then_some(&*site.site);
         let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let checked =
-            crate::plan::check(&source, base, given).map_err(|problems| CliError::Problems(vec![problems]))?;
+        let checked = crate::plan::check(&source, base, given, &site.reads)
+            .map_err(|problems| CliError::Problems(vec![problems]))?;
         if let Some(program) = checked.material.absent.first() {
             return Err(cannot(format!("program `{program}` is not there, so no signature can cover it")));
         }

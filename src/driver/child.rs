@@ -10,7 +10,7 @@ use crate::action::{ChildRun, Failure, RunChild};
 use crate::event::{Outcome, Signed};
 use crate::ids::RunId;
 use crate::journal::{Journal, JournalError};
-use crate::plan::Plan;
+use crate::plan::{OUTSIDE_HELP, Plan, Unreachable, Walls};
 use crate::site::LoadedSite;
 
 /// Starts and resumes child runs in the same store and on the same site.
@@ -31,7 +31,7 @@ impl Children {
 #[async_trait]
 impl RunChild for Children {
     async fn run_child(&self, child: ChildRun<'_>, cancel: CancellationToken) -> Result<(RunId, Outcome), Failure> {
-        let ChildRun { parent, step, base, path, params, pins } = child;
+        let ChildRun { parent, step, base, path, params, pins, walls } = child;
         let run = RunId::new(format!("{parent}.{step}"));
         let options = Options {
             by: self.options.by.unsigned(),
@@ -54,7 +54,13 @@ impl RunChild for Children {
                 _ => super::resume(&self.journal, run.clone(), options).await,
             }
         } else {
-            let plan = Plan::load(&base.join(path), self.site.clone(), params);
+            let place = base.join(path);
+            if let Some(Err(why @ (Unreachable::Outside | Unreachable::Link))) = walls.map(|walls| walls.admit(&place))
+            {
+                return Err(Failure::permanent(format!("`{path}` {why}; {OUTSIDE_HELP}")));
+            }
+            let site = self.site.clone().reading(walls.into_iter().flat_map(Walls::folders).cloned());
+            let plan = Plan::load(&place, site, params);
             let plan = plan.map_err(|error| Failure::permanent(error.to_string()))?;
             if let Some(changed) = pins.and_then(|pins| pins.changed(path, &plan.parts())) {
                 let help = "put it back, or go on with what it is now: `piton resume RUN --runbook FILE --reason TEXT`";

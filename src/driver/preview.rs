@@ -74,6 +74,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         base: plan.base.clone(),
         files: Arc::clone(&plan.files),
         pins: plan.pins.clone(),
+        walls: plan.walls.clone(),
         cancel: CancellationToken::new(),
         progress: Arc::new(|_| {}),
         databases: databases.clone(),

@@ -357,6 +357,7 @@ impl Session {
             base: self.plan.base.clone(),
             files: Arc::clone(&self.plan.files),
             pins: self.plan.pins.clone(),
+            walls: self.plan.walls.clone(),
             cancel,
             progress: Arc::new(move |progress| observer.progress(&run, &id, &progress)),
             databases: self.databases.clone(),
@@ -389,6 +390,7 @@ impl Session {
         cx.base.clone_from(&plan.base);
         cx.files = Arc::clone(&plan.files);
         cx.pins.clone_from(&plan.pins);
+        cx.walls.clone_from(&plan.walls);
         Undoing { plan, step, cx }
     }
 

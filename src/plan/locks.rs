@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json, json};
 
 use super::graph::Graph;
+use super::material::Walls;
 use super::render::render_node;
 use super::{folder_of, read_source};
 use crate::spec::actions::ActionKind;
@@ -47,7 +48,7 @@ struct Keeper<'a> {
 }
 
 /// Everything that would wait for ever in this runbook, as far as `scope` gives its locks names.
-pub(super) fn check(runbook: &Runbook, source: &Source, base: &Path, scope: &Json) -> Vec<Problem> {
+pub(super) fn check(runbook: &Runbook, source: &Source, (base, walls): (&Path, &Walls), scope: &Json) -> Vec<Problem> {
     let mut problems = Vec::new();
     let of_run = named(&runbook.locks, scope);
     let mut keepers = Vec::new();
@@ -55,7 +56,7 @@ pub(super) fn check(runbook: &Runbook, source: &Source, base: &Path, scope: &Jso
     for step in runbook.steps.iter().chain(&runbook.finally) {
         let Some((path, params)) = child_of(step, scope) else { continue };
         let mut child = Child::default();
-        below(&base.join(&path), &params, scope, &mut vec![own.clone()], &mut child);
+        below((&base.join(&path), walls), &params, scope, &mut vec![own.clone()], &mut child);
         let of_step = named(&step.fields.locks, scope);
         for (name, span) in of_step.iter().chain(&of_run) {
             if let Some(wanted) = child.wants.iter().find(|wanted| wanted.name == *name) {
@@ -107,9 +108,19 @@ fn child_of(step: &Step, scope: &Json) -> Option<(String, Map<String, Json>)> {
 }
 
 /// Adds what the runbook at `path` needs. One that cannot be read says so when it is run.
-fn below(path: &Path, given: &Map<String, Json>, outer: &Json, open: &mut Vec<PathBuf>, child: &mut Child) {
+fn below(
+    (path, walls): (&Path, &Walls),
+    given: &Map<String, Json>,
+    outer: &Json,
+    open: &mut Vec<PathBuf>,
+    child: &mut Child,
+) {
     let place = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     if open.contains(&place) {
+        return;
+    }
+    // What lies outside is refused where the files of a runbook are read.
+    if walls.admit(path).is_err() {
         return;
     }
     let Ok(source) = read_source(path) else { return };
@@ -135,7 +146,8 @@ fn below(path: &Path, given: &Map<String, Json>, outer: &Json, open: &mut Vec<Pa
     for step in runbook.steps.iter().chain(&runbook.finally) {
         child.wants.extend(named(&step.fields.locks, &scope).into_iter().map(wanted));
         if let Some((path, params)) = child_of(step, &scope) {
-            below(&folder_of(Path::new(&source.name)).join(path), &params, &scope, open, child);
+            let folder = folder_of(Path::new(&source.name));
+            below((&folder.join(path), &walls.of_child(folder)), &params, &scope, open, child);
         }
     }
     open.pop();

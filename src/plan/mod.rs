@@ -5,6 +5,7 @@ mod check;
 mod digest;
 mod expand;
 mod graph;
+mod inserted;
 mod locks;
 mod material;
 mod names;
@@ -38,7 +39,8 @@ pub use crate::identity::sha256_hex;
 pub use check::{has_inverse, has_probe, only_looks};
 pub use digest::{canonical, digest};
 pub use material::{
-    Digests, Files, Material, Pins, beside, from_folder_of, is_migration, normalized, parts, program_path,
+    Digests, Files, Material, OUTSIDE_HELP, Pins, Unreachable, Walls, beside, from_folder_of, is_migration, normalized,
+    parts, program_path,
 };
 pub use names::output_names;
 pub use params::{Given, ParamError};
@@ -141,6 +143,8 @@ pub struct Plan {
     pub files: Arc<Files>,
     /// What was not taken in as text, and must be as it was; nothing in runs of earlier versions.
     pub pins: Option<Arc<Pins>>,
+    /// The folders that its runbook reads its files from; nothing in runs of earlier versions, which read anywhere.
+    pub walls: Option<Arc<Walls>>,
     /// Programs that were not there when it was made, so that nothing can be said about them.
     pub absent: BTreeSet<String>,
     /// What lies beside the runbook to show who signed it; not judged yet.
@@ -209,6 +213,9 @@ pub struct PlanSource {
     /// What must be as it was when the plan was made; nothing in runs of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pins: Option<Pins>,
+    /// The folders that the runbook reads its files from; nothing in runs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walls: Option<Vec<PathBuf>>,
 }
 
 /// A runbook with nothing wrong.
@@ -220,15 +227,16 @@ pub struct Checked {
     pub material: Material,
 }
 
-/// Everything that is wrong with a runbook, against a site if there is one.
+/// Everything that is wrong with a runbook, against a site if there is one. `reads`: folders outside of its project that it may
+/// read its files from.
 ///
 /// # Errors
 /// All problems of the file at once.
-pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>) -> Result<Checked, Problems> {
+pub fn check(source: &Arc<Source>, base: &Path, site: Option<&Site>, reads: &[PathBuf]) -> Result<Checked, Problems> {
     let Loaded { runbook, problems, seen, tree, .. } = runbook::read(source)?;
     // What follows needs the runbook only; the tree of a large file is large.
     drop(tree);
-    examine(source, base, site, Found { runbook, problems, seen })
+    examine(source, (base, &Walls::of(base, reads)), site, Found { runbook, problems, seen })
 }
 
 /// What was read of a runbook, without its tree.
@@ -238,14 +246,19 @@ struct Found {
     seen: Vec<SeenStep>,
 }
 
-fn examine(source: &Arc<Source>, base: &Path, site: Option<&Site>, found: Found) -> Result<Checked, Problems> {
+fn examine(
+    source: &Arc<Source>,
+    (base, walls): (&Path, &Walls),
+    site: Option<&Site>,
+    found: Found,
+) -> Result<Checked, Problems> {
     let Found { runbook, mut problems, seen } = found;
     let Some(runbook) = runbook else { return Err(Problems::new(Arc::clone(source), problems)) };
     let is_partial = !problems.is_empty();
     problems.extend(check::check(&runbook, source, site, &seen, is_partial));
     let known = json!({ "site": site.map(Site::scope) });
-    problems.extend(locks::check(&runbook, source, base, &known));
-    let material = material::of_runbook(base, &runbook, &known, &mut problems);
+    problems.extend(locks::check(&runbook, source, (base, walls), &known));
+    let material = material::of_runbook((base, walls), &runbook, &known, &mut problems);
     if problems.is_empty() {
         Ok(Checked { runbook, material })
     } else {
@@ -261,6 +274,7 @@ fn actions_of(runbook: &Runbook) -> impl Iterator<Item = &ActionSpec> {
 struct Kept {
     files: Files,
     pins: Option<Pins>,
+    walls: Option<Arc<Walls>>,
 }
 
 impl Plan {
@@ -285,7 +299,7 @@ impl Plan {
     /// As [`Plan::load`].
     pub fn load_for_run(path: &Path, site: LoadedSite, of_run: &Given, given: &Given) -> Result<Self, PlanError> {
         let source = read_source(path)?;
-        let checked = check(&source, folder_of(path), Some(&site.site)).map_err(PlanError::Problems)?;
+        let checked = check(&source, folder_of(path), Some(&site.site), &site.reads).map_err(PlanError::Problems)?;
         let mut all = of_run.clone();
         all.retain(|name, _| checked.runbook.params.get(name).is_some());
         all.extend(given.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -306,7 +320,8 @@ impl Plan {
             _ => LoadedSite::empty(),
         };
         let source = named(&kept.runbook_path, kept.runbook);
-        let material = Kept { files: kept.files, pins: kept.pins };
+        let walls = kept.walls.map(|folders| Walls::around(folders).into());
+        let material = Kept { files: kept.files, pins: kept.pins, walls };
         Self::build(&source, folder_of(&kept.runbook_path), site, given, Some(material))
     }
 
@@ -320,10 +335,11 @@ impl Plan {
         let Loaded { runbook, problems, seen, tree, .. } = runbook::read(source).map_err(PlanError::Problems)?;
         let data = digest::canonical_node(&tree);
         drop(tree);
+        let walls = Walls::of(base, &site.reads);
         let (mut runbook, mut found) = match &kept {
             None => {
                 let Checked { runbook, material } =
-                    examine(source, base, Some(&site.site), Found { runbook, problems, seen })
+                    examine(source, (base, &walls), Some(&site.site), Found { runbook, problems, seen })
                         .map_err(PlanError::Problems)?;
                 (runbook, material)
             }
@@ -340,17 +356,18 @@ impl Plan {
             if problems.is_empty() { Ok(()) } else { Err(wrong()) }
         };
         if kept.is_none() {
-            all_right(locks::check(&runbook, source, base, &scope))?;
+            all_right(locks::check(&runbook, source, (base, &walls), &scope))?;
         }
         let steps = expand::steps(&mut runbook, &scope)
             .map_err(|problem| PlanError::Problems(Problems::new(Arc::clone(source), vec![problem])))?;
         if kept.is_none() {
             let mut problems = Vec::new();
-            found = material::of_steps(base, &steps, scope.clone(), found, &mut problems);
+            found = material::of_steps((base, &walls), &steps, scope.clone(), found, &mut problems);
             all_right(problems)?;
         }
         let Material { files, pins, absent } = found;
-        let Kept { files, pins } = kept.unwrap_or(Kept { files, pins: Some(pins) });
+        let new = Kept { files, pins: Some(pins), walls: Some(walls.into()) };
+        let Kept { files, pins, walls } = kept.unwrap_or(new);
         let value = |error: Malformed| PlanError::Value(error.0);
         let locks = runbook
             .locks
@@ -372,6 +389,7 @@ impl Plan {
             base: base.into(),
             files: Arc::new(files),
             pins: pins.map(Arc::new),
+            walls,
             absent,
             offered: None,
             index: StepIndex::new(&steps),
@@ -418,6 +436,7 @@ impl Plan {
             signers: self.site.signers.as_deref().map(str::to_owned),
             files: (*self.files).clone(),
             pins: self.pins.as_deref().cloned(),
+            walls: self.walls.as_deref().map(|walls| walls.folders().cloned().collect()),
         }
     }
 

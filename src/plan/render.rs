@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::inserted;
 use crate::spec::actions::{ActionKind, ActionSpec, Args};
 use crate::spec::decode::Decoder;
 use crate::spec::problem::Source;
@@ -58,6 +59,10 @@ pub fn render_action(
     scope: &Json,
     masked_scope: &Json,
 ) -> Result<Rendered, Malformed> {
+    inserted::check(action, scope).map_err(|error| {
+        let (line, column) = source.position(action.key.start);
+        Malformed(format!("{}:{line}:{column}: {}", source.name, error.0))
+    })?;
     let node = render_node(&action.args, scope)?;
     let input = render_node(&action.args, masked_scope)?.to_json();
     let mut d = Decoder::new(Arc::clone(source));

@@ -4,7 +4,7 @@
 //! they are needed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -245,6 +245,8 @@ record! {
     pub struct RunbooksSite("`runbooks`") {
         /// Runbooks are run only if these people signed them, with all that they are made of.
         signed: Option<SignedRunbooks>,
+        /// Folders outside of their projects that runbooks may read their files from, relative to this file.
+        reads: Vec<String>,
     }
 }
 
@@ -348,6 +350,8 @@ pub struct LoadedSite {
     pub base: Arc<Path>,
     /// Text of its allowed-signers file, if it names one.
     pub signers: Option<Arc<str>>,
+    /// Folders outside of their projects that runbooks may read their files from.
+    pub reads: Arc<[PathBuf]>,
     /// What lies beside it to show who signed it; not judged yet.
     pub offered: Option<Arc<Offered>>,
 }
@@ -362,8 +366,17 @@ impl LoadedSite {
             tree: Arc::new(Json::Null),
             base: Path::new(".").into(),
             signers: None,
+            reads: Arc::default(),
             offered: None,
         }
+    }
+
+    /// The same, with further folders that runbooks may read their files from.
+    #[must_use]
+    pub fn reading(self, more: impl IntoIterator<Item = PathBuf>) -> Self {
+        let mut reads = self.reads.to_vec();
+        reads.extend(more);
+        Self { reads: reads.into(), ..self }
     }
 
     /// Whether there is a site file.
@@ -403,12 +416,14 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<LoadedSite, Problems> {
         check_names(site, &mut d);
     }
     let site = d.finish(site)?;
+    let reads = site.runbooks.iter().flat_map(|runbooks| &runbooks.reads).map(|folder| base.join(folder)).collect();
     Ok(LoadedSite {
         site: Arc::new(site),
         source: Arc::clone(source),
         tree: Arc::new(node.to_json()),
         base: base.into(),
         signers: None,
+        reads,
         offered: None,
     })
 }

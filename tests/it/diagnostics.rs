@@ -23,9 +23,9 @@ fn diagnose(name: &str) -> Problems {
         piton::site::read(&broken, &corpus()).map(|_| ())
     } else if name.starts_with("site-") || name == "many-at-once.yaml" {
         let site = piton::site::read(&source("the-site.site"), &corpus()).expect("the corpus' own site is valid");
-        piton::plan::check(&broken, &corpus(), Some(&site.site)).map(|_| ())
+        piton::plan::check(&broken, &corpus(), Some(&site.site), &[]).map(|_| ())
     } else {
-        piton::plan::check(&broken, &corpus(), None).map(|_| ())
+        piton::plan::check(&broken, &corpus(), None, &[]).map(|_| ())
     };
     result.expect_err(name)
 }
@@ -93,7 +93,7 @@ fn one_file_with_eight_mistakes_reports_all_of_them() {
 fn an_oversize_file_is_refused_before_it_is_parsed() {
     let text = "#".repeat(piton::spec::yaml::FILE_BYTES_MAX + 1);
     let source = Arc::new(Source { name: "big.yaml".into(), text });
-    let problems = piton::plan::check(&source, &corpus(), None).expect_err("too big");
+    let problems = piton::plan::check(&source, &corpus(), None, &[]).expect_err("too big");
     assert_eq!(problems.list[0].code, "yaml::too_big");
 }
 

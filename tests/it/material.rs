@@ -215,3 +215,70 @@ fn what_only_the_run_can_name_is_read_then() {
     goes_on(&desk, 0);
     assert_eq!(desk.show()["outcome"], "succeeded");
 }
+
+/// Paths that lead out of a project, in the run as well, and what allows them.
+#[test]
+fn a_runbook_reads_inside_of_its_project_only() {
+    let outer = desk();
+    std::fs::create_dir_all(outer.path("project/.piton")).expect("made");
+    std::fs::create_dir_all(outer.path("shared")).expect("made");
+    outer.write("shared/1_t.sql", "CREATE TABLE t (a INT);");
+    outer.write("shared/look.sql", "SELECT 1 AS a");
+    let text = |steps: &str| format!("apiVersion: piton/v1\nkind: Runbook\nname: job\n{steps}");
+    let run = |more: &[&str]| outer.piton(&[&["run", "project/job.yaml", "--site", "site.yaml"], more].concat());
+    outer
+        .write("project/job.yaml", &text("steps: [{ id: a, db.query: { database: app, sql: ../shared/look.sql } }]\n"));
+    let refused = run(&[]).exits(3).err;
+    assert!(refused.contains("plan::outside") && refused.contains("job.yaml:4:"), "{refused}");
+    assert!(refused.contains("`../shared/look.sql` leads out of the project"), "{refused}");
+    assert!(refused.contains("--allow-reads FOLDER"), "{refused}");
+    assert!(outer.piton(&["check", "project/job.yaml"]).exits(3).err.contains("plan::outside"));
+    run(&["--allow-reads", "shared"]).exits(0);
+    outer.piton(&["check", "project/job.yaml", "--allow-reads", "shared"]).exits(0);
+    outer.write("open.yaml", &format!("{SITE}runbooks: {{ reads: [shared] }}\n"));
+    outer.piton(&["run", "project/job.yaml", "--site", "open.yaml"]).exits(0);
+    outer.write("narrow.yaml", &format!("{SITE}runbooks: {{ reads: [project] }}\n"));
+    outer.piton(&["run", "project/job.yaml", "--site", "narrow.yaml"]).exits(3);
+
+    // What only the run can name is looked at in the run; what runs a runbook allows it what it may read itself.
+    let late = "steps:
+  - { id: name, exec: { argv: [echo, ../shared], outputs: { x: { stdout: true } } } }
+  - { id: tables, needs: [name], db.migrate: { database: app, folder: '{{ steps.name.outputs.x }}' }, on_failure: continue }
+  - { id: sub, needs: [name], runbook: { path: sub/child.yaml, params: { sql: look } } }\n";
+    outer.write("project/job.yaml", &text(late));
+    std::fs::create_dir_all(outer.path("project/sub")).expect("made");
+    let child = "params: { sql: { type: string } }\nsteps: [{ id: a, db.migrate: { database: app, folder: '../../shared' } }, { id: b, exec: { argv: [echo, '{{ params.sql }}'] } }]\n";
+    outer.write("project/sub/child.yaml", &text(child));
+    let refused = run(&[]).exits(3).err;
+    assert!(
+        refused.contains("runbook `sub/child.yaml` cannot be read: `../../shared` leads out of the project"),
+        "{refused}"
+    );
+    outer.write(
+        "project/sub/child.yaml",
+        &text("params: { sql: { type: string } }\nsteps: [{ id: b, exec: { argv: [echo, '{{ params.sql }}'] } }]\n"),
+    );
+    run(&["--run-id", "late"]).exits(4);
+    let show = outer.piton(&["show", "late", "--json", "--store", "project/.piton/piton.db"]).exits(0).json();
+    let why = show["steps"][1]["error"].as_str().unwrap_or_default().to_owned();
+    assert!(why.contains("`../shared` leads out of the project"), "{show:#}");
+    outer.write("project/sub/child.yaml", &text(child));
+    run(&["--allow-reads", "shared", "--run-id", "wide"]).exits(0);
+}
+
+#[test]
+fn a_value_does_not_lead_out_of_a_path() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.path("conf")).expect("made");
+    desk.runbook(
+        "job",
+        "params: { name: { type: string } }
+steps: [{ id: a, file.write: { path: 'conf/{{ params.name }}.ini', content: x } }]\n",
+    );
+    desk.piton(&["run", "job.yaml", "--param", "name=one"]).exits(0);
+    assert!(desk.path("conf/one.ini").exists());
+    desk.piton(&["run", "job.yaml", "--param", "name=../two", "--run-id", "r"]).exits(4);
+    assert!(!desk.path("two.ini").exists());
+    let why = error(&desk, "a");
+    assert!(why.contains("job.yaml:6:") && why.contains("`params.name` holds `..`"), "{why}");
+}

@@ -232,7 +232,7 @@ fn each_reference_page_is_introduced_by_an_example_that_is_right() {
         let source = std::sync::Arc::new(piton::spec::problem::Source { name: format!("{name}.md"), text });
         let refused = match name {
             "site" => piton::site::read(&source, &root()).err(),
-            _ => piton::plan::check(&source, &root(), None).err(),
+            _ => piton::plan::check(&source, &root(), None, &[]).err(),
         };
         assert!(refused.is_none(), "{}", refused.map(|problems| problems.render()).unwrap_or_default());
     }

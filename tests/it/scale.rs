@@ -62,7 +62,7 @@ fn outputs_of_steps_far_before_are_found_and_of_others_refused() {
         if n % 10 == 9 { (n + 1 == STEPS).then_some(0) } else { (n > 0).then(|| 7919 * (n / 2 + 1) % n / 10 * 10) }
     };
     let source = Arc::new(Source { name: "far.yaml".into(), text: runbook_with_uses(needs, uses) });
-    let problems = plan::check(&source, Path::new("."), None).expect_err("one use in vain");
+    let problems = plan::check(&source, Path::new("."), None, &[]).expect_err("one use in vain");
     let found: Vec<&str> = problems.list.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(found, ["step `s9999` uses an output of `s0`, which does not come before it"]);
 }
@@ -89,6 +89,6 @@ fn a_list_of_ten_thousand_items_becomes_as_many_steps() {
 fn a_circle_through_ten_thousand_steps_is_found() {
     let text = runbook(|n| vec![(n + STEPS - 1) % STEPS]);
     let source = Arc::new(Source { name: "circle.yaml".into(), text });
-    let problems = plan::check(&source, Path::new("."), None).expect_err("a circle");
+    let problems = plan::check(&source, Path::new("."), None, &[]).expect_err("a circle");
     assert_eq!(problems.list.iter().filter(|problem| problem.code == "plan::cycle").count(), 1);
 }

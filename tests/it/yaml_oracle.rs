@@ -179,7 +179,7 @@ proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in "[ -~\n\t{}\\[\\]:,&*!|>'\"%@`#é]{0,60}") {
         let source = Arc::new(Source { name: "t.yaml".into(), text });
-        if let Err(problems) = piton::plan::check(&source, std::path::Path::new("."), None) {
+        if let Err(problems) = piton::plan::check(&source, std::path::Path::new("."), None, &[]) {
             prop_assert!(!problems.list.is_empty(), "refused without a reason");
             prop_assert!(!problems.render().is_empty());
         }

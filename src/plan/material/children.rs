@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::named::Params;
 use super::reader::Walk;
-use super::{Digests, Material, Reader, from_folder_of, parts};
+use super::{Digests, Material, Reader, Walls, from_folder_of, parts};
 use crate::plan::sources::{folder_of, read_source};
 use crate::spec::runbook::{self, Loaded};
 
@@ -24,6 +24,8 @@ pub struct Child<'a> {
     pub params: &'a Params,
     /// What it sees as `site`.
     pub site: &'a Json,
+    /// The folders that the runbook that runs it stays in.
+    pub walls: &'a Walls,
 }
 
 /// What a runbook is made of, by paths from the folder of the one that runs it.
@@ -61,7 +63,8 @@ impl Child<'_> {
         }
         let values = json!({ "params": params, "site": self.site });
         let folder = folder_of(&place).to_path_buf();
-        let mut reader = Reader::new(&folder, &values);
+        let walls = self.walls.of_child(&folder);
+        let mut reader = Reader::new(&folder, &walls, &values);
         reader.walk = walk.clone();
         reader.walk.open.push(real);
         let mut problems = Vec::new();

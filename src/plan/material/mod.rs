@@ -2,13 +2,15 @@
 //! slip into a run.
 //!
 //! Owned here: which files the steps of a runbook name (`named`), reading them (`reader`), and the runbooks that it runs
-//! with everything that those are made of (`children`). Refused: what cannot be read. Called for `check` and for a plan;
+//! with everything that those are made of (`children`). Refused: what cannot be read, and what lies outside of the walls
+//! (`walls`). Called for `check` and for a plan;
 //! `docs/design/signed-files.md` lists what belongs to a runbook.
 
 mod children;
 mod named;
 mod paths;
 mod reader;
+mod walls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,6 +28,7 @@ pub(super) use named::{Named, Use, named};
 pub use paths::{Pattern, normalized};
 pub(super) use reader::Reader;
 pub use reader::is_migration;
+pub use walls::{HELP as OUTSIDE_HELP, Unreachable, Walls};
 
 /// Texts by the path that the runbook uses.
 pub type Files = BTreeMap<String, String>;
@@ -106,8 +109,13 @@ fn own((path, digest): (&String, &String)) -> (String, String) {
 }
 
 /// What all steps of a runbook name, as far as `values` (params, site) give the names values.
-pub(super) fn of_runbook(base: &Path, runbook: &Runbook, values: &Json, problems: &mut Vec<Problem>) -> Material {
-    let mut reader = Reader::new(base, values);
+pub(super) fn of_runbook(
+    (base, walls): (&Path, &Walls),
+    runbook: &Runbook,
+    values: &Json,
+    problems: &mut Vec<Problem>,
+) -> Material {
+    let mut reader = Reader::new(base, walls, values);
     for step in runbook.steps.iter().chain(&runbook.finally) {
         reader.step(step, values, problems);
     }
@@ -116,13 +124,13 @@ pub(super) fn of_runbook(base: &Path, runbook: &Runbook, values: &Json, problems
 
 /// What the steps of a plan name beside `found`, now that all values are known that can be known before a run.
 pub(super) fn of_steps(
-    base: &Path,
+    (base, walls): (&Path, &Walls),
     steps: &[PlanStep],
     mut values: Json,
     found: Material,
     problems: &mut Vec<Problem>,
 ) -> Material {
-    let mut reader = Reader::new(base, &values);
+    let mut reader = Reader::new(base, walls, &values);
     reader.found = found;
     for step in steps {
         if let Some(item) = &step.item {

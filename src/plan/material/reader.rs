@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::children::Child;
-use super::{Material, Named, Pattern, Use, actions, named};
+use super::{Material, Named, OUTSIDE_HELP, Pattern, Unreachable, Use, Walls, actions, named};
 use crate::plan::sha256_hex;
 use crate::spec::actions::ActionSpec;
 use crate::spec::problem::{Problem, Span};
@@ -31,6 +31,8 @@ pub struct Walk {
 /// Reads files below the folder of a runbook.
 pub struct Reader<'a> {
     base: &'a Path,
+    /// The folders that it stays in.
+    walls: &'a Walls,
     /// What runbooks that are run see as `site`.
     site: Json,
     pub(super) walk: Walk,
@@ -44,9 +46,17 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Starts at the folder of a runbook; `values` are those that names may hold.
-    pub fn new(base: &'a Path, values: &Json) -> Self {
+    pub fn new(base: &'a Path, walls: &'a Walls, values: &Json) -> Self {
         let site = values.get("site").cloned().unwrap_or_default();
-        Self { base, site, walk: Walk::default(), seen: BTreeSet::new(), is_open: false, found: Material::default() }
+        Self {
+            base,
+            walls,
+            site,
+            walk: Walk::default(),
+            seen: BTreeSet::new(),
+            is_open: false,
+            found: Material::default(),
+        }
     }
 
     /// Takes in what a step names.
@@ -56,11 +66,9 @@ impl<'a> Reader<'a> {
         }
         for pattern in &step.fields.uses {
             if self.seen.insert(pattern.value.clone())
-                && let Err(problem) = self.pattern(&pattern.value)
+                && let Err(problem) = self.pattern(&pattern.value, pattern.span)
             {
-                let (message, label) = problem;
-                let problem = Problem::new("plan::no_file", message, pattern.span).label(label);
-                problems.push(problem.help("paths start at the folder of the runbook"));
+                problems.push(problem);
             }
         }
     }
@@ -77,40 +85,38 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, file: &Named) -> Result<(), Problem> {
-        let cannot = |what: &str, error: &io::Error| {
-            no_file(format!("{what} `{}` cannot be read: {}", file.path, plain(error)), file.span)
-        };
+        let path = file.path.as_str();
+        let cannot = |what: &'static str| move |error: Unreachable| unreadable(what, path, file.span, &error);
         match &file.used {
-            Use::Text if self.found.files.contains_key(&file.path) => {}
+            Use::Text if self.found.files.contains_key(path) => {}
             Use::Text => {
-                let text = read_text(&self.base.join(&file.path)).map_err(|error| cannot("file", &error))?;
+                let text = self.text(path).map_err(cannot("file"))?;
                 self.found.files.insert(file.path.clone(), text);
             }
             Use::Folder => {
-                for (path, text) in
-                    migrations(self.base, &file.path).map_err(|error| cannot("migrations in", &error))?
-                {
+                for (path, text) in self.migrations(path).map_err(cannot("migrations in"))? {
                     self.found.files.entry(path).or_insert(text);
                 }
             }
-            Use::Program if self.found.pins.files.contains_key(&file.path) => {}
-            Use::Program => match read_bytes(&self.base.join(&file.path)) {
+            Use::Program if self.found.pins.files.contains_key(path) => {}
+            Use::Program => match self.bytes(path) {
                 Ok(bytes) => {
                     self.found.pins.files.insert(file.path.clone(), sha256_hex(&bytes));
                 }
                 // An earlier step may make it.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Unreachable::Io(error)) if error.kind() == ErrorKind::NotFound => {
                     self.found.absent.insert(file.path.clone());
                 }
-                Err(error) => return Err(cannot("program", &error)),
+                Err(error) => return Err(cannot("program")(error)),
             },
             Use::Runbook(params) => {
-                let child = Child { base: self.base, path: &file.path, params, site: &self.site };
+                self.walls.admit(&self.base.join(path)).map_err(cannot("runbook"))?;
+                let child = Child { base: self.base, path, params, site: &self.site, walls: self.walls };
                 let found = child.read(&mut self.walk).map_err(|why| {
-                    let problem = no_file(format!("runbook `{}` cannot be read: {why}", file.path), file.span);
-                    problem.help(format!("paths start at the folder of the runbook; see `piton check {}`", file.path))
+                    let problem = no_file(format!("runbook `{path}` cannot be read: {why}"), file.span);
+                    problem.help(format!("paths start at the folder of the runbook; see `piton check {path}`"))
                 })?;
-                let path = super::normalized(&file.path);
+                let path = super::normalized(path);
                 if found.is_open {
                     self.found.pins.open.insert(path.clone());
                 }
@@ -121,20 +127,90 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Takes in every file that a pattern fits; what is wrong, and a label for it.
-    fn pattern(&mut self, text: &str) -> Result<(), (String, &'static str)> {
-        let pattern = Pattern::new(text).map_err(|why| (format!("`{text}` is no pattern: {why}"), "here"))?;
-        let files = matching(self.base, &pattern)
-            .map_err(|error| (format!("`{text}` cannot be looked up: {}", plain(&error)), "looked up here"))?;
+    /// Takes in every file that a pattern fits.
+    fn pattern(&mut self, text: &str, span: Span) -> Result<(), Problem> {
+        let pattern = Pattern::new(text).map_err(|why| {
+            let problem = no_file(format!("`{text}` is no pattern: {why}"), span).label("here");
+            problem.help("write a path, with `*` for any name, or `**` for any folders")
+        })?;
+        let files = self.matching(&pattern).map_err(|error| unreadable("files of", text, span, &error))?;
         if files.is_empty() {
-            return Err((format!("no file fits `{text}`"), "named here"));
+            return Err(no_file(format!("no file fits `{text}`"), span));
         }
         for path in files {
-            let bytes = read_bytes(&self.base.join(&path))
-                .map_err(|error| (format!("file `{path}` cannot be read: {}", plain(&error)), "named here"))?;
+            let bytes = self.bytes(&path).map_err(|error| unreadable("file", &path, span, &error))?;
             self.found.pins.files.insert(path, sha256_hex(&bytes));
         }
         Ok(())
+    }
+
+    /// The bytes of a file. What is no file cannot be read: a pipe would be waited for.
+    fn bytes(&self, path: &str) -> Result<Vec<u8>, Unreachable> {
+        let place = self.base.join(path);
+        self.walls.admit(&place)?;
+        if !std::fs::metadata(&place)?.is_file() {
+            return Err(io::Error::new(ErrorKind::IsADirectory, "it is no file").into());
+        }
+        Ok(std::fs::read(&place)?)
+    }
+
+    fn text(&self, path: &str) -> Result<String, Unreachable> {
+        let bytes = self.bytes(path)?;
+        Ok(String::from_utf8(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?)
+    }
+
+    /// The texts of all migrations in a folder, by the path from the folder of the runbook: those that `db.migrate` would
+    /// look at.
+    fn migrations(&self, folder: &str) -> Result<Vec<(String, String)>, Unreachable> {
+        let place = self.base.join(folder);
+        self.walls.admit(&place)?;
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(place)? {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if is_migration(name) && std::fs::metadata(&path)?.is_file() {
+                let path = format!("{}/{name}", folder.trim_end_matches('/'));
+                let text = self.text(&path).map_err(|error| match error {
+                    Unreachable::Io(error) => {
+                        io::Error::new(error.kind(), format!("`{name}`: {}", plain(&error))).into()
+                    }
+                    other => other,
+                })?;
+                found.push((path, text));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The files that fit, as paths from the folder of the runbook, in order. Folders that are links are not entered, nor
+    /// hidden ones.
+    fn matching(&self, pattern: &Pattern) -> Result<BTreeSet<String>, Unreachable> {
+        let mut found = BTreeSet::new();
+        let mut folders = vec![(pattern.folder.clone(), 0)];
+        let mut looked_at = 0;
+        while let Some((folder, depth)) = folders.pop() {
+            let place = self.base.join(&folder);
+            self.walls.admit(&place)?;
+            for entry in std::fs::read_dir(place)? {
+                let entry = entry?;
+                looked_at += 1;
+                if looked_at > LOOKED_AT_MAX {
+                    let text = format!("more than {LOOKED_AT_MAX} files would have to be looked at");
+                    return Err(io::Error::other(text).into());
+                }
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let path =
+                    if folder.is_empty() { name.clone() } else { format!("{}/{name}", folder.trim_end_matches('/')) };
+                if entry.file_type()?.is_dir() {
+                    if pattern.depth.is_none_or(|most| depth < most) && !name.starts_with('.') {
+                        folders.push((path, depth + 1));
+                    }
+                } else if pattern.fits(&path) && std::fs::metadata(self.base.join(&path))?.is_file() {
+                    found.insert(path);
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -142,65 +218,19 @@ fn no_file(message: String, span: Span) -> Problem {
     Problem::new("plan::no_file", message, span).label("named here").help("paths start at the folder of the runbook")
 }
 
-/// The bytes of a file. What is no file cannot be read: a pipe would be waited for.
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(ErrorKind::IsADirectory, "it is no file"));
-    }
-    std::fs::read(path)
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
-}
-
-/// The texts of all migrations in a folder, by the path from the folder of the runbook: those that `db.migrate` would look at.
-fn migrations(base: &Path, folder: &str) -> io::Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(base.join(folder))? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-        if is_migration(&name) && std::fs::metadata(&path)?.is_file() {
-            let text = read_text(&path)
-                .map_err(|error| io::Error::new(error.kind(), format!("`{name}`: {}", plain(&error))))?;
-            found.push((format!("{}/{name}", folder.trim_end_matches('/')), text));
+/// What is wrong with a file that cannot be read.
+fn unreadable(what: &str, path: &str, span: Span, error: &Unreachable) -> Problem {
+    match error {
+        Unreachable::Outside | Unreachable::Link => {
+            Problem::new("plan::outside", format!("`{path}` {error}"), span).label("outside").help(OUTSIDE_HELP)
         }
+        Unreachable::Io(error) => no_file(format!("{what} `{path}` cannot be read: {}", plain(error)), span),
     }
-    Ok(found)
 }
 
 /// `VERSION_name.sql`.
 pub fn is_migration(name: &str) -> bool {
     name.split_once('_').is_some_and(|(_, rest)| rest.ends_with(MIGRATION))
-}
-
-/// The files that fit, as paths from `base`, in order. Folders that are links are not entered, hidden ones only if they are named.
-fn matching(base: &Path, pattern: &Pattern) -> io::Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    let mut folders = vec![(pattern.folder.clone(), 0)];
-    let mut looked_at = 0;
-    while let Some((folder, depth)) = folders.pop() {
-        for entry in std::fs::read_dir(base.join(&folder))? {
-            let entry = entry?;
-            looked_at += 1;
-            if looked_at > LOOKED_AT_MAX {
-                let text = format!("more than {LOOKED_AT_MAX} files would have to be looked at");
-                return Err(io::Error::other(text));
-            }
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let path =
-                if folder.is_empty() { name.clone() } else { format!("{}/{name}", folder.trim_end_matches('/')) };
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                if pattern.depth.is_none_or(|most| depth < most) && !name.starts_with('.') {
-                    folders.push((path, depth + 1));
-                }
-            } else if pattern.fits(&path) && std::fs::metadata(base.join(&path))?.is_file() {
-                found.insert(path);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// What the system says, for people.

@@ -21,9 +21,9 @@ pub fn loader(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let source = Arc::new(Source { name: "fuzzed.yaml".into(), text });
     let nowhere = Path::new("/nonexistent");
-    match piton::plan::check(&source, nowhere, None) {
+    match piton::plan::check(&source, nowhere, None, &[]) {
         Ok(_) => {
-            let again = piton::plan::check(&source, nowhere, None);
+            let again = piton::plan::check(&source, nowhere, None, &[]);
             assert!(again.is_ok(), "what was right is wrong the second time");
         }
         Err(problems) => assert!(!problems.render().is_empty(), "refused without a word"),
@@ -84,6 +84,7 @@ static STARTED: LazyLock<Event> = LazyLock::new(|| {
         signers: None,
         files: Files::default(),
         pins: None,
+        walls: None,
     };
     let plan = Plan::restore(kept, &Given::new()).expect("a runbook");
     let started = serde_json::json!({
