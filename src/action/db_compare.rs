@@ -60,7 +60,7 @@ impl Keep for KeptFile {
         *last = Instant::now();
         // A state that cannot be kept costs time after a crash, and nothing else.
         if let Some(folder) = self.path.parent()
-            && std::fs::create_dir_all(folder).is_ok()
+            && durable::own_folder(folder).is_ok()
         {
             let _ = durable::replace(&self.path, text.as_bytes(), None);
         }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -66,7 +66,7 @@ impl Lock {
     /// Takes the lock on `path` (made when missing), waiting up to `patience`.
     pub(crate) async fn take(path: &Path, patience: Duration) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            own_folder(folder)?;
         }
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         let deadline = Instant::now() + patience;
@@ -112,6 +112,11 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_path_buf()),
         Err(error) => Err(error),
     }
+}
+
+/// Makes a folder of Piton's own state, and what is missing above it, for its user only.
+pub(crate) fn own_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Makes the names in a folder last.

@@ -39,7 +39,7 @@ impl Action for FileWrite {
         let run = durable::file_name(cx.run.as_str());
         let folder = PathBuf::from("before").join(run);
         let copy = folder.join(format!("{}.{}", durable::file_name(cx.step.as_str()), cx.attempt));
-        std::fs::create_dir_all(cx.state_dir.join(&folder)).map_err(fail)?;
+        durable::own_folder(&cx.state_dir.join(&folder)).map_err(fail)?;
         durable::replace(&cx.state_dir.join(&copy), &content, Some(COPY_MODE)).map_err(fail)?;
         let mode = mode_of(&path).map_err(fail)?;
         Ok(json!(Before { sha256: Some(sha256(&content)), mode: Some(mode), copy: Some(copy) }))

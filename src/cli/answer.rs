@@ -1,6 +1,7 @@
 //! `piton answer`: reports manual work done, with its form filled in and evidence kept by its hash.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -146,7 +147,7 @@ fn read_evidence(path: &Path) -> Result<(String, String, Vec<u8>), CliError> {
 fn keep(folder: &Path, hash: &str, content: &[u8]) -> Result<(), CliError> {
     let target = folder.join(hash);
     let unwritable = |error: std::io::Error| CliError::unwritable(&target, &error);
-    std::fs::create_dir_all(folder).map_err(unwritable)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unwritable)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(unwritable)?;
     std::io::Write::write_all(&mut file, content).map_err(unwritable)?;
     file.as_file().sync_all().map_err(unwritable)?;

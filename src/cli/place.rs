@@ -7,13 +7,23 @@ use serde_json::Value as Json;
 
 use super::Global;
 use super::error::CliError;
+use super::out::Out;
 use crate::action::held::Commands;
 use crate::driver::{Options, Told};
 use crate::ids::RunId;
-use crate::journal::{Journal, RunFilter, SealKey, trusted_keys};
+use crate::journal::{Journal, RunFilter, SealKey, exposed, trusted_keys};
 use crate::plan::{Given, Plan};
 use crate::site::LoadedSite;
 use crate::spec::problem::Source;
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// To read it, or to say a word.
+    Read,
+    /// To carry out what it says.
+    Driven,
+}
 
 /// The store that a command works on.
 pub struct Place {
@@ -39,25 +49,49 @@ impl Global {
     /// Opens the store and makes it if there is none; for commands that start runs.
     pub async fn make_store(&self, runbook: &Path) -> Result<Place, CliError> {
         let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.open(self.store_place(folder)).await?.sealed()
+        self.open(self.store_place(folder), Use::Driven).await?.sealed()
     }
 
     /// Opens the store of runs that exist, for commands that drive one of them.
     pub async fn driven_store(&self) -> Result<Place, CliError> {
-        self.store().await?.sealed()
+        self.known_store(Use::Driven).await?.sealed()
     }
 
     /// Opens the store of runs that exist.
     pub async fn store(&self) -> Result<Place, CliError> {
+        self.known_store(Use::Read).await
+    }
+
+    async fn known_store(&self, used: Use) -> Result<Place, CliError> {
         let store = self.store_place(Path::new("."));
         if !store.contains("://") && store != "memory:" && !Path::new(&store).exists() {
             let message = format!("there is no store at `{store}`; name the one of the run with `--store PATH`");
             return Err(CliError::Usage(message));
         }
-        self.open(store).await
+        self.open(store, used).await
     }
 
-    async fn open(&self, store: String) -> Result<Place, CliError> {
+    /// Warns of what others can read or change, and drives nothing that others can change.
+    fn check_rights(&self, store: &str, used: Use) -> Result<(), CliError> {
+        let seal = crate::config::variable("PITON_SEAL_KEY").filter(|path| path != "none").map(PathBuf::from);
+        let path = Path::new(store);
+        let own = path.parent().map(|folder| folder.join("keys").join("seal"));
+        let exposed = exposed(path, seal.or(own).as_deref());
+        if used == Use::Driven
+            && let Some(grave) = exposed.iter().find(|exposed| exposed.is_grave)
+        {
+            let why = "whoever can change what a store says has it done with your rights";
+            return Err(CliError::Usage(format!("no run is driven from `{store}`: {grave} ({why})")));
+        }
+        let out = Out::new(self.json, self.color);
+        exposed.iter().for_each(|one| out.note(&format!("{} {one}", out.error_paint.warn("warning:"))));
+        Ok(())
+    }
+
+    async fn open(&self, store: String, used: Use) -> Result<Place, CliError> {
+        if !store.contains("://") && store != "memory:" {
+            self.check_rights(&store, used)?;
+        }
         let journal = Journal::open(&store).await?;
         let is_file = !store.contains("://") && store != "memory:";
         let beside = if is_file { PathBuf::from(&store) } else { PathBuf::from(Self::default_here()) };

@@ -7,6 +7,7 @@
 mod bundle;
 mod chain;
 mod error;
+mod exposure;
 #[cfg(test)]
 mod file_tests;
 mod heads;
@@ -33,6 +34,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use bundle::{BundleError, judge as judge_bundle, records as bundle_records};
 pub use error::{AppendError, JournalError};
+pub use exposure::{Exposed, exposed};
 pub use lease::{LeaseError, Owner};
 pub use locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use memory::Memory;

@@ -23,6 +23,7 @@ mod material;
 mod reference;
 mod reference_words;
 mod report;
+mod rights;
 mod scale;
 mod schemas;
 mod signed;

@@ -47,7 +47,7 @@ impl Hold {
     pub(crate) fn write(&self, cx: &Context, service: &str) -> io::Result<()> {
         let path = path(cx, service);
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            durable::own_folder(folder)?;
         }
         durable::replace(&path, &serde_json::to_vec_pretty(self).map_err(io::Error::other)?, None)
     }

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -178,7 +179,7 @@ impl Supervised<'_> {
     /// Writes down what will be started; the process that carries the token is this service from here on.
     fn intend(&self) -> Result<Record, Failure> {
         let fail = |error: std::io::Error| Failure::harmless(self.say(&error));
-        fs::create_dir_all(super::folder(self.cx)).map_err(fail)?;
+        durable::own_folder(&super::folder(self.cx)).map_err(fail)?;
         let record = Record {
             token: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
             boot: proc::boot_id(),
@@ -195,7 +196,7 @@ impl Supervised<'_> {
     fn spawn(&self) -> Result<(Record, Identity), Failure> {
         let mut record = self.intend()?;
         let fail = |error: std::io::Error| Failure::harmless(self.say(&error));
-        let log = File::options().create(true).append(true).open(&record.log).map_err(fail)?;
+        let log = File::options().create(true).append(true).mode(0o600).open(&record.log).map_err(fail)?;
         let errors = log.try_clone().map_err(fail)?;
         let mut command = process::prepared(&self.line(&record.token));
         command.command_mut().stdin(Stdio::null()).stdout(log).stderr(errors);
