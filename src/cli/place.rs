@@ -84,7 +84,9 @@ impl Global {
             return Err(CliError::Usage(format!("no run is driven from `{store}`: {grave} ({why})")));
         }
         let out = Out::new(self.json, self.color);
-        exposed.iter().for_each(|one| out.note(&format!("{} {one}", out.error_paint.warn("warning:"))));
+        for one in &exposed {
+            out.note(&format!("{} {one}", out.error_paint.warn("warning:")));
+        }
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::DriverError;
 use super::session::{Done, Session};
 use crate::plan::PlanStep;
+use crate::spec::actions::ActionKind;
 use crate::spec::runbook::Undo;
 
 /// Threads for what works on rows, made when the first such task comes. A driver has one thread, which records and renews
@@ -29,7 +30,7 @@ fn works_on_rows(step: &PlanStep) -> bool {
     [Some(step.action.kind), step.verify.as_ref().map(|verify| verify.kind), undo]
         .into_iter()
         .flatten()
-        .any(|kind| kind.works_on_rows())
+        .any(ActionKind::works_on_rows)
 }
 
 impl Session {

@@ -21,7 +21,7 @@ fn paths(kind: ActionKind, args: &Node) -> Vec<&Node> {
         _ => &[],
     };
     let program = match (kind, args.get("argv").map(|argv| &argv.value)) {
-        (ActionKind::Exec | ActionKind::NotifyCommand, Some(Value::List(argv))) => argv.first(),
+        (ActionKind::Exec | ActionKind::NotifyCommand, Some(Value::List(words))) => words.first(),
         _ => None,
     };
     named.iter().filter_map(|key| args.get(key)).chain(program).collect()

@@ -177,7 +177,7 @@ impl<'a> Feed<'a> {
             match field {
                 Field::Constant(bytes) => to.extend_from_slice(bytes),
                 Field::Column { form, .. } => {
-                    form.put_value(to, value).map_err(|why| rows::misfit(self.plan, &key, &column.target.name, why))?
+                    form.put_value(to, value).map_err(|why| rows::misfit(self.plan, &key, &column.target.name, why))?;
                 }
             }
         }
