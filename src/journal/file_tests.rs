@@ -85,7 +85,9 @@ async fn a_torn_file_is_named_not_trusted() {
         Err(error) => Err(error),
     };
     let error = read.expect_err("half of it is missing");
-    assert!(matches!(error, JournalError::Corrupt { .. }) && error.to_string().contains("torn.db"), "{error:?}");
+    // Which of the two is seen first depends on whether the connection above, which closes by itself, still held the log.
+    let is_named = matches!(error, JournalError::Corrupt { .. } | JournalError::CutOff { .. });
+    assert!(is_named && error.to_string().contains("torn.db"), "{error:?}");
 }
 
 /// A journal whose end is partly in the file and partly in its write-ahead log.

@@ -57,7 +57,8 @@ fn what_piton_makes_is_its_users_alone() {
     while let Some(path) = open.pop() {
         let metadata = fs::metadata(&path).expect("is there");
         let (mode, shown) = (metadata.permissions().mode() & 0o7777, path.display().to_string());
-        assert!(mode & 0o077 == 0 || shown.ends_with("seal.pub"), "{shown}: {mode:04o}");
+        let of_others = mode & 0o077;
+        assert!(of_others == 0 || shown.ends_with("seal.pub"), "{shown}: {mode:04o}");
         seen.push(shown);
         if metadata.is_dir() {
             open.extend(fs::read_dir(&path).expect("is ours").map(|entry| entry.expect("an entry").path()));
