@@ -99,6 +99,11 @@ pub fn default_store(start: &Path) -> PathBuf {
     project_of(start).join(".piton").join("piton.db")
 }
 
+/// The folder of a file; `.` for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The project that a folder belongs to: the nearest folder above it, or itself, that has `.piton` or `.git`; else itself.
 pub fn project_of(folder: &Path) -> PathBuf {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::db::{failure, limits};
 use super::db_copy::{mapping, range, token};
 use super::{Action, Context, Failure, Preview, Progress, durable};
+use crate::config::rights::own_folder;
 use crate::event::Outputs;
 use crate::spec::actions::{self, DbCompare};
 use crate::transfer::{self, CompareOptions, CompareReport, CompareRequest, Keep, Sample, TableComparison};
@@ -60,7 +61,7 @@ impl Keep for KeptFile {
         *last = Instant::now();
         // A state that cannot be kept costs time after a crash, and nothing else.
         if let Some(folder) = self.path.parent()
-            && durable::own_folder(folder).is_ok()
+            && own_folder(folder).is_ok()
         {
             let _ = durable::replace(&self.path, text.as_bytes(), None);
         }

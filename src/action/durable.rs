@@ -6,9 +6,12 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use crate::config::folder_of;
+use crate::config::rights::own_folder;
 
 /// Mode of a file that did not exist before and has no mode asked for.
 const MODE_NEW: u32 = 0o644;
@@ -16,7 +19,7 @@ const MODE_NEW: u32 = 0o644;
 /// Replaces `path` (or the file that a link there leads to) by `content`; `mode` overrules the mode it had.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: Option<u32>) -> io::Result<()> {
     let path = resolved(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(&path);
     let old = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => Some(metadata),
         Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
@@ -112,11 +115,6 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_path_buf()),
         Err(error) => Err(error),
     }
-}
-
-/// Makes a folder of Piton's own state, and what is missing above it, for its user only.
-pub(crate) fn own_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Makes the names in a folder last.

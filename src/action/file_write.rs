@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{Action, Context, Failure, Preview, durable};
+use crate::config::rights::own_folder;
 use crate::event::{Finding, Outputs};
 use crate::spec::actions::FileWrite;
 
@@ -39,7 +40,7 @@ impl Action for FileWrite {
         let run = durable::file_name(cx.run.as_str());
         let folder = PathBuf::from("before").join(run);
         let copy = folder.join(format!("{}.{}", durable::file_name(cx.step.as_str()), cx.attempt));
-        durable::own_folder(&cx.state_dir.join(&folder)).map_err(fail)?;
+        own_folder(&cx.state_dir.join(&folder)).map_err(fail)?;
         durable::replace(&cx.state_dir.join(&copy), &content, Some(COPY_MODE)).map_err(fail)?;
         let mode = mode_of(&path).map_err(fail)?;
         Ok(json!(Before { sha256: Some(sha256(&content)), mode: Some(mode), copy: Some(copy) }))

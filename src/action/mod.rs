@@ -32,7 +32,7 @@ pub mod size;
 mod wait;
 mod wait_until;
 
-mod durable;
+pub(crate) mod durable;
 #[cfg(test)]
 mod testing;
 

@@ -1,7 +1,6 @@
 //! `piton answer`: reports manual work done, with its form filled in and evidence kept by its hash.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,6 +12,8 @@ use super::exit::Exit;
 use super::out::Out;
 use super::voice::{Spoken, Voice};
 use super::word;
+use crate::action::durable;
+use crate::config::rights::own_folder;
 use crate::event::{Answer, Event, Outputs};
 use crate::plan::sha256_hex;
 use crate::report::people;
@@ -21,6 +22,8 @@ use crate::spec::problem::did_you_mean;
 
 /// Largest file taken as evidence, in bytes.
 const EVIDENCE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Evidence is for the eyes of who keeps the store.
+const EVIDENCE_MODE: u32 = 0o600;
 
 /// Arguments of `piton answer`.
 #[derive(Debug, Args)]
@@ -146,11 +149,6 @@ fn read_evidence(path: &Path) -> Result<(String, String, Vec<u8>), CliError> {
 /// Keeps a copy by its hash; whole or not at all.
 fn keep(folder: &Path, hash: &str, content: &[u8]) -> Result<(), CliError> {
     let target = folder.join(hash);
-    let unwritable = |error: std::io::Error| CliError::unwritable(&target, &error);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unwritable)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(unwritable)?;
-    std::io::Write::write_all(&mut file, content).map_err(unwritable)?;
-    file.as_file().sync_all().map_err(unwritable)?;
-    file.persist(&target).map_err(|error| CliError::unwritable(&target, &error.error))?;
-    Ok(())
+    let kept = own_folder(folder).and_then(|()| durable::replace(&target, content, Some(EVIDENCE_MODE)));
+    kept.map_err(|error| CliError::unwritable(&target, &error))
 }

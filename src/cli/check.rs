@@ -117,7 +117,7 @@ fn check_one(
         let standing = driver::site_standing(&loaded, &options);
         return Ok(Ok(Good { kind: "site", name: loaded.site.name.clone(), steps: 0, standing }));
     }
-    let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let base = crate::config::folder_of(path);
     let reads = &site.reads;
     let site = global.has_site().then_some(site);
     let checked = match crate::plan::check(source, base, site.map(|site| &*site.site), reads) {

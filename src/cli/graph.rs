@@ -77,7 +77,7 @@ fn of_runbook(global: &Global, path: &Path) -> Result<Drawing, CliError> {
         return Ok(Drawing { name: plan.name, version: plan.version, steps: plan.steps, states: None });
     }
     let source = crate::plan::read_source(path)?;
-    let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let base = crate::config::folder_of(path);
     let checked = crate::plan::check(&source, base, None, &global.load_site()?.reads)
         .map_err(|problems| CliError::Problems(vec![problems]))?;
     let runbook = checked.runbook;

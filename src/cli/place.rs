@@ -9,6 +9,7 @@ use super::Global;
 use super::error::CliError;
 use super::out::Out;
 use crate::action::held::Commands;
+use crate::config::folder_of;
 use crate::driver::{Options, Told};
 use crate::ids::RunId;
 use crate::journal::{Journal, RunFilter, SealKey, exposed, trusted_keys};
@@ -48,7 +49,7 @@ impl Global {
 
     /// Opens the store and makes it if there is none; for commands that start runs.
     pub async fn make_store(&self, runbook: &Path) -> Result<Place, CliError> {
-        let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(runbook);
         self.open(self.store_place(folder), Use::Driven).await?.sealed()
     }
 
@@ -104,7 +105,7 @@ impl Global {
 
     /// Folder of Piton's own state beside the store, whether that is there or not.
     pub fn state_dir(&self, runbook: &Path) -> PathBuf {
-        let folder = runbook.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(runbook);
         let store = self.store_place(folder);
         let store = if store.contains("://") { Self::default_here() } else { store };
         Path::new(&store).parent().map(Path::to_path_buf).unwrap_or_default()

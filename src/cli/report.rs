@@ -84,7 +84,7 @@ pub(super) async fn run(global: &Global, args: &Report, out: Out) -> Result<Exit
 
 /// Page and bundle in a new folder, which is there as a whole or not at all.
 fn write(folder: &Path, page: &str, bundle: Option<&str>) -> std::io::Result<()> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = crate::config::folder_of(folder);
     std::fs::create_dir_all(parent)?;
     let draft = tempfile::Builder::new().prefix(".report-").tempdir_in(parent)?;
     std::fs::write(draft.path().join(PAGE), page)?;

@@ -10,8 +10,13 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use super::voice::sign_with;
+use crate::action::durable;
+use crate::config::folder_of;
 use crate::identity::{self, FILE_NAMESPACE, FileList, Signed};
 use crate::plan::{Digests, signed_paths};
+
+/// Mode of lists and signatures: they are for everybody to read.
+const MODE: u32 = 0o644;
 
 /// Arguments of `piton sign`.
 #[derive(Debug, Args)]
@@ -92,8 +97,7 @@ fn list_of(global: &Global, path: &Path) -> Result<FileList, CliError> {
         crate::plan::load_site(path)?.parts()
     } else {
         let given = global.has_site().then_some(&*site.site);
-        let base = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let checked = crate::plan::check(&source, base, given, &site.reads)
+        let checked = crate::plan::check(&source, folder_of(path), given, &site.reads)
             .map_err(|problems| CliError::Problems(vec![problems]))?;
         if let Some(program) = checked.material.absent.first() {
             return Err(cannot(format!("program `{program}` is not there, so no signature can cover it")));
@@ -105,12 +109,5 @@ fn list_of(global: &Global, path: &Path) -> Result<FileList, CliError> {
 
 /// Puts a text in the place of a file, whole or not at all.
 fn replace(path: &Path, text: &str) -> Result<(), CliError> {
-    let fail = |error: &std::io::Error| CliError::unwritable(path, error);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut draft = tempfile::Builder::new().prefix(".signed-").tempfile_in(folder).map_err(|error| fail(&error))?;
-    std::io::Write::write_all(&mut draft, text.as_bytes()).map_err(|error| fail(&error))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    draft.as_file().set_permissions(mode).and_then(|()| draft.as_file().sync_all()).map_err(|error| fail(&error))?;
-    draft.persist(path).map_err(|error| fail(&error.error))?;
-    Ok(())
+    durable::replace(path, text.as_bytes(), Some(MODE)).map_err(|error| CliError::unwritable(path, &error))
 }

@@ -1,10 +1,19 @@
 //! Who besides the user of this process may do something with a file.
 
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User};
+
+/// Makes a folder of Piton's own, and what is missing above it, for its user only.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn own_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
 
 /// Who may do what with a file or folder, as its mode and its owner say.
 #[derive(Debug, Clone, PartialEq, Eq)]

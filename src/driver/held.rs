@@ -120,7 +120,8 @@ impl Session {
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets, said) = (self.plan.clone(), self.secrets.clone(), cx.said.clone());
         let limit = self.limit(&id);
-        self.tasks.spawn(async move {
+        let planned = step.clone();
+        self.spawn(&planned, async move {
             let result = match gathered.with_secrets(&plan, &secrets).await {
                 Ok(scope) => {
                     cx.masker = secrets.masker();

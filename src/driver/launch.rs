@@ -13,27 +13,27 @@ use tokio::runtime::{Builder, Runtime};
 use super::DriverError;
 use super::session::{Done, Session};
 use crate::plan::PlanStep;
-use crate::spec::actions::ActionKind;
-use crate::spec::runbook::Undo;
+use crate::spec::actions::ActionSpec;
 
 /// Threads for what works on rows, made when the first such task comes. A driver has one thread, which records and renews
 /// its lease; converting and hashing rows must not hold that up, and may use every core.
 static ROWS: LazyLock<std::io::Result<Runtime>> =
     LazyLock::new(|| Builder::new_multi_thread().thread_name("piton-rows").enable_all().build());
 
-/// Whether a part of the step works on databases.
-fn works_on_rows(step: &PlanStep) -> bool {
-    let undo = match step.undo.as_deref() {
-        Some(Undo::Action(spec)) => Some(spec.kind),
-        Some(Undo::Auto(_)) | None => None,
-    };
-    [Some(step.action.kind), step.verify.as_ref().map(|verify| verify.kind), undo]
-        .into_iter()
-        .flatten()
-        .any(ActionKind::works_on_rows)
+/// The threads for a step of which a part works on databases; none for others. Without them it works where all else does.
+fn rows(step: &PlanStep) -> Option<&'static Runtime> {
+    step.actions().any(ActionSpec::works_on_databases).then(|| ROWS.as_ref().ok()).flatten()
 }
 
 impl Session {
+    /// Has a task go on by itself that is not tried in its place.
+    pub(super) fn spawn(&mut self, step: &PlanStep, task: impl Future<Output = Done> + Send + 'static) {
+        match rows(step) {
+            Some(rows) => self.tasks.spawn_on(task, rows.handle()),
+            None => self.tasks.spawn(task),
+        };
+    }
+
     /// Begins a task for a step and gives what it came to, if it came to it without waiting. What works on rows does so
     /// elsewhere from its beginning on: its connections belong to the threads that wait for them.
     pub(super) fn launch(
@@ -41,7 +41,7 @@ impl Session {
         step: &PlanStep,
         task: impl Future<Output = Done> + Send + 'static,
     ) -> Option<Done> {
-        if let (true, Ok(rows)) = (works_on_rows(step), &*ROWS) {
+        if let Some(rows) = rows(step) {
             self.tasks.spawn_on(task, rows.handle());
             return None;
         }

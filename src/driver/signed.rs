@@ -23,9 +23,6 @@ use crate::site::LoadedSite;
 pub(super) use again::again;
 pub use standing::{Standing, runbook_standing, site_standing};
 
-/// How it is said that no key is that of anybody who counts.
-const NOBODY: &str = "no signature";
-
 /// What covers the runs of other runbooks that the steps of a run start.
 #[derive(Debug, Clone, Default)]
 pub struct Cover {
@@ -65,8 +62,8 @@ impl<'a> Thing<'a> {
         Self { what: format!("site `{}`", site.site.name), path, parts, offered: site.offered.as_deref() }
     }
 
-    /// Whose signatures hold at `at`, and why others do not.
-    fn judge(&self, signers: &Signers, at: Timestamp) -> Result<(SignedFiles, Vec<String>), String> {
+    /// What lies beside it, and the entry of the list that is meant; why the list is none of what the thing is made of.
+    fn list(&self) -> Result<(&'a Offered, String), String> {
         let Self { what, path, parts, offered } = self;
         let Some(offered) = offered else {
             return Err(format!("{what} is not signed: there is no `{path}.signed`; `piton sign` makes one"));
@@ -77,6 +74,17 @@ impl<'a> Thing<'a> {
         fits(&list, &entry, parts, path).map_err(|why| {
             format!("the signature of {what} does not hold any more: {why}; if that is right, sign it again")
         })?;
+        Ok((offered, entry))
+    }
+
+    /// Why nobody can have signed it.
+    fn without_signature(&self) -> String {
+        format!("no signature of {} counts: there is no signature in `{}.signed.sig`", self.what, self.path)
+    }
+
+    /// Whose signatures hold at `at`, and why others do not.
+    fn judge(&self, signers: &Signers, at: Timestamp) -> Result<(SignedFiles, Vec<String>), String> {
+        let (offered, entry) = self.list()?;
         let (mut by, mut whys) = (Vec::new(), Vec::new());
         for signature in &offered.signatures {
             match identity::signer(signers, &offered.list, signature, at) {
@@ -86,9 +94,10 @@ impl<'a> Thing<'a> {
         }
         by.dedup_by(|one, other| one.name == other.name && one.key == other.key);
         if by.is_empty() {
-            let none = format!("there is no signature in `{path}.signed.sig`");
-            let whys = if whys.is_empty() { none } else { whys.join("; ") };
-            return Err(format!("{NOBODY} of {what} counts: {whys}"));
+            return Err(match whys.is_empty() {
+                true => self.without_signature(),
+                false => format!("no signature of {} counts: {}", self.what, whys.join("; ")),
+            });
         }
         Ok((SignedFiles { list: offered.list.clone(), entry, by, trusted: Vec::new() }, whys))
     }
@@ -163,11 +172,8 @@ fn runbook(
     let own = Thing::runbook(plan, parts);
     let covering = cover.and_then(|cover| Some((cover, cover.signed.runbook.as_ref()?)));
     let by_cover = covering.map(|(cover, files)| {
-        let offered = Offered {
-            list: files.list.clone(),
-            signatures: files.by.iter().map(|signer| signer.signature.clone()).collect(),
-            entry: Some(crate::plan::beside(&files.entry, &cover.path)),
-        };
+        let entry = Some(crate::plan::beside(&files.entry, &cover.path));
+        let offered = Offered { entry, ..offered_again(files) };
         Thing { offered: Some(&offered), ..Thing::runbook(plan, parts) }.judge(&keys, at)
     });
     let judged = match (own.judge(&keys, at), by_cover) {

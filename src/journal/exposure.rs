@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::config::folder_of;
 use crate::config::rights::Rights;
 
 /// Folders beside a store, and whether what lies there is acted on, so that nobody else may change it.
@@ -52,7 +53,7 @@ pub fn exposed(store: &Path, seal: Option<&Path>) -> Vec<Exposed> {
     for folder in folders.iter().take(if folders[0] == folders[1] { 1 } else { 2 }) {
         found.changes(folder, true);
     }
-    let is_open = Rights::of(&folders[1]).is_ok_and(|rights| rights.others_enter());
+    let is_open = Rights::of(folders[1]).is_ok_and(|rights| rights.others_enter());
     for (ending, acted_on) in [("", true), ("-wal", true), ("-shm", true), ("-journal", true), ("-anchor", false)] {
         let mut path = real.as_os_str().to_owned();
         path.push(ending);
@@ -62,7 +63,7 @@ pub fn exposed(store: &Path, seal: Option<&Path>) -> Vec<Exposed> {
         }
     }
     let state = folder_of(store);
-    let is_open = Rights::of(&state).is_ok_and(|rights| rights.others_enter());
+    let is_open = Rights::of(state).is_ok_and(|rights| rights.others_enter());
     for (name, acted_on) in FOLDERS {
         let folder = state.join(name);
         if folder.is_dir() {
@@ -71,17 +72,13 @@ pub fn exposed(store: &Path, seal: Option<&Path>) -> Vec<Exposed> {
         }
     }
     if let Some(seal) = seal.filter(|seal| seal.exists()) {
-        found.changes(&folder_of(seal), true);
+        found.changes(folder_of(seal), true);
         found.changes(seal, true);
         found.reads_seal(seal);
     }
     found.list.sort_by_key(|exposed| !exposed.is_grave);
     found.list.dedup();
     found.list
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }
 
 #[derive(Default)]

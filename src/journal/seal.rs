@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, Signature, SshSig};
 
 use super::Append;
+use crate::config::rights::own_folder;
 use crate::event::{Event, Record};
 use crate::ids::RunId;
 
@@ -145,7 +146,7 @@ fn make(path: &Path) -> Result<(), SealError> {
     let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).map_err(wrong)?;
     key.set_comment("piton seals");
     if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+        own_folder(folder).map_err(fail)?;
     }
     let private = key.to_openssh(LineEnding::LF).map_err(wrong)?;
     let public = key.public_key().to_openssh().map_err(wrong)? + "\n";

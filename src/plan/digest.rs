@@ -111,7 +111,7 @@ fn digest_of(write: impl FnOnce(&mut BufWriter<Sha256>) -> io::Result<()>) -> St
 
 impl PlanStep {
     /// What it does, its postcondition, its undo.
-    pub(super) fn actions(&self) -> impl Iterator<Item = &ActionSpec> {
+    pub fn actions(&self) -> impl Iterator<Item = &ActionSpec> {
         std::iter::once(&self.action).chain(self.verify.as_deref()).chain(self.undo_action())
     }
 

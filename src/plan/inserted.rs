@@ -32,15 +32,10 @@ fn paths(kind: ActionKind, args: &Node) -> Vec<&Node> {
 /// # Errors
 /// Naming the value and the path.
 pub fn check(action: &ActionSpec, scope: &Json) -> Result<(), Malformed> {
-    of_args(action.kind, &action.args, scope)
-}
-
-fn of_args(kind: ActionKind, args: &Node, scope: &Json) -> Result<(), Malformed> {
-    if let (ActionKind::WaitUntil, Value::Map(pairs)) = (kind, &args.value) {
-        let nested = pairs.iter().filter_map(|(key, args)| Some((ActionKind::of_key(&key.text)?, args)));
-        return nested.into_iter().try_for_each(|(kind, args)| of_args(kind, args, scope));
+    if let Some(repeated) = action.nested() {
+        return check(&repeated, scope);
     }
-    paths(kind, args).into_iter().filter_map(Node::text).try_for_each(|path| one(path, scope))
+    paths(action.kind, &action.args).into_iter().filter_map(Node::text).try_for_each(|path| one(path, scope))
 }
 
 fn one(path: &str, scope: &Json) -> Result<(), Malformed> {

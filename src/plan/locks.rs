@@ -11,8 +11,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::graph::Graph;
 use super::material::Walls;
+use super::read_source;
 use super::render::render_node;
-use super::{folder_of, read_source};
+use crate::config::folder_of;
 use crate::spec::actions::ActionKind;
 use crate::spec::decode::Spanned;
 use crate::spec::problem::{Problem, Source, Span};

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use crate::config::folder_of;
 use crate::identity::Offered;
 use crate::ids::{Actor, LockName, Milestone, StepId};
 use crate::site::{LoadedSite, Site};
@@ -45,7 +46,6 @@ pub use material::{
 pub use names::output_names;
 pub use params::{Given, ParamError};
 pub use render::{Rendered, render_action, render_node};
-use sources::folder_of;
 pub use sources::{load_site, offered, read_source, signed_paths};
 pub use used::{Depth, in_folder};
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::PlanError;
+use crate::config::folder_of;
 use crate::identity::{self, Offered};
 use crate::site::LoadedSite;
 use crate::spec::problem::Source;
@@ -72,9 +73,4 @@ fn text_if_there(path: &Path) -> Result<Option<String>, PlanError> {
             Err(PlanError::NoFile { path: path.display().to_string(), reason: error.to_string().to_lowercase() })
         }
     }
-}
-
-/// The folder of a file; `.` for a bare name.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

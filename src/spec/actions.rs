@@ -14,7 +14,7 @@ use super::decode::{Decode, Decoder, MapReader, Schemas, Templates, describe, is
 use super::problem::Problem;
 use super::rules::{Choice, exactly_one, known, whole_seconds};
 use super::values::{Millis, SecretText};
-use super::yaml::Node;
+use super::yaml::{Node, Value};
 use crate::{choice, record};
 pub use data::{
     BuildIndexes, CompareMode, DbAssert, DbBackup, DbCompare, DbCopy, DbGaps, DbMigrate, DbPreflight, DbRestore,
@@ -358,9 +358,23 @@ pub struct ActionSpec {
 }
 
 impl ActionSpec {
+    /// The check inside of a `wait.until`.
+    pub fn nested(&self) -> Option<Self> {
+        let (ActionKind::WaitUntil, Value::Map(pairs)) = (self.kind, &self.args.value) else { return None };
+        pairs.iter().find_map(|(key, args)| {
+            ActionKind::of_key(&key.text).map(|kind| Self { kind, key: key.span, args: args.clone() })
+        })
+    }
+
+    /// Whether it works on databases: itself, by the check that it repeats, or through an option store, which may be a table.
+    pub fn works_on_databases(&self) -> bool {
+        let is_one = |key: &str| key.starts_with("db.") || key.starts_with("option.");
+        is_one(self.kind.key()) || self.nested().is_some_and(|check| is_one(check.kind.key()))
+    }
+
     /// Whether it only looks, as it is written: sessions that may be ended are more than looked at.
     pub fn is_check(&self) -> bool {
-        let spares = || self.args.get("terminate").is_none_or(|value| value.value == super::yaml::Value::Bool(false));
+        let spares = || self.args.get("terminate").is_none_or(|value| value.value == Value::Bool(false));
         self.kind.is_check() && (self.kind != ActionKind::DbSessions || spares())
     }
 }
@@ -473,11 +487,6 @@ impl ActionKind {
     /// The kind whose key this is.
     pub fn of_key(key: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.key() == key)
-    }
-
-    /// Whether it works on databases.
-    pub fn works_on_rows(self) -> bool {
-        self.key().starts_with("db.")
     }
 
     /// Whether people, not the driver, do the work.

@@ -33,9 +33,14 @@ impl Limits {
     /// A session with these limits; with `waits` the server does not end it for having nothing to do for a while.
     pub(super) async fn open(&self, database: &Database, waits: bool) -> Result<Session, TransferError> {
         let mut session = Session::open(database).await?;
-        if self.is_unset() && !waits {
-            return Ok(session);
+        if !self.is_unset() || waits {
+            self.set(&mut session).await?;
         }
+        Ok(session)
+    }
+
+    /// Sets these limits for the session from here on, also where they were lifted.
+    pub(super) async fn set(&self, session: &mut Session) -> Result<(), TransferError> {
         let sql = match session.engine() {
             Engine::Postgres => Some(self.postgres()),
             Engine::Mariadb => Some(self.mariadb()),
@@ -44,7 +49,7 @@ impl Limits {
         if let Some(sql) = sql {
             session.run(&sql, Vec::new()).await?;
         }
-        Ok(session)
+        Ok(())
     }
 
     fn postgres(&self) -> String {
@@ -72,12 +77,18 @@ impl Limits {
         set
     }
 
-    /// Lifts the limit of statements in the open transaction, for what takes as long as it takes: indexes, one stream of a whole table.
+    /// Lifts the limit of statements for what takes as long as it takes: indexes, one stream of a whole table. PostgreSQL
+    /// forgets that with the open transaction; a session of MariaDB keeps it until `set`.
     pub(super) async fn lift(&self, session: &mut Session) -> Result<(), TransferError> {
-        if self.statement.is_some() && session.engine() == Engine::Postgres {
-            session.run("SET LOCAL statement_timeout = 0", Vec::new()).await?;
-        }
-        Ok(())
+        let sql = match session.engine() {
+            Engine::Postgres if self.statement.is_some() => "SET LOCAL statement_timeout = 0",
+            // A client that takes nothing for a while, for its target is slow or it is throttled, is not dead.
+            Engine::Mariadb => {
+                "SET SESSION net_write_timeout = 86400 /*M!100101 , max_statement_time = 0 */ /*!50708 , max_execution_time = 0 */"
+            }
+            Engine::Postgres | Engine::Sqlite => return Ok(()),
+        };
+        session.run(sql, Vec::new()).await.map(drop)
     }
 
     /// Says which limit it was, and where; other errors stay as they are.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::durable;
+use crate::config::folder_of;
 
 /// The manifest's name in the folder.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -204,7 +205,7 @@ impl Draft {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(StoreError::Io { path: place.to_path_buf(), source }),
         }
-        let parent = parent(place);
+        let parent = folder_of(place);
         std::fs::create_dir_all(parent).map_err(StoreError::io(parent))?;
         let folder = parent.join(format!(".piton-backup-{token}.part"));
         match std::fs::remove_dir_all(&folder) {
@@ -231,7 +232,7 @@ impl Draft {
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(StoreError::io(&path))?;
         durable::sync_folder(&self.folder).map_err(StoreError::io(&self.folder))?;
         std::fs::rename(&self.folder, &self.place).map_err(StoreError::io(&self.place))?;
-        durable::sync_folder(parent(&self.place)).map_err(StoreError::io(&self.place))
+        durable::sync_folder(folder_of(&self.place)).map_err(StoreError::io(&self.place))
     }
 }
 
@@ -244,10 +245,6 @@ impl Drop for Draft {
             Ok(()) | Err(_) => {}
         }
     }
-}
-
-fn parent(place: &Path) -> &Path {
-    place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

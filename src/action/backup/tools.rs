@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -16,6 +15,7 @@ use super::super::process::{self, CommandLine, GroupGuard};
 use super::super::{Context, Failure, Progress, durable};
 use super::address::Address;
 use super::store::Sum;
+use crate::config::rights::own_folder;
 use crate::transfer::ServerFacts;
 
 /// Where Debian and Red Hat keep the tools of each PostgreSQL version.
@@ -132,7 +132,7 @@ impl Desk {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)
+            own_folder(&folder)
         };
         made().map_err(|error| Failure::harmless(format!("`{}`: {error}", folder.display())))?;
         Ok(Self { folder })

@@ -7,9 +7,9 @@
 mod keeper;
 mod link;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -23,6 +23,7 @@ use super::durable;
 use super::mask::Masker;
 use super::process::{Captured, CommandLine, Finished};
 use super::service::proc::{self, Identity};
+use crate::config::rights::own_folder;
 use crate::ids::{RunId, StepId};
 
 pub use keeper::serve;
@@ -189,7 +190,7 @@ pub fn open(state_dir: &Path, run: &RunId, generation: u64, is_new: bool) -> io:
     if is_new {
         close(state_dir, run);
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    own_folder(&folder)?;
     write_new(&generation_file(&folder, generation), proc::boot_id().as_bytes())
 }
 

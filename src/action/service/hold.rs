@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Context, durable};
+use crate::config::rights::own_folder;
 
 /// Why a service is kept down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ impl Hold {
     pub(crate) fn write(&self, cx: &Context, service: &str) -> io::Result<()> {
         let path = path(cx, service);
         if let Some(folder) = path.parent() {
-            durable::own_folder(folder)?;
+            own_folder(folder)?;
         }
         durable::replace(&path, &serde_json::to_vec_pretty(self).map_err(io::Error::other)?, None)
     }

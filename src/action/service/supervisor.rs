@@ -22,6 +22,7 @@ use super::super::process::{self, CommandLine};
 use super::super::{Context, Failure, durable};
 use super::proc::{self, Identity, LOOK_EVERY, TOKEN_VARIABLE};
 use super::{Control, Status};
+use crate::config::rights::own_folder;
 use crate::site::{ProcessProvider, Ready};
 
 /// How long a process without a way to say that it is ready must live to count as started.
@@ -179,7 +180,7 @@ impl Supervised<'_> {
     /// Writes down what will be started; the process that carries the token is this service from here on.
     fn intend(&self) -> Result<Record, Failure> {
         let fail = |error: std::io::Error| Failure::harmless(self.say(&error));
-        durable::own_folder(&super::folder(self.cx)).map_err(fail)?;
+        own_folder(&super::folder(self.cx)).map_err(fail)?;
         let record = Record {
             token: format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
             boot: proc::boot_id(),

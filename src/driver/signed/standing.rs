@@ -4,9 +4,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{NOBODY, Thing, admits, site};
+use super::{Thing, admits, site};
 use crate::driver::{Options, trust, workflow};
-use crate::identity::Signers;
 use crate::plan::Digests;
 use crate::site::LoadedSite;
 
@@ -63,15 +62,16 @@ pub fn runbook_standing(
 impl Thing<'_> {
     /// Whether its list fits, as long as nobody's keys are known.
     fn standing_without_keys(&self) -> Standing {
-        let Some(offered) = self.offered else { return Standing::Unsigned };
-        // No key is anybody's, so the first thing that can be wrong is the list.
-        match self.judge(&Signers::default(), Timestamp::UNIX_EPOCH) {
-            Err(why) if why.starts_with(NOBODY) && !offered.signatures.is_empty() => {
+        if self.offered.is_none() {
+            return Standing::Unsigned;
+        }
+        match self.list() {
+            Ok((offered, _)) if offered.signatures.is_empty() => Standing::Fails(self.without_signature()),
+            Ok((offered, _)) => {
                 let count = offered.signatures.len();
                 Standing::Holds(format!("its list of files fits, with {count} signature(s); whose shows a site"))
             }
             Err(why) => Standing::Fails(why),
-            Ok(_) => Standing::Unsigned,
         }
     }
 }

@@ -7,7 +7,7 @@ mod anchor;
 mod append;
 mod locks;
 
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -28,6 +28,8 @@ use super::proof::Evidence;
 use super::seal::{Seal, SealKey};
 use super::watch::{Bell, Watch};
 use super::{AppendError, Head, JournalError, RunFilter, RunSummary, parse_outcome as outcome_of};
+use crate::config::folder_of;
+use crate::config::rights::own_folder;
 use crate::event::{Event, LockChange, Outcome, Record};
 use crate::ids::{LockName, RunId};
 
@@ -342,9 +344,7 @@ fn make_file(path: &Path) -> Result<(), JournalError> {
     if path.exists() {
         return Ok(());
     }
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fault)?;
-    }
+    own_folder(folder_of(path)).map_err(fault)?;
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(fault(error)),
         Ok(_) | Err(_) => Ok(()),

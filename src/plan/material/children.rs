@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 use super::named::Params;
 use super::reader::Walk;
 use super::{Digests, Material, Reader, Walls, from_folder_of, parts};
-use crate::plan::sources::{folder_of, read_source};
+use crate::config::folder_of;
+use crate::plan::sources::read_source;
 use crate::spec::runbook::{self, Loaded};
 
 /// Most runbooks that are read for one.

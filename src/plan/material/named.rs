@@ -68,7 +68,7 @@ pub fn named(action: &ActionSpec, values: &Json) -> Vec<Named> {
         ActionKind::DbWatermark => all.extend(find.sql("active")),
         ActionKind::Exec | ActionKind::NotifyCommand => all.extend(find.program()),
         ActionKind::Runbook => all.extend(find.field("path", Use::Runbook(find.params()))),
-        ActionKind::WaitUntil => all.extend(nested(&action.args).iter().flat_map(|check| named(check, values))),
+        ActionKind::WaitUntil => all.extend(action.nested().iter().flat_map(|check| named(check, values))),
         ActionKind::ServiceStart
         | ActionKind::ServiceStop
         | ActionKind::ServiceRestart
@@ -92,14 +92,6 @@ pub fn named(action: &ActionSpec, values: &Json) -> Vec<Named> {
         all.extend(sql_of(sql));
     }
     all
-}
-
-/// The check inside a `wait.until`.
-fn nested(args: &Node) -> Option<ActionSpec> {
-    let Value::Map(pairs) = &args.value else { return None };
-    pairs.iter().find_map(|(key, args)| {
-        ActionKind::of_key(&key.text).map(|kind| ActionSpec { kind, key: key.span, args: args.clone() })
-    })
 }
 
 /// SQL is never a template, so what looks like one is SQL.

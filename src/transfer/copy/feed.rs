@@ -77,12 +77,6 @@ impl<'a> Feed<'a> {
         to: Sender<Block>,
     ) -> Result<(), TransferError> {
         let engine = source.engine();
-        if engine == Engine::Mariadb {
-            // What is held back by a slow target, or by a throttle, is no dead client.
-            source.run("SET SESSION net_write_timeout = 86400", Vec::new()).await?;
-            // One statement reads the whole table.
-            source.run("/*M!100101 SET SESSION max_statement_time = 0 */", Vec::new()).await?;
-        }
         let (sql, params) = self.select(engine, after)?;
         let sql = AssertSqlSafe(sql);
         match source {

@@ -270,7 +270,9 @@ impl Copier<'_> {
     ) -> Result<Came, TransferError> {
         let from = Rows::Feed(feed);
         let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
-        sorted.run(&mut self.source, &mut self.target).await
+        let came = sorted.run(&mut self.source, &mut self.target).await?;
+        self.request.limits.set(&mut self.source).await?;
+        Ok(came)
     }
 
     /// Ends what came in the order of the key, or goes on by value where a key was there already.
