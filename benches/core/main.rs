@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use piton::action::mask::Masker;
 use piton::event::{Event, LockChange, Outputs};
 use piton::ids::{RunId, StepId};
 use piton::journal::{Append, Journal, Trust};
@@ -34,6 +35,8 @@ const PARTS: &[Part] = &[
     ("append an end and a start in memory", 1_000, append_in_memory),
     ("append an end and a start to SQLite", 200, append_to_sqlite),
     ("verify the hashes of a chain, per step", 10_000, verify_a_chain),
+    ("hide 3 secrets in output without any, per KiB", 10_240, hide_nothing),
+    ("hide 3 secrets in output full of them, per KiB", 10_240, hide_much),
     ("plan a chain, per step", 1_000, plan_a_chain),
     ("plan a chain, per step", 10_000, plan_a_chain),
 ];
@@ -183,6 +186,25 @@ fn verify_a_chain(steps: usize) -> Duration {
         journal.prove(&run, Trust::default()).await.expect("is readable");
         begun.elapsed()
     })
+}
+
+/// Puts so many KiB of text through a masker in the chunks in which output is read.
+fn hide(kibibytes: usize, line: &str) -> Duration {
+    let masker = Masker::new(["A", "B", "C"].map(|name| format!("secret number {name}, with \"quotes\" & more")));
+    let text = line.repeat(kibibytes * 1024 / line.len());
+    timed(|| {
+        let mut stream = masker.stream();
+        let shown: usize = text.as_bytes().chunks(16 * 1024).map(|chunk| stream.push(chunk).len()).sum();
+        shown + stream.finish().len()
+    })
+}
+
+fn hide_nothing(kibibytes: usize) -> Duration {
+    hide(kibibytes, "a line of output, sixty-four bytes long with its end of line....\n")
+}
+
+fn hide_much(kibibytes: usize) -> Duration {
+    hide(kibibytes, "password=secret number B, with \"quotes\" & more\n")
 }
 
 /// A folder on the disk that the project stands on.

@@ -8,6 +8,7 @@
 mod measure;
 mod runbooks;
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,12 @@ const ROWS: &[Row] = &[
     Row { name: "long_chain", what: "a step of a chain of 10,000 / of 1,000", bar: 1.1, measure: long_chain },
     Row { name: "memory_100k", what: "peak memory of 100,000 steps / 250 MB", bar: 1.0, measure: memory },
     Row { name: "masked_output", what: "200 MB of output with 3 secrets to hide / without", bar: 1.1, measure: masked },
+    Row {
+        name: "masked_stream",
+        what: "200 MB read from commands, every byte looked at for 3 secrets / kept as it is",
+        bar: 1.1,
+        measure: stream,
+    },
     Row { name: "replay_100k", what: "replay of 100,000 steps / 1 s", bar: 1.0, measure: replay },
 ];
 
@@ -216,13 +223,19 @@ fn layered(bench: &Bench) -> Result<Vec<f64>, BenchError> {
     })
 }
 
+/// What a command says: ten megabytes.
+fn output() -> String {
+    "a line of output, sixty-four bytes long with its end of line....\n".repeat(160_000)
+}
+
+fn hidden(name: &str) -> String {
+    format!("secret number {name}, with \"quotes\" & more")
+}
+
 /// Twenty commands that print ten megabytes each, where secrets must be hidden and where there are none.
 fn masked(bench: &Bench) -> Result<Vec<f64>, BenchError> {
     let folder = Folder::new()?;
-    let (text, site) = runbooks::talk(
-        20,
-        &folder.write("said", &"a line of output, sixty-four bytes long with its end of line....\n".repeat(160_000))?,
-    );
+    let (text, site) = runbooks::talk(20, &folder.write("said", &output())?);
     let site = folder.write("site.yaml", &site)?;
     let plain = folder.write("plain.yaml", &text.replace("HIDDEN", "nothing"))?;
     let hiding =
@@ -234,12 +247,41 @@ fn masked(bench: &Bench) -> Result<Vec<f64>, BenchError> {
             let mut command = piton(&folder, path, &format!("{name}{round}"));
             command.arg("--site").arg(&site);
             for secret in ["A", "B", "C"] {
-                command.env(format!("TALK_{secret}"), format!("secret number {secret}, with \"quotes\" & more"));
+                command.env(format!("TALK_{secret}"), hidden(secret));
             }
             time(&mut command)
         };
         let baseline = run(&plain, "plain")?.wall;
         Ok(over(run(&hiding, "hiding")?.wall, baseline))
+    })
+}
+
+/// The same commands read by this process, whose every byte goes through a masker or is kept as it is.
+fn stream(bench: &Bench) -> Result<Vec<f64>, BenchError> {
+    let folder = Folder::new()?;
+    let file = folder.write("said", &output())?;
+    let masker = piton::action::mask::Masker::new(["A", "B", "C"].map(hidden));
+    let all = |look: &dyn Fn(&Path, &mut Vec<u8>) -> Result<(), BenchError>| {
+        let mut kept = Vec::with_capacity(16 << 20);
+        let started = Instant::now();
+        for _ in 0..20 {
+            kept.clear();
+            look(&file, &mut kept)?;
+        }
+        Ok::<_, BenchError>((started.elapsed(), kept))
+    };
+    bench.ratios(|| {
+        let (baseline, plain) = all(&|file, kept| {
+            measure::read_output(Command::new("cat").arg(file), |chunk| kept.extend_from_slice(chunk))
+        })?;
+        let (subject, masked) = all(&|file, kept| {
+            let mut stream = masker.stream();
+            measure::read_output(Command::new("cat").arg(file), |chunk| kept.extend_from_slice(&stream.push(chunk)))?;
+            kept.extend_from_slice(&stream.finish());
+            Ok(())
+        })?;
+        assert!(plain == masked, "nothing is hidden in what holds no secret");
+        Ok(over(subject, baseline))
     })
 }
 

@@ -1,5 +1,6 @@
 //! Times of whole processes and of the disk, one after the other, so that both sides of a ratio meet the same noise.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,21 @@ pub(crate) fn time(command: &mut Command) -> Result<Used, BenchError> {
     let status = child.wait().map_err(|error| BenchError::Start(name.clone(), error))?;
     let wall = started.elapsed();
     if status.success() { Ok(Used { wall, memory: 0 }) } else { Err(BenchError::Ended(name, status)) }
+}
+
+/// Runs a command and takes what it says chunk by chunk, as Piton reads it.
+pub(crate) fn read_output(command: &mut Command, mut take: impl FnMut(&[u8])) -> Result<(), BenchError> {
+    let name = format!("{command:?}");
+    let failed = |error| BenchError::Start(name.clone(), error);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut buffer = vec![0; 16 * 1024];
+    if let Some(mut output) = child.stdout.take() {
+        while let count @ 1.. = output.read(&mut buffer).map_err(failed)? {
+            take(&buffer[..count]);
+        }
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() { Ok(()) } else { Err(BenchError::Ended(name, status)) }
 }
 
 /// As [`time`]; also watches the memory, which costs the process a little.

@@ -20,6 +20,7 @@ mod journal_faults;
 mod locks;
 mod logs;
 mod material;
+mod masking;
 mod reference;
 mod reference_words;
 mod report;
