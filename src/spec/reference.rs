@@ -183,8 +183,10 @@ fn put(map: &mut serde_json::Map<String, serde_json::Value>, path: &[String], va
 /// As [`render`].
 pub fn evaluate_template(text: &str, scope: &serde_json::Value) -> Result<serde_json::Value, Malformed> {
     let trimmed = text.trim();
+    // What stands behind the name is text, also if it ends like one.
+    let is_closed_at_its_end = trimmed.find("}}").is_some_and(|end| end + 2 == trimmed.len());
     if trimmed.starts_with("{{")
-        && trimmed.ends_with("}}")
+        && is_closed_at_its_end
         && trimmed.matches("{{").count() == 1
         && let [only] = template_references(trimmed)?.as_slice()
     {
@@ -455,6 +457,7 @@ mod tests {
         let scope = json!({ "params": { "n": 5, "list": [1, 2], "s": "<b>&" } });
         assert_eq!(evaluate_template("{{ params.n }}", &scope), Ok(json!(5)));
         assert_eq!(evaluate_template("n={{ params.n }}", &scope), Ok(json!("n=5")));
+        assert_eq!(evaluate_template("{{ params.n }} x }}", &scope), Ok(json!("5 x }}")));
         assert_eq!(evaluate_template("x {{ params.s }}", &scope), Ok(json!("x <b>&")));
         assert!(evaluate_template("x {{ params.list }}", &scope).is_err());
         assert!(evaluate_template("{{ params.typo }}", &scope).is_err());
