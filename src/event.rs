@@ -16,12 +16,14 @@ mod answer;
 mod departure;
 mod locks;
 mod signed;
+mod kinds;
 
 pub use amendment::{Change, Choice, StepAmended};
 pub use answer::Answer;
 pub use departure::{Budget, Consent, Departure};
 pub use locks::{LockChange, LockGuard};
 pub use signed::{FileSigner, Signed, SignedFiles};
+pub use kinds::{KINDS, is_kind};
 
 /// Named results of a step.
 pub type Outputs = BTreeMap<String, Value>;

@@ -10,11 +10,15 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use super::place::Place;
+use super::prune;
 use crate::event::Record;
 use crate::identity::Signers;
 use crate::ids::RunId;
-use crate::journal::{Anchored, Proof, RunFilter, SealKey, Trust, bundle_records, judge_bundle, trusted_keys};
-use crate::report::{audit, exports, lines, status};
+use crate::journal::{
+    Anchored, Left, NotedTombstones, Proof, RunFilter, SealKey, TombstoneProof, Trust, Wrong, bundle_records,
+    judge_bundle, trusted_keys,
+};
+use crate::report::{audit, exports, lines, pruned, status};
 
 /// Arguments of `piton audit`.
 #[derive(Debug, Args)]
@@ -39,6 +43,10 @@ enum Command {
     Head(Which),
     /// Write a run as one file that can be verified without the store
     Export(Export),
+    /// Take away of runs that are over what nobody may keep, and leave signed tombstones that say so
+    Prune(prune::Prune),
+    /// List what was pruned, when, by whom and why
+    Tombstones(prune::Tombstones),
 }
 
 #[derive(Debug, Args)]
@@ -102,21 +110,42 @@ pub(super) async fn run(global: &Global, args: &Audit, out: Out) -> Result<Exit,
         Some(Command::Verify(args)) => verify(global, args, out).await,
         Some(Command::Head(which)) => head(global, which, out).await,
         Some(Command::Export(args)) => export(global, args, out).await,
+        Some(Command::Prune(args)) => prune::run(global, args, out).await,
+        Some(Command::Tombstones(args)) => prune::tombstones(global, args, out).await,
     }
 }
 
 async fn tell(global: &Global, run: &str, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
+    let run = place.find(run).await?;
+    if let Some(left) = place.remembered(&run, out).await? {
+        return tell_left(&run, &left, out);
+    }
     if out.json {
-        let run = place.find(run).await?;
         for record in place.journal.read(&run, 1).await? {
             out.json_line(&lines::event(&record))?;
         }
         return Ok(Exit::SUCCEEDED);
     }
-    let (run, told) = place.told(run).await?;
+    let told = crate::driver::read(&place.journal, &run).await?;
     let view = status::Run { run: &run, plan: &told.plan, state: &told.state, records: &told.records };
     out.text(&audit::to_text(view, &crate::driver::stages(&told.records)?, &jiff::tz::TimeZone::system(), out.paint))?;
+    Ok(Exit::SUCCEEDED)
+}
+
+/// The records of which something is left.
+fn tell_left(run: &RunId, left: &[Left], out: Out) -> Result<Exit, CliError> {
+    if !out.json {
+        out.text(&pruned::left(left, &jiff::tz::TimeZone::system()))?;
+        return Ok(Exit::SUCCEEDED);
+    }
+    for Left { seq, at, kind, hash, record } in left {
+        let line = record.as_ref().map_or_else(
+            || json!({ "run": run, "seq": seq, "at": at, "kind": kind, "hash": hash, "pruned": true }),
+            lines::event,
+        );
+        out.json_line(&line)?;
+    }
     Ok(Exit::SUCCEEDED)
 }
 
@@ -134,6 +163,10 @@ async fn head(global: &Global, which: &Which, out: Out) -> Result<Exit, CliError
     let place = global.store().await?;
     for run in runs(&place, which).await? {
         out.json_line(&json!(place.journal.anchored(&run).await?))?;
+    }
+    let proof = place.journal.prove_tombstones(&[], &[]).await?;
+    if which.all && proof.tombstones > 0 {
+        out.json_line(&json!(NotedTombstones { tombstones: proof.tombstones, hash: proof.hash }))?;
     }
     Ok(Exit::SUCCEEDED)
 }
@@ -187,9 +220,9 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
         return Err(CliError::Usage("the files of `--key` hold no public key".into()));
     }
     let signers = args.signers.as_deref().map(signers_of).transpose()?;
-    let mut anchors = Vec::new();
+    let (mut anchors, mut noted) = (Vec::new(), Vec::new());
     for path in &args.anchor {
-        anchors.extend(anchors_of(path)?);
+        anchors_of(path, &mut anchors, &mut noted)?;
     }
     if let Some(path) = &args.bundle {
         let trust = Trust { keys: &keys, anchors: &anchors };
@@ -198,7 +231,7 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
             .map_err(|error| CliError::Store(format!("{}: {error}", path.display())))?;
         let records = if proof.holds() { bundle_records(&bytes).unwrap_or_default() } else { Vec::new() };
         let judged_proof = with_people(proof, &records, signers.as_ref())?;
-        return judged(&[judged_proof], keys.is_empty(), out);
+        return judged(&[judged_proof], None, keys.is_empty(), out);
     }
     let place = global.store().await?;
     if keys.is_empty() {
@@ -215,17 +248,19 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
     let mut proofs = Vec::new();
     for run in wanted {
         let proof = place.journal.prove(&run, Trust { keys: &keys, anchors: &anchors }).await?;
-        let records = if proof.holds() { place.journal.read(&run, 1).await? } else { Vec::new() };
+        let readable = proof.holds() && !proof.is_grave();
+        let records = if readable { place.journal.read(&run, 1).await? } else { Vec::new() };
         proofs.push(with_people(proof, &records, signers.as_ref())?);
     }
-    judged(&proofs, keys.is_empty(), out)
+    let stones = place.journal.prove_tombstones(&keys, &noted).await?;
+    judged(&proofs, Some((stones, args.which.all)), keys.is_empty(), out)
 }
 
 /// A proof, and how many words of people and lists of files of the run are signed.
-type Judged = (Proof, usize, usize);
+pub(super) type Judged = (Proof, usize, usize);
 
 /// The proof, with what people said in the run judged again, and how many of them signed it.
-fn with_people(mut proof: Proof, records: &[Record], signers: Option<&Signers>) -> Result<Judged, CliError> {
+pub(super) fn with_people(mut proof: Proof, records: &[Record], signers: Option<&Signers>) -> Result<Judged, CliError> {
     let words = crate::driver::words(&proof.run, records, signers)?;
     for (seq, what) in words.wrong {
         proof.add(seq, what);
@@ -240,17 +275,26 @@ fn signers_of(path: &Path) -> Result<Signers, CliError> {
     Ok(signers)
 }
 
-fn anchors_of(path: &Path) -> Result<Vec<Anchored>, CliError> {
-    let text = read(path)?;
-    let line = |(number, line): (usize, &str)| {
-        serde_json::from_str(line)
-            .map_err(|error| CliError::Usage(format!("`{}`, line {number}: {error}", path.display())))
-    };
-    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).map(line).collect()
+/// Lines of `audit head`: about runs, and about tombstones.
+fn anchors_of(path: &Path, runs: &mut Vec<Anchored>, stones: &mut Vec<NotedTombstones>) -> Result<(), CliError> {
+    for (number, line) in (1..).zip(read(path)?.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        if let Ok(noted) = serde_json::from_str(line) {
+            stones.push(noted);
+            continue;
+        }
+        let wrong = |error| CliError::Usage(format!("`{}`, line {number}: {error}", path.display()));
+        runs.push(serde_json::from_str(line).map_err(wrong)?);
+    }
+    Ok(())
 }
 
 /// Says what was found; an error if anything is wrong.
-fn judged(proofs: &[Judged], any_key: bool, out: Out) -> Result<Exit, CliError> {
+fn judged(
+    proofs: &[Judged],
+    stones: Option<(TombstoneProof, bool)>,
+    any_key: bool,
+    out: Out,
+) -> Result<Exit, CliError> {
     let mut wrong = Vec::new();
     for (proof, signed, files) in proofs {
         let run = &proof.run;
@@ -258,6 +302,7 @@ fn judged(proofs: &[Judged], any_key: bool, out: Out) -> Result<Exit, CliError> 
             out.json_line(&json!({
                 "run": run, "intact": proof.holds(), "records": proof.records, "hash": proof.hash, "sealed": proof.sealed,
                 "keys": proof.keys, "wrong": proof.wrong, "signed_words": signed, "signed_files": files,
+                "pruned": proof.pruned, "uncompared": proof.uncompared,
             }))?;
         }
         for found in &proof.wrong {
@@ -268,10 +313,19 @@ fn judged(proofs: &[Judged], any_key: bool, out: Out) -> Result<Exit, CliError> 
         }
         if proof.holds() && !out.json {
             out.line(format!(
-                "run {run}: {} records, all as they were written; last hash {}",
-                proof.records, proof.hash
+                "run {run}: {} records, all as they were {}; last hash {}",
+                proof.records,
+                if proof.is_grave() { "left" } else { "written" },
+                proof.hash
             ))?;
             out.line(format!("  {}", covered(proof, any_key)))?;
+            for pruned in &proof.pruned {
+                out.line(format!("  {pruned}"))?;
+            }
+            if proof.uncompared > 0 {
+                let count = proof.uncompared;
+                out.line(format!("  {count} of its records that were noted elsewhere cannot be compared any more"))?;
+            }
             if *signed > 0 {
                 out.line(format!("  signed words of people: {signed}, each by a key of theirs"))?;
             }
@@ -280,7 +334,28 @@ fn judged(proofs: &[Judged], any_key: bool, out: Out) -> Result<Exit, CliError> 
             }
         }
     }
+    if let Some((stones, all)) = stones {
+        if all && stones.tombstones > 0 {
+            tell_tombstones(&stones, any_key, out)?;
+        }
+        let told = |wrong: &Wrong| format!("tombstone {}: {}", wrong.seq.unwrap_or(0), wrong.what);
+        wrong.extend(stones.wrong.iter().map(told));
+    }
     if wrong.is_empty() { Ok(Exit::SUCCEEDED) } else { Err(CliError::Store(wrong.join("\n"))) }
+}
+
+/// How many tombstones there are, and whose.
+fn tell_tombstones(stones: &TombstoneProof, any_key: bool, out: Out) -> Result<(), CliError> {
+    if out.json {
+        out.json_line(&json!({
+            "tombstones": stones.tombstones, "intact": stones.wrong.is_empty(), "hash": stones.hash, "wrong": stones.wrong,
+        }))?;
+    } else if stones.wrong.is_empty() {
+        let whose =
+            if any_key { "by keys which nothing vouches for: name them with --key" } else { "as they should be" };
+        out.line(format!("{} tombstones, sealed {whose}; last hash {}", stones.tombstones, stones.hash))?;
+    }
+    Ok(())
 }
 
 /// What the seals of a run say.
@@ -290,7 +365,7 @@ fn covered(proof: &Proof, any_key: bool) -> String {
     }
     let keys: Vec<&str> = proof.keys.iter().map(String::as_str).collect();
     let whose = if any_key { "which nothing vouches for: name it with --key" } else { "as it should be" };
-    let rest = match proof.records - proof.sealed {
+    let rest = match proof.records.saturating_sub(proof.sealed) {
         0 => String::new(),
         more => format!("; the last {more} are not sealed yet"),
     };

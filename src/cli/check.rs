@@ -19,7 +19,7 @@ use crate::spec::problem::{Problems, Source};
 #[derive(Debug, Args)]
 #[command(after_help = "With `--site FILE`, runbooks are also checked against what that site provides.")]
 pub struct Check {
-    /// Runbook and site files
+    /// Runbook and site files, and retention policies
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -116,6 +116,13 @@ fn check_one(
         };
         let standing = driver::site_standing(&loaded, &options);
         return Ok(Ok(Good { kind: "site", name: loaded.site.name.clone(), steps: 0, standing }));
+    }
+    if source.text.lines().any(|line| line.trim_end() == "kind: Retention") {
+        if let Err(problems) = crate::spec::retention::read(source) {
+            return Ok(Err(problems));
+        }
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return Ok(Ok(Good { kind: "retention policy", name, steps: 0, standing: Standing::Unsigned }));
     }
     let base = crate::config::folder_of(path);
     let reads = &site.reads;

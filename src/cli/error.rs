@@ -98,6 +98,7 @@ impl From<JournalError> for CliError {
         match &error {
             JournalError::UnknownRun(_)
             | JournalError::Ambiguous { .. }
+            | JournalError::Pruned { .. }
             | JournalError::Address { .. }
             | JournalError::NotAJournal { .. } => Self::Usage(whole(&error)),
             JournalError::Newer { .. }
@@ -112,6 +113,7 @@ impl From<JournalError> for CliError {
             | JournalError::Store { .. }
             | JournalError::Broken { .. }
             | JournalError::TooLong { .. }
+            | JournalError::Unsealed { .. }
             | JournalError::Transcript { .. } => Self::Store(whole(&error)),
         }
     }

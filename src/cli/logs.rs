@@ -9,7 +9,9 @@ use super::out::Out;
 use super::place::Place;
 use crate::event::Stream;
 use crate::ids::{RunId, StepId};
+use crate::journal::{JournalError, PrunedRun};
 use crate::report::logs::{self, Entry};
+use crate::report::pruned;
 
 /// Arguments of `piton logs`.
 #[derive(Debug, Args)]
@@ -59,9 +61,17 @@ pub(super) async fn run(global: &Global, args: &Logs, out: Out) -> Result<Exit, 
     let place = global.store().await?;
     let run = place.find(&args.run).await?;
     let records = place.journal.read(&run, 1).await?;
+    let pruned = place.journal.pruned(&run).await?;
     let mut said_something = false;
     for entry in logs::entries(&records).filter(|entry| args.wants(entry)) {
-        let kept = place.journal.transcript(entry.said).await?;
+        let kept = match place.journal.transcript(entry.said).await {
+            Err(JournalError::Transcript { .. }) if let Some(gone) = taken(&pruned, &entry) => {
+                say_gone(&entry, gone, out)?;
+                said_something = true;
+                continue;
+            }
+            kept => kept?,
+        };
         if out.json {
             out.json_line(&entry.to_json(&kept))?;
         } else {
@@ -80,6 +90,23 @@ pub(super) async fn run(global: &Global, args: &Logs, out: Out) -> Result<Exit, 
         nothing(&place, &run, args, out).await?;
     }
     Ok(Exit::SUCCEEDED)
+}
+
+/// What took away the texts that a record names.
+pub(super) fn taken<'p>(pruned: &'p [PrunedRun], entry: &Entry<'_>) -> Option<&'p PrunedRun> {
+    pruned.iter().find(|one| one.what.takes_texts() && one.until >= entry.record.seq)
+}
+
+/// Says who took a text away; not where only the text is wanted.
+fn say_gone(entry: &Entry<'_>, gone: &PrunedRun, out: Out) -> Result<(), CliError> {
+    if out.json {
+        let mut line = entry.to_json(&[]);
+        line["pruned"] = serde_json::json!(gone);
+        return out.json_line(&line);
+    }
+    let zone = jiff::tz::TimeZone::system();
+    out.note(&format!("{}: {}", entry.heading(), pruned::sentence(gone, &zone)));
+    Ok(())
 }
 
 /// Says that there is nothing, or that the step is not of this run.

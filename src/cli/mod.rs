@@ -30,6 +30,7 @@ mod logs;
 mod new;
 mod place;
 mod plan;
+mod prune;
 mod report;
 mod resume;
 mod rollback;

@@ -12,8 +12,9 @@ use crate::action::held::Commands;
 use crate::config::folder_of;
 use crate::driver::{Options, Told};
 use crate::ids::RunId;
-use crate::journal::{Journal, RunFilter, SealKey, exposed, trusted_keys};
+use crate::journal::{Journal, Left, RunFilter, SealKey, exposed, trusted_keys};
 use crate::plan::{Given, Plan};
+use crate::report::pruned;
 use crate::site::LoadedSite;
 use crate::spec::problem::Source;
 
@@ -243,6 +244,23 @@ impl Place {
                 other => Err(other),
             },
         }
+    }
+
+    /// Of a run that can no longer be read back: says what was pruned, and gives what is left. Of another: nothing, once it is said what
+    /// of it was pruned.
+    pub async fn remembered(&self, run: &RunId, out: Out) -> Result<Option<Vec<Left>>, CliError> {
+        let all = self.journal.pruned(run).await?;
+        let zone = jiff::tz::TimeZone::system();
+        if !all.iter().any(|pruned| pruned.what.is_grave()) {
+            for one in all.iter().filter(|_| !out.json) {
+                out.line(out.paint.warn(&pruned::sentence(one, &zone)))?;
+            }
+            return Ok(None);
+        }
+        if let Some(grave) = self.journal.graves().await?.get(run).filter(|_| !out.json) {
+            out.text(&pruned::run(grave, &all, &zone, out.paint))?;
+        }
+        Ok(Some(self.journal.left(run).await?))
     }
 
     /// A run as the journal tells it.

@@ -123,7 +123,7 @@ impl Found {
                 }
                 bundle = Some(text);
             }
-            let (children, said) = (children(journal, run).await?, said(journal, &told).await?);
+            let (children, said) = (children(journal, run).await?, said(journal, run, &told).await?);
             return Ok(Self { told, proof, bundle, children, said });
         }
         let message = format!("run `{run}` records faster than it can be read; ask again when it rests or ended");
@@ -157,13 +157,17 @@ async fn children(journal: &Journal, run: &RunId) -> Result<Vec<RunSummary>, Cli
 }
 
 /// What the commands of the run said, the beginning of it.
-async fn said(journal: &Journal, told: &Told) -> Result<Vec<Said>, CliError> {
+async fn said(journal: &Journal, run: &RunId, told: &Told) -> Result<Vec<Said>, CliError> {
+    let pruned = journal.pruned(run).await?;
     let mut all = Vec::new();
     for entry in logs::entries(&told.records) {
         let kept = journal.transcript(entry.said).await;
         let (text, mut left_out) = match &kept {
             Ok(kept) => (entry.text(kept), None),
-            Err(error) => (Vec::new(), Some(error.to_string())),
+            Err(error) => {
+                let gone = super::logs::taken(&pruned, &entry).map(ToString::to_string);
+                (Vec::new(), Some(gone.unwrap_or_else(|| error.to_string())))
+            }
         };
         let shown = &text[..text.len().min(SAID_MAX)];
         if shown.len() < text.len() {

@@ -8,6 +8,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::out::Out;
 use crate::event::Outcome;
+use crate::ids::RunId;
 use crate::journal::RunFilter;
 use crate::report::words;
 use crate::scheduler::StepState;
@@ -34,6 +35,8 @@ pub(super) async fn run(global: &Global, args: Runs, out: Out) -> Result<Exit, C
     let filter =
         RunFilter { runbook: args.runbook, site: args.on, family: None, open_only: args.open, limit: Some(args.limit) };
     let runs = place.journal.runs(&filter).await?;
+    let pruned = place.journal.pruned_runs().await?;
+    let pruned = |run: &RunId| pruned.get(run).map(Vec::as_slice).unwrap_or_default();
     if out.json {
         let rows: Vec<Json> = runs
             .iter()
@@ -41,6 +44,7 @@ pub(super) async fn run(global: &Global, args: Runs, out: Out) -> Result<Exit, C
                 json!({
                     "run": run.run, "runbook": run.runbook, "version": run.version, "site": run.site, "by": run.by,
                     "started_at": run.started_at, "last_at": run.last_at, "outcome": run.outcome,
+                    "pruned": pruned(&run.run),
                 })
             })
             .collect();
@@ -61,8 +65,12 @@ pub(super) async fn run(global: &Global, args: Runs, out: Out) -> Result<Exit, C
             Some(Outcome::Waiting | Outcome::Cancelled) => StepState::Waiting,
             None => StepState::Running,
         };
+        let gone = pruned(&run.run).first().map(|gone| {
+            let day = gone.at.to_zoned(zone.clone()).date();
+            format!("; {} by {} on {day}", gone.what.went(), gone.by)
+        });
         out.line(format!(
-            "{}  {}  {}  {:>7}  {} {} on {}, by {}",
+            "{}  {}  {}  {:>7}  {} {} on {}, by {}{}",
             words::pad(run.run.as_str(), widest),
             words::day_and_clock(run.started_at, &zone),
             out.paint.state(state, &words::pad(&words::for_people(word), 11)),
@@ -70,7 +78,8 @@ pub(super) async fn run(global: &Global, args: Runs, out: Out) -> Result<Exit, C
             run.runbook,
             run.version,
             run.site,
-            run.by
+            run.by,
+            gone.unwrap_or_default(),
         ))?;
     }
     Ok(Exit::SUCCEEDED)

@@ -25,6 +25,8 @@ enum Kind {
     Site,
     /// A test of a runbook
     Test,
+    /// A retention policy
+    Retention,
 }
 
 pub(super) fn run(args: &Schema, out: Out) -> Result<Exit, CliError> {
@@ -32,6 +34,7 @@ pub(super) fn run(args: &Schema, out: Out) -> Result<Exit, CliError> {
         Kind::Runbook => crate::spec::runbook::json_schema(),
         Kind::Site => crate::site::json_schema(),
         Kind::Test => crate::spec::case::json_schema(),
+        Kind::Retention => crate::spec::retention::json_schema(),
     };
     out.json_pretty(&schema)?;
     Ok(Exit::SUCCEEDED)

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::{DriverError, Ended, Opening, Options, Told, drive, outside, read};
 use crate::event::{Event, Outcome};
 use crate::ids::{LockName, Milestone, RunId};
-use crate::journal::{Journal, RunFilter};
+use crate::journal::{Journal, RunFilter, StandsOn};
 use crate::scheduler::{Phase, State, StepState};
 
 /// A later run on the same site that stands on what this one did.
@@ -35,6 +35,7 @@ pub async fn later_runs(journal: &Journal, run: &RunId, told: &Told) -> Result<V
     let since = told.state.started_at();
     let established: BTreeSet<&Milestone> =
         if told.state.is_established() { told.plan.achieves.iter().collect() } else { BTreeSet::new() };
+    let graves = journal.graves().await?;
     let mut found = Vec::new();
     for other in journal.runs(&filter).await? {
         let inside = other.run.as_str().strip_prefix(run.as_str()).is_some_and(|rest| rest.starts_with('.'));
@@ -42,18 +43,33 @@ pub async fn later_runs(journal: &Journal, run: &RunId, told: &Told) -> Result<V
         if !later || other.outcome == Some(Outcome::RolledBack) {
             continue;
         }
-        let records = journal.read(&other.run, 1).await?;
-        let plan = outside::plan_of(&records)?;
-        let milestones: Vec<Milestone> =
-            plan.milestones.iter().filter(|wanted| established.contains(wanted)).cloned().collect();
-        let locks: Vec<LockName> = plan.locks.iter().filter(|lock| told.plan.locks.contains(lock)).cloned().collect();
-        if (milestones.is_empty() && locks.is_empty()) || !has_changed(&outside::fold(&plan, &records)?) {
+        let stands = match graves.get(&other.run) {
+            Some(grave) => grave.stands_on.clone(),
+            None => Some(stands_on(journal, &other.run).await?),
+        };
+        // A pruned run of which nobody knows is named, too.
+        let is_known = stands.is_some();
+        let StandsOn { mut milestones, mut locks, changed } = stands.unwrap_or_default();
+        milestones.retain(|wanted| established.contains(wanted));
+        locks.retain(|lock| told.plan.locks.contains(lock));
+        if is_known && ((milestones.is_empty() && locks.is_empty()) || !changed) {
             continue;
         }
         found.push(LaterRun { run: other.run, runbook: other.runbook, milestones, locks });
     }
     found.reverse();
     Ok(found)
+}
+
+/// What other runs' ways back must know of a run.
+///
+/// # Errors
+/// When it cannot be read back.
+pub async fn stands_on(journal: &Journal, run: &RunId) -> Result<StandsOn, DriverError> {
+    let records = journal.read(run, 1).await?;
+    let plan = outside::plan_of(&records)?;
+    let changed = has_changed(&outside::fold(&plan, &records)?);
+    Ok(StandsOn { milestones: plan.milestones, locks: plan.locks, changed })
 }
 
 /// Whether a run left, or may have left, anything behind.

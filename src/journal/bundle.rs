@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::chain::{self, Row};
 use super::proof::{self, Proof, Trust};
+use super::prune::{Stones, Tombstone};
 use super::seal::{self, Seal, SealKey, fingerprint};
 use super::{Journal, JournalError};
 use crate::event::Record;
@@ -21,6 +22,8 @@ use crate::plan::sha256_hex;
 
 /// Version of the form.
 const VERSION: u32 = 1;
+/// That of a run of which something was pruned.
+const VERSION_PRUNED: u32 = 2;
 /// What the envelope holds.
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// What the statement says.
@@ -38,7 +41,7 @@ pub enum BundleError {
         why: String,
     },
     /// The form.
-    #[error("the bundle has version {found}, this Piton knows {VERSION}; use a newer Piton")]
+    #[error("the bundle has version {found}, this Piton knows {VERSION_PRUNED}; use a newer Piton")]
     Newer {
         /// Its version.
         found: u32,
@@ -59,6 +62,8 @@ enum Line {
     Record { seq: u64, at_ms: i64, generation: u64, kind: String, hash: String, payload: String },
     /// One seal.
     Seal { seq: u64, hash: String, at_ms: i64, key: String, signature: String },
+    /// What was pruned.
+    Tombstone { number: u64, body: String, key: String, signature: String },
     /// What a command said, in base64.
     Transcript { digest: String, bytes: String },
     /// Last: a DSSE envelope.
@@ -118,18 +123,30 @@ impl Journal {
         }
         let mut text = String::new();
         let piton = env!("CARGO_PKG_VERSION").to_owned();
-        push(&mut text, &Line::Bundle { version: VERSION, run: run.clone(), piton, exported_at: at });
+        let version = if found.stones.is_empty() { VERSION } else { VERSION_PRUNED };
+        push(&mut text, &Line::Bundle { version, run: run.clone(), piton, exported_at: at });
+        let stones = Stones::read(&found.stones);
+        // By its digest, and the latest record that names it.
         let mut said = BTreeMap::new();
         for row in found.rows {
-            said.extend(chain::event(run, &row)?.said().iter().map(|said| (said.digest.clone(), said.clone())));
+            if row.names_texts() {
+                let event = chain::event(run, &row)?;
+                said.extend(event.said().iter().map(|said| (said.digest.clone(), (said.clone(), row.seq))));
+            }
             let Row { seq, at_ms, generation, kind, payload, hash } = row;
             push(&mut text, &Line::Record { seq, at_ms, generation, kind, hash, payload });
         }
         for Seal { seq, hash, at_ms, key, signature } in found.seals {
             push(&mut text, &Line::Seal { seq, hash, at_ms, key, signature });
         }
-        for (digest, said) in said {
-            let bytes = STANDARD.encode(self.transcript(&said).await?);
+        for Tombstone { number, body, key, signature, .. } in found.stones {
+            push(&mut text, &Line::Tombstone { number, body, key, signature });
+        }
+        for (digest, (said, seq)) in said {
+            let bytes = match self.transcript(&said).await {
+                Err(JournalError::Transcript { .. }) if stones.texts_taken(seq).is_some() => continue,
+                kept => STANDARD.encode(kept?),
+            };
             push(&mut text, &Line::Transcript { digest, bytes });
         }
         if let Some(key) = key {
@@ -150,6 +167,7 @@ struct Bundle {
     run: Option<RunId>,
     rows: Vec<Row>,
     seals: Vec<Seal>,
+    stones: Vec<Tombstone>,
     transcripts: BTreeMap<String, Vec<u8>>,
     /// The envelope, with the digest of everything before it.
     envelope: Option<(String, Vec<u8>, Vec<Signed>)>,
@@ -168,8 +186,9 @@ pub fn judge(bytes: &[u8], trust: Trust<'_>, unsigned: bool) -> Result<Proof, Bu
     let Some(run) = bundle.run.clone() else {
         return Err(BundleError::Line { line: 1, why: "it does not begin with the line of a bundle".into() });
     };
-    let mut proof = proof::judge(&run, &bundle.rows, &bundle.seals, trust);
-    bundle.judge_transcripts(&run, &mut proof);
+    let stones = Stones::judged(&bundle.stones, trust.keys);
+    let mut proof = proof::judge(&run, &bundle.rows, &bundle.seals, &stones, trust);
+    bundle.judge_transcripts(&run, &stones, &mut proof);
     match &bundle.envelope {
         Some(envelope) => judge_envelope(&run, envelope, trust, &mut proof),
         None if unsigned => {}
@@ -178,7 +197,7 @@ pub fn judge(bytes: &[u8], trust: Trust<'_>, unsigned: bool) -> Result<Proof, Bu
     Ok(proof)
 }
 
-/// The records of a bundle that was judged.
+/// The records of a bundle that was judged; none where the content of some was pruned.
 ///
 /// # Errors
 /// When it is no bundle, or a record is none.
@@ -186,6 +205,9 @@ pub fn records(bytes: &[u8]) -> Result<Vec<Record>, BundleError> {
     let wrong = |line: usize, why: String| BundleError::Line { line, why };
     let text = std::str::from_utf8(bytes).map_err(|error| wrong(1, error.to_string()))?;
     let Bundle { run: Some(run), rows, .. } = read(text)? else { return Ok(Vec::new()) };
+    if rows.iter().any(|row| row.payload.is_empty()) {
+        return Ok(Vec::new());
+    }
     // Records stand behind the line of the bundle, in their order.
     let record = |(at, row): (usize, Row)| chain::record(&run, row).map_err(|error| wrong(at + 2, error.to_string()));
     rows.into_iter().enumerate().map(record).collect()
@@ -222,7 +244,7 @@ impl Bundle {
         let decoded = |text: &str| STANDARD.decode(text).map_err(|_| None);
         match line {
             Line::Bundle { version, run, .. } => {
-                if version > VERSION {
+                if version > VERSION_PRUNED {
                     return Err(Some(BundleError::Newer { found: version }));
                 }
                 self.run = Some(run);
@@ -233,6 +255,10 @@ impl Bundle {
             Line::Seal { seq, hash, at_ms, key, signature } => {
                 self.seals.push(Seal { seq, hash, at_ms, key, signature });
             }
+            Line::Tombstone { number, body, key, signature } => {
+                let run = self.run.clone().ok_or(None)?;
+                self.stones.push(Tombstone { number, run, body, key, signature });
+            }
             Line::Transcript { digest, bytes } => drop(self.transcripts.insert(digest, decoded(&bytes)?)),
             Line::Envelope { payload_type, .. } if payload_type != PAYLOAD_TYPE => return Err(None),
             Line::Envelope { payload, signatures, .. } => {
@@ -242,11 +268,14 @@ impl Bundle {
         Ok(())
     }
 
-    fn judge_transcripts(&self, run: &RunId, proof: &mut Proof) {
+    fn judge_transcripts(&self, run: &RunId, stones: &Stones, proof: &mut Proof) {
         for row in &self.rows {
             let Ok(event) = chain::event(run, row) else { continue };
             for said in event.said() {
                 let found = self.transcripts.get(&said.digest).map(Vec::as_slice);
+                if found.is_none() && stones.texts_taken(row.seq).is_some() {
+                    continue;
+                }
                 if let Some(wrong) = super::transcripts::wrong(&said.digest, found) {
                     let stream = said.stream.words();
                     proof.add(row.seq, format!("what its command said on {stream} {wrong} ({})", said.digest));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::PrunedRun;
 use crate::ids::{LockName, RunId, StepId};
 
 /// The journal cannot do what was asked.
@@ -126,6 +127,22 @@ pub enum JournalError {
         /// What is wrong.
         why: String,
     },
+    /// A run of which somebody took away what nobody may keep.
+    #[error("run `{run}` cannot be read back: {pruned}; `piton audit {run}` tells what is left")]
+    Pruned {
+        /// The run.
+        run: RunId,
+        /// What was pruned, when, by whom and why.
+        pruned: Box<PrunedRun>,
+    },
+    /// A tombstone that could not be signed.
+    #[error("the tombstone of run `{run}` could not be signed ({why}); nothing of it was pruned")]
+    Unsealed {
+        /// The run.
+        run: RunId,
+        /// What went wrong.
+        why: String,
+    },
     /// What a command said is not there as it was kept.
     #[error("what a command said {why} (SHA-256 {digest}); restore the journal from a backup")]
     Transcript {
@@ -159,6 +176,12 @@ pub enum AppendError {
     /// The first fact of a run is another one, or its id has characters that no id has.
     #[error("run `{run}` can only begin with `run_started` and a plain id")]
     NotAStart {
+        /// Which.
+        run: RunId,
+    },
+    /// The run was pruned; nothing is recorded of it any more.
+    #[error("run `{run}` was pruned; nothing more can be recorded of it")]
+    Pruned {
         /// Which.
         run: RunId,
     },

@@ -57,7 +57,7 @@ async fn a_file_that_is_no_journal_is_named_and_left_alone() {
     drop(open(&newer).await.expect("makes it"));
     tamper(&newer, "PRAGMA user_version = 99").await;
     let error = open(&newer).await.expect_err("refused");
-    assert!(matches!(error, JournalError::Newer { found: 99, known: 6, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 7, .. }), "{error}");
 
     let folder_as_file = open(folder.path()).await.expect_err("refused");
     assert!(matches!(folder_as_file, JournalError::Store { .. }), "{folder_as_file}");

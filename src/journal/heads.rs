@@ -22,6 +22,11 @@ impl Heads {
         self.lock().get(run).filter(|(known, _)| *known == seq).map(|(_, hash)| hash.clone())
     }
 
+    /// Forgets a run.
+    pub(super) fn forget(&self, run: &RunId) {
+        self.lock().remove(run);
+    }
+
     /// Remembers the last of `records`; forgets a run that came to rest.
     pub(super) fn came_to(&self, run: &RunId, records: &[Record]) {
         let Some(last) = records.last() else { return };

@@ -1,5 +1,7 @@
 //! A store in memory: the same rules, the same hash chain, nothing on disk.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +11,7 @@ use super::chain::{self, FIRST, Row};
 use super::lease::{Lease, LeaseError, Owner};
 use super::locks::{HeldLock, LockAnswer, LockAsk, LockTable, LockWaiter};
 use super::proof::Evidence;
+use super::prune::Tombstone;
 use super::seal::{self, Seal, SealKey};
 use super::watch::{Bell, Watch};
 use super::{Append, AppendError, Head, JournalError, RunFilter, RunSummary};
@@ -32,6 +35,7 @@ struct Shared {
     /// What commands said, by digest.
     transcripts: BTreeMap<String, Vec<u8>>,
     seals: BTreeMap<RunId, Vec<Seal>>,
+    stones: Vec<Tombstone>,
     /// Times that each lock was taken.
     fences: BTreeMap<LockName, u64>,
 }
@@ -132,7 +136,10 @@ impl Memory {
         }
         let unknown = || JournalError::UnknownRun(run.to_string());
         let rows = shared.rows.get(run).ok_or_else(unknown)?;
-        let head = rows.len() as u64;
+        let head = rows.last().map_or(0, |row| row.seq);
+        if shared.runs.get(run).is_some_and(|listed| listed.pruned.is_some()) {
+            return Err(AppendError::Pruned { run: run.clone() });
+        }
         if head != expected_seq {
             let behind: Vec<Row> = rows.iter().filter(|row| row.seq > expected_seq).cloned().collect();
             return chain::same_again(&append, head, behind);
@@ -174,6 +181,7 @@ impl Memory {
             rows: shared.rows.get(run).cloned().unwrap_or_default(),
             seals: shared.seals.get(run).cloned().unwrap_or_default(),
             listed: shared.runs.get(run).cloned(),
+            stones: shared.stones.iter().filter(|stone| stone.run == *run).cloned().collect(),
             lost: None,
         }
     }
@@ -192,7 +200,7 @@ impl Memory {
 
     pub(super) fn head(&self, run: &RunId) -> Head {
         let shared = self.lock();
-        let seq = shared.rows.get(run).map_or(0, |rows| rows.len() as u64);
+        let seq = shared.rows.get(run).and_then(|rows| rows.last()).map_or(0, |row| row.seq);
         Head { seq, generation: shared.generation(run) }
     }
 
@@ -238,7 +246,7 @@ impl Memory {
         let mut ends = Vec::new();
         for (run, summary) in &shared.runs {
             let rows = shared.rows.get(run).filter(|_| summary.site == site).into_iter().flatten();
-            for row in rows.filter(|row| row.kind == "run_finished") {
+            for row in rows.filter(|row| row.kind == "run_finished" && !row.payload.is_empty()) {
                 ends.push(chain::record(run, row.clone())?);
             }
         }

@@ -18,6 +18,11 @@ mod postgres;
 mod proof;
 #[cfg(test)]
 mod proof_tests;
+mod prune;
+#[cfg(test)]
+mod prune_file_tests;
+#[cfg(test)]
+mod prune_tests;
 mod seal;
 mod sqlite;
 #[cfg(test)]
@@ -33,6 +38,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 pub use bundle::{BundleError, judge as judge_bundle, records as bundle_records};
+use chain::Row;
 pub use error::{AppendError, JournalError};
 pub use exposure::{Exposed, exposed};
 pub use lease::{LeaseError, Owner};
@@ -41,6 +47,10 @@ use memory::Memory;
 use postgres::Postgres;
 use proof::Evidence;
 pub use proof::{Anchored, Proof, Trust, Wrong};
+pub use prune::{
+    Choice, Chosen, Facts, Inscription, Keeps, NotedTombstones, Order, PrunedRun, Pruner, Required, Rule, StandsOn,
+    Tidied, Tombstone, TombstoneProof, What, choose,
+};
 pub use seal::{Seal, SealError, SealKey, fingerprint, trusted_keys};
 use sqlite::Sqlite;
 pub use transcripts::TranscriptText;
@@ -68,9 +78,20 @@ pub struct RunSummary {
     pub last_at: Timestamp,
     /// How it ended or why it rests; `None` while it is open.
     pub outcome: Option<Outcome>,
+    /// The tombstone behind which it can no longer be read back.
+    pub pruned: Option<u64>,
 }
 
 impl RunSummary {
+    /// The summary of a run that has these records.
+    fn of(records: &[Record]) -> Option<Self> {
+        let mut summary = records.first().and_then(Self::first)?;
+        for record in records {
+            summary.follow(record);
+        }
+        Some(summary)
+    }
+
     /// The summary of a run whose first record this is; `None` for any other record.
     fn first(record: &Record) -> Option<Self> {
         let Event::RunStarted { runbook, version, site, by, .. } = &record.event else { return None };
@@ -83,6 +104,7 @@ impl RunSummary {
             started_at: record.at,
             last_at: record.at,
             outcome: None,
+            pruned: None,
         })
     }
 
@@ -165,7 +187,7 @@ pub struct RunFilter {
     pub site: Option<String>,
     /// Only this run and those that it started, and so on.
     pub family: Option<RunId>,
-    /// Only runs that are not over for good.
+    /// Only runs that are not over for good, and can still be read back.
     pub open_only: bool,
     /// At most this many, the latest.
     pub limit: Option<u32>,
@@ -176,8 +198,23 @@ impl RunFilter {
         self.runbook.as_ref().is_none_or(|runbook| *runbook == run.runbook)
             && self.site.as_ref().is_none_or(|site| *site == run.site)
             && self.family.as_ref().is_none_or(|first| run.run.is_of(first))
-            && !(self.open_only && run.outcome.is_some_and(Outcome::is_final))
+            && !(self.open_only && (run.outcome.is_some_and(Outcome::is_final) || run.pruned.is_some()))
     }
+}
+
+/// What is left of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Left {
+    /// Its place.
+    pub seq: u64,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Its kind.
+    pub kind: String,
+    /// Its hash.
+    pub hash: String,
+    /// All of it, unless its content was pruned.
+    pub record: Option<Record>,
 }
 
 /// How far a run's journal has come.
@@ -302,13 +339,40 @@ impl Journal {
         each!(self, store => store.append(append, locks), store.append(append, locks))
     }
 
-    /// The records of a run from place `from_seq` on; an error if one is missing or cannot be read.
+    /// The records of a run from place `from_seq` on; an error if one is missing, was pruned or cannot be read.
     pub async fn read(&self, run: &RunId, from_seq: u64) -> Result<Vec<Record>, JournalError> {
-        let rows = each!(self, store => Ok(store.rows(run, from_seq)), store.rows(run, from_seq))?;
+        let rows = self.rows(run, from_seq).await?;
         if rows.is_empty() && self.head(run).await?.seq == 0 {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
+        if let Some(row) = rows.iter().find(|row| row.payload.is_empty()) {
+            let pruned = self.pruned(run).await?.into_iter().find(|pruned| pruned.what.is_grave());
+            let why = || "its content is gone, and no tombstone says why".to_owned();
+            return Err(match pruned {
+                Some(pruned) => JournalError::Pruned { run: run.clone(), pruned: Box::new(pruned) },
+                None => JournalError::Broken { run: run.clone(), seq: row.seq, why: why() },
+            });
+        }
         chain::records(run, from_seq, rows)
+    }
+
+    /// The records that a run still has, and the places of those without content.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub async fn left(&self, run: &RunId) -> Result<Vec<Left>, JournalError> {
+        let rows = self.rows(run, 1).await?;
+        let left = |row: Row| {
+            let at = Timestamp::from_millisecond(row.at_ms).unwrap_or_default();
+            let (seq, kind, hash) = (row.seq, row.kind.clone(), row.hash.clone());
+            let record = if row.payload.is_empty() { None } else { Some(chain::record(run, row)?) };
+            Ok(Left { seq, at, kind, hash, record })
+        };
+        rows.into_iter().map(left).collect()
+    }
+
+    async fn rows(&self, run: &RunId, from_seq: u64) -> Result<Vec<Row>, JournalError> {
+        each!(self, store => Ok(store.rows(run, from_seq)), store.rows(run, from_seq))
     }
 
     /// Everything that is kept of a run, as it was at one moment.
@@ -398,8 +462,32 @@ impl Journal {
     /// What runs established on a site, the oldest first. A run that was rolled back also gives back what its success
     /// had taken from others.
     pub async fn milestones(&self, site: &str) -> Result<Vec<(Milestone, RunId, Timestamp)>, JournalError> {
-        let ends = each!(self, store => store.ends(site), store.ends(site))?;
-        Ok(milestones_after(ends))
+        Ok(milestones_after(self.ends(site).await?))
+    }
+
+    /// What runs established on a site at any time, by run.
+    pub async fn established(&self, site: &str) -> Result<Vec<(RunId, Milestone)>, JournalError> {
+        let mut all = Vec::new();
+        for record in self.ends(site).await? {
+            if let Event::RunFinished { milestones, .. } = record.event {
+                all.extend(milestones.into_iter().map(|milestone| (record.run.clone(), milestone)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Every end of every run on a site, in the order of their times; those of pruned runs as tombstones tell them.
+    async fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
+        let mut ends = each!(self, store => store.ends(site), store.ends(site))?;
+        let graves = each!(self, store => Ok(store.graves_with_ends(site)), store.graves_with_ends(site))?;
+        let before = ends.len();
+        for grave in graves.iter().filter_map(|stone| stone.read().ok()) {
+            ends.extend(grave.end_records());
+        }
+        if ends.len() > before {
+            ends.sort_by(|a, b| (a.at, &a.run, a.seq).cmp(&(b.at, &b.run, b.seq)));
+        }
+        Ok(ends)
     }
 
     /// Every lock that is held, who waits, and which of those runs have a driver.

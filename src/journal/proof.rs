@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{self, Row};
+use super::prune::{Inscription, PrunedRun, Stones, Tombstone, What, judge_bare_anchor, judge_bare_seals};
 use super::seal::{EVERY, Seal, fingerprint};
 use super::{Journal, JournalError, RunSummary, transcripts};
-use crate::event::{Event, Record};
+use crate::event::Event;
 use crate::ids::RunId;
 
 /// Everything that a store keeps of one run, but what its commands said: as it was at one moment.
@@ -23,6 +24,8 @@ pub(super) struct Evidence {
     pub(super) seals: Vec<Seal>,
     /// Its line in the list of runs.
     pub(super) listed: Option<RunSummary>,
+    /// Its tombstones, in order.
+    pub(super) stones: Vec<Tombstone>,
     /// The record that the anchor beside the file noted, if it is not among them.
     pub(super) lost: Option<u64>,
 }
@@ -71,6 +74,10 @@ pub struct Proof {
     pub sealed: u64,
     /// The keys that sealed, as `SHA256:...`.
     pub keys: BTreeSet<String>,
+    /// What was pruned, the latest first.
+    pub pruned: Vec<PrunedRun>,
+    /// Anchors of records of which nothing stayed that they could be compared with.
+    pub uncompared: u64,
     /// What is wrong, the first record first.
     pub wrong: Vec<Wrong>,
 }
@@ -87,12 +94,26 @@ pub struct Trust<'a> {
 impl Proof {
     fn of(run: &RunId) -> Self {
         let (hash, keys) = (chain::FIRST.to_owned(), BTreeSet::new());
-        Self { run: run.clone(), records: 0, hash, sealed: 0, keys, wrong: Vec::new() }
+        Self {
+            run: run.clone(),
+            records: 0,
+            hash,
+            sealed: 0,
+            keys,
+            pruned: Vec::new(),
+            uncompared: 0,
+            wrong: Vec::new(),
+        }
     }
 
     /// Adds something that is wrong.
     pub fn add(&mut self, seq: impl Into<Option<u64>>, what: impl Into<String>) {
         self.wrong.push(Wrong { seq: seq.into(), what: what.into() });
+    }
+
+    /// Whether the run can no longer be read back, because its contents were pruned.
+    pub fn is_grave(&self) -> bool {
+        self.pruned.iter().any(|pruned| pruned.what.is_grave())
     }
 
     /// Whether everything is as it was recorded.
@@ -101,25 +122,39 @@ impl Proof {
     }
 }
 
-/// Judges the records and seals of one run.
-pub(super) fn judge(run: &RunId, rows: &[Row], seals: &[Seal], trust: Trust<'_>) -> Proof {
+/// Judges the records and seals of one run, with what its tombstones say of it.
+pub(super) fn judge(run: &RunId, rows: &[Row], seals: &[Seal], stones: &Stones, trust: Trust<'_>) -> Proof {
     let mut proof = Proof::of(run);
     proof.records = rows.len() as u64;
     if let Some(last) = rows.last() {
         proof.hash.clone_from(&last.hash);
     }
-    if let Err((seq, why)) = chain::verify(run, rows) {
+    stones.tell(&mut proof);
+    let grave = stones.grave();
+    let bare = grave.filter(|grave| grave.what == What::Run);
+    let from = bare.map_or(1, |grave| grave.head.seq);
+    let pruned = chain::Pruned { from, until: grave.map_or(0, |grave| grave.head.seq) };
+    if let Err((seq, why)) = chain::verify(run, rows, pruned) {
         proof.add(seq, why);
     } else {
-        let keys = Keys::of(run, rows);
+        let keys = Keys::of(run, rows, grave);
         keys.judge_seals(run, rows, seals, &mut proof);
         keys.judge_gaps(seals, &mut proof);
         keys.judge_trust(seals, trust.keys, &mut proof);
     }
+    if let Some(grave) = bare {
+        judge_bare_seals(run, grave, rows, seals, &mut proof);
+    }
+    stones.judge_left(rows, seals, &mut proof);
     judge_ends(rows, seals, &mut proof);
-    judge_anchors(run, rows, trust.anchors, &mut proof);
+    judge_anchors(run, rows, (bare, seals), trust.anchors, &mut proof);
     proof.wrong.sort_by_key(|wrong| wrong.seq.unwrap_or(u64::MAX));
     proof
+}
+
+/// Which key the run says seals it, from which record on.
+pub(super) fn key_spans(run: &RunId, rows: &[Row], grave: Option<&Inscription>) -> Vec<(u64, Option<String>)> {
+    Keys::of(run, rows, grave).spans
 }
 
 /// Which key the records say seals them.
@@ -131,10 +166,13 @@ struct Keys {
 }
 
 impl Keys {
-    fn of(run: &RunId, rows: &[Row]) -> Self {
-        let mut keys = Self { spans: Vec::new(), due: Vec::new() };
+    fn of(run: &RunId, rows: &[Row], grave: Option<&Inscription>) -> Self {
+        // Of records without payload, their tombstone tells.
+        let mut keys = Self { spans: grave.map(|grave| grave.keys.clone()).unwrap_or_default(), due: Vec::new() };
+        let told = grave.map_or(0, |grave| grave.head.seq);
         for (place, row) in rows.iter().enumerate() {
-            let names_key = matches!(row.kind.as_str(), "run_started" | "run_resumed" | "rollback_requested");
+            let names_key =
+                row.seq > told && matches!(row.kind.as_str(), "run_started" | "run_resumed" | "rollback_requested");
             if names_key
                 && let Ok(
                     Event::RunStarted { sealed_by, .. }
@@ -224,13 +262,20 @@ fn judge_ends(rows: &[Row], seals: &[Seal], proof: &mut Proof) {
     }
 }
 
-fn judge_anchors(run: &RunId, rows: &[Row], anchors: &[Anchored], proof: &mut Proof) {
+fn judge_anchors(
+    run: &RunId,
+    rows: &[Row],
+    (bare, seals): (Option<&Inscription>, &[Seal]),
+    anchors: &[Anchored],
+    proof: &mut Proof,
+) {
     let last = rows.last().map_or(0, |row| row.seq);
     let mut missing = 0;
     for anchor in anchors.iter().filter(|anchor| anchor.run == *run) {
         match find(rows, anchor.seq) {
             Some(row) if row.hash == anchor.hash => {}
             Some(_) => proof.add(anchor.seq, "it is not the record whose hash was noted elsewhere"),
+            None if bare.is_some_and(|grave| anchor.seq < grave.head.seq) => judge_bare_anchor(anchor, seals, proof),
             None => missing = missing.max(anchor.seq),
         }
     }
@@ -255,15 +300,16 @@ impl Journal {
         if found.rows.is_empty() && found.seals.is_empty() && !is_noted {
             return Err(JournalError::UnknownRun(run.to_string()));
         }
-        let mut proof = judge(run, &found.rows, &found.seals, trust);
+        let stones = Stones::judged(&found.stones, trust.keys);
+        let mut proof = judge(run, &found.rows, &found.seals, &stones, trust);
         if let Some(known) = found.lost {
             judge_lost(&found.rows, known, &mut proof);
         }
         if proof.holds() {
-            if let Some((seq, why)) = transcripts::first_bad(self, run, &found.rows).await? {
+            if let Some((seq, why)) = transcripts::first_bad(self, run, &found.rows, &stones).await? {
                 proof.add(seq, why);
             }
-            judge_list(run, &found, &mut proof)?;
+            judge_list(run, &found, &stones, &mut proof)?;
         }
         Ok((proof, found))
     }
@@ -272,8 +318,8 @@ impl Journal {
     pub async fn anchored(&self, run: &RunId) -> Result<Anchored, JournalError> {
         let head = self.head(run).await?;
         let unknown = || JournalError::UnknownRun(run.to_string());
-        let last = self.read(run, head.seq).await?.pop().ok_or_else(unknown)?;
-        Ok(Anchored { run: run.clone(), seq: last.seq, hash: last.hash, at_ms: last.at.as_millisecond() })
+        let last = self.rows(run, head.seq).await?.pop().ok_or_else(unknown)?;
+        Ok(Anchored { run: run.clone(), seq: last.seq, hash: last.hash, at_ms: last.at_ms })
     }
 }
 
@@ -287,15 +333,12 @@ fn judge_lost(rows: &[Row], known: u64, proof: &mut Proof) {
     }
 }
 
-/// The list of runs is not part of the chain; it must say what the records say.
-fn judge_list(run: &RunId, found: &Evidence, proof: &mut Proof) -> Result<(), JournalError> {
-    let records: Vec<Record> = chain::records(run, 1, found.rows.clone())?;
-    let mut told = records.first().and_then(RunSummary::first);
-    if let Some(summary) = &mut told {
-        for record in &records {
-            summary.follow(record);
-        }
-    }
+/// The list of runs is not part of the chain; it must say what the records say, or the tombstone.
+fn judge_list(run: &RunId, found: &Evidence, stones: &Stones, proof: &mut Proof) -> Result<(), JournalError> {
+    let told = match stones.grave() {
+        Some(grave) => Some(grave.summary.listed(run, grave.number)),
+        None => RunSummary::of(&chain::records(run, 1, found.rows.clone())?),
+    };
     if found.listed != told {
         proof.add(None, "the list of runs does not say what its records say");
     }

@@ -125,8 +125,8 @@ async fn a_bundle_names_the_record_that_was_changed() {
     assert!(matches!(judge(&without(lines.len() - 1)), Err(BundleError::NoEnvelope)));
     assert!(matches!(judge(&without(0)), Err(BundleError::Line { line: 1, .. })));
     assert!(matches!(
-        judge(&whole.replacen("\"version\":1", "\"version\":2", 1)),
-        Err(BundleError::Newer { found: 2 })
+        judge(&whole.replacen("\"version\":1", "\"version\":3", 1)),
+        Err(BundleError::Newer { found: 3 })
     ));
     let spaced = whole.replacen("{\"line\":\"record\",", "{\"line\":\"record\", ", 1);
     assert!(matches!(judge(&spaced), Err(BundleError::Line { line: 2, .. })));

@@ -108,14 +108,17 @@ impl SealKey {
         &self.public
     }
 
+    /// A signature over `text` as `ssh-keygen -Y sign -n NAMESPACE` writes it.
+    pub(super) fn signed(&self, namespace: &str, text: &[u8]) -> Result<String, ssh_key::Error> {
+        self.key.sign(namespace, HashAlg::Sha512, text).and_then(|sig| sig.to_pem(LineEnding::LF))
+    }
+
     /// The seal of the last of `records`.
     pub(super) fn seal(&self, records: &[Record]) -> Option<Seal> {
         let last = records.last()?;
         let (seq, hash, at_ms) = (last.seq, last.hash.clone(), last.at.as_millisecond());
         let text = statement(&last.run, seq, &hash, at_ms);
-        let signed =
-            self.key.sign(NAMESPACE, HashAlg::Sha512, text.as_bytes()).and_then(|sig| sig.to_pem(LineEnding::LF));
-        match signed {
+        match self.signed(NAMESPACE, text.as_bytes()) {
             Ok(signature) => Some(Seal { seq, hash, at_ms, key: self.public.to_string(), signature }),
             Err(error) => {
                 tracing::warn!(run = %last.run, %error, "a record was not sealed");
@@ -201,6 +204,14 @@ pub(super) fn statement(run: &RunId, seq: u64, hash: &str, at_ms: i64) -> String
     format!("piton-seal-v1\n{run}\n{seq}\n{hash}\n{at_ms}\n")
 }
 
+/// Whether `signature`, as `ssh-keygen -Y sign` writes it, is one of `key` over `text`.
+pub(super) fn holds(namespace: &str, text: &[u8], key: &str, signature: &str) -> bool {
+    let (Ok(key), Ok(signature)) = (PublicKey::from_openssh(key), SshSig::from_pem(signature)) else {
+        return false;
+    };
+    key.verify(namespace, text, &signature).is_ok()
+}
+
 /// Whether `signature` is a bare one of `key` over `text`.
 pub(super) fn is_signed(text: &[u8], key: &str, signature: &[u8]) -> bool {
     let (Ok(key), Ok(signature)) = (PublicKey::from_openssh(key), Signature::new(Algorithm::Ed25519, signature)) else {
@@ -236,10 +247,7 @@ impl Seal {
     /// Whether its key signed it, for this run.
     pub fn is_good(&self, run: &RunId) -> bool {
         let text = statement(run, self.seq, &self.hash, self.at_ms);
-        let (Ok(key), Ok(signature)) = (PublicKey::from_openssh(&self.key), SshSig::from_pem(&self.signature)) else {
-            return false;
-        };
-        key.verify(NAMESPACE, text.as_bytes(), &signature).is_ok()
+        holds(NAMESPACE, text.as_bytes(), &self.key, &self.signature)
     }
 
     /// When the record was made.

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::chain::{self, Row};
+use super::prune::Stones;
 use super::{Journal, JournalError};
 use crate::event::Transcript;
 use crate::ids::RunId;
@@ -49,15 +50,19 @@ pub(super) async fn first_bad(
     journal: &Journal,
     run: &RunId,
     rows: &[Row],
+    stones: &Stones,
 ) -> Result<Option<(u64, String)>, JournalError> {
     let mut good = BTreeSet::new();
-    // Most records name none, so they need not be read a second time: payloads are compact JSON.
-    for row in rows.iter().filter(|row| row.payload.contains("\"said\":[")) {
+    for row in rows.iter().filter(|row| row.names_texts()) {
+        let may_be_gone = stones.texts_taken(row.seq).is_some();
         for said in chain::event(run, row)?.said() {
             if good.contains(&said.digest) {
                 continue;
             }
             let found = journal.find_transcript(&said.digest).await?;
+            if found.is_none() && may_be_gone {
+                continue;
+            }
             if let Some(wrong) = wrong(&said.digest, found.as_deref()) {
                 let stream = said.stream.words();
                 return Ok(Some((row.seq, format!("what its command said on {stream} {wrong} ({})", said.digest))));

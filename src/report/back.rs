@@ -96,6 +96,9 @@ pub fn stands_on(later: &LaterRun) -> String {
     if !later.locks.is_empty() {
         why.push(format!("worked on {} since", list(later.locks.iter().map(|name| format!("`{name}`")).collect())));
     }
+    if why.is_empty() {
+        why.push("was pruned, so nobody can tell whether it stands on this run".to_owned());
+    }
     format!("later run {} ({}) {}", later.run, later.runbook, why.join(" and "))
 }
 

@@ -18,6 +18,7 @@ pub mod page;
 pub mod people;
 pub mod plain;
 pub mod plan;
+pub mod pruned;
 pub mod signed;
 pub mod status;
 pub mod terminal;

@@ -11,6 +11,7 @@ pub mod deviations;
 mod mend;
 pub mod problem;
 pub mod reference;
+pub mod retention;
 pub mod rules;
 pub mod runbook;
 mod syntax;

@@ -32,6 +32,7 @@ fn the_committed_schemas_are_those_of_the_types() {
         ("runbook", piton::spec::runbook::json_schema()),
         ("site", piton::site::json_schema()),
         ("test", piton::spec::case::json_schema()),
+        ("retention", piton::spec::retention::json_schema()),
     ] {
         let path = root().join(format!("schemas/{name}.schema.json"));
         let fresh = format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON"));

@@ -17,6 +17,7 @@ use super::journal_drivers::Post;
 use super::support::postgres::PrivatePostgres;
 
 mod cases;
+mod pruned;
 
 const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The run that ended.
@@ -38,6 +39,13 @@ fn copy(from: &Path, to: &Path) {
 
 fn scene() -> Scene {
     let desk = Desk::new();
+    let older = tempfile::tempdir().expect("a folder");
+    set_out(&desk, &mut |args| desk.command(args), &mut || copy(&desk.path(".piton"), older.path()));
+    Scene { desk, older }
+}
+
+/// Makes the runs by `command`; calls `keep_older` before they go on.
+fn set_out(desk: &Desk, command: &mut dyn FnMut(&[&str]) -> Command, keep_older: &mut dyn FnMut()) {
     desk.runbook(
         "job",
         "params: { amount: { type: integer, default: 1 } }
@@ -49,21 +57,20 @@ steps:
 ",
     );
     desk.runbook("long", "steps:\n  - { id: a, exec: { argv: ['true'] } }\n  - { id: b, needs: [a], exec: { shell: 'touch there; sleep 600' } }\n");
-    desk.piton(&["run", "job.yaml", "--run-id", ENDED]).exits(6);
-    let older = tempfile::tempdir().expect("a folder");
-    copy(&desk.path(".piton"), older.path());
-    desk.piton(&["approve", ENDED, "ask", "--as", "eve", "--comment", "fine"]).exits(0);
-    desk.piton(&["resume", ENDED]).exits(0);
-    desk.piton(&["run", "job.yaml", "--run-id", "other"]).exits(6);
+    let mut piton = |args: &[&str]| Said::from(command(args).output().expect("the program starts"));
+    piton(&["run", "job.yaml", "--run-id", ENDED]).exits(6);
+    keep_older();
+    piton(&["approve", ENDED, "ask", "--as", "eve", "--comment", "fine"]).exits(0);
+    piton(&["resume", ENDED]).exits(0);
+    piton(&["run", "job.yaml", "--run-id", "other"]).exits(6);
     let args = ["run", "long.yaml", "--run-id", OPEN];
-    let mut driver = desk.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let mut driver = command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     desk.wait_for("there");
     driver.kill().expect("SIGKILL");
     driver.wait().expect("it ends");
-    let heads = desk.piton(&["audit", "head", "--all"]).exits(0).out;
+    let heads = Said::from(command(&["audit", "head", "--all"]).output().expect("the program starts")).exits(0).out;
     desk.write("anchors.jsonl", &heads);
     std::fs::copy(desk.path(".piton/keys/seal.pub"), desk.path("auditor.pub")).expect("is there");
-    Scene { desk, older }
 }
 
 /// A record as it lies in the file.
@@ -86,8 +93,13 @@ struct Forger<'s> {
 
 impl<'s> Forger<'s> {
     fn new(scene: &'s Scene) -> Self {
+        Self::in_folder(scene, &scene.desk.path(".piton"))
+    }
+
+    /// The same with a copy of another folder.
+    fn in_folder(scene: &'s Scene, from: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        copy(&scene.desk.path(".piton"), folder.path());
+        copy(from, folder.path());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut forger = Self { scene, folder, db: None, runtime };
         forger.open();
@@ -167,15 +179,7 @@ impl<'s> Forger<'s> {
     fn forge(&mut self, run: &str, change: impl FnOnce(&mut Vec<Row>)) {
         let mut rows = self.rows(run);
         change(&mut rows);
-        let mut before = FIRST.to_owned();
-        for (seq, row) in (1..).zip(rows.iter_mut()) {
-            let text = format!(
-                "piton-journal-v1\n{before}\n{run}\n{seq}\n{}\n{}\n{}\n{}",
-                row.at_ms, row.generation, row.kind, row.payload
-            );
-            row.hash = format!("{:x}", Sha256::digest(text));
-            before.clone_from(&row.hash);
-        }
+        rehash(run, &mut rows);
         self.put(run, &rows);
     }
 
@@ -186,23 +190,10 @@ impl<'s> Forger<'s> {
 
     /// Seals the last record of a run with a key of the forger's; gives the public key.
     fn seal(&mut self, run: &str) -> String {
-        let key = self.path("forged");
-        if !key.exists() {
-            let mut make = Command::new("ssh-keygen");
-            make.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&key);
-            assert!(make.status().expect("ssh-keygen is there").success());
-        }
-        let public = std::fs::read_to_string(key.with_extension("pub")).expect("is there").trim().to_owned();
         let rows = self.rows(run);
         let last = rows.last().expect("is there");
         let text = format!("piton-seal-v1\n{run}\n{}\n{}\n{}\n", rows.len(), last.hash, last.at_ms);
-        let file = self.path("statement");
-        std::fs::write(&file, text).expect("can be written");
-        let mut sign = Command::new("ssh-keygen");
-        sign.args(["-q", "-Y", "sign", "-n", "piton-seal", "-f"]).arg(&key).arg(&file);
-        assert!(sign.stderr(Stdio::null()).status().expect("ssh-keygen is there").success());
-        let signature = std::fs::read_to_string(self.path("statement.sig")).expect("was written");
-        std::fs::remove_file(self.path("statement.sig")).expect("was written");
+        let (public, signature) = self.sign("piton-seal", &text);
         let (hash, at_ms) = (&last.hash, last.at_ms);
         self.sql(&format!("DELETE FROM seals WHERE run = '{run}'"));
         self.sql(&format!(
@@ -212,12 +203,49 @@ impl<'s> Forger<'s> {
         public
     }
 
+    /// A key of the forger's, and its signature over a text.
+    fn sign(&self, namespace: &str, text: &str) -> (String, String) {
+        signed(self.folder.path(), namespace, text)
+    }
+
     fn verify(&mut self, more: &[&str]) -> Said {
         self.close();
         let store = self.path("piton.db");
         let args = [&["--store", store.to_str().expect("plain"), "audit", "verify", "--all"], more].concat();
         self.scene.desk.piton(&args)
     }
+}
+
+/// Computes the hash of each record anew, as the documentation says.
+fn rehash(run: &str, rows: &mut [Row]) {
+    let mut before = FIRST.to_owned();
+    for (seq, row) in (1..).zip(rows.iter_mut()) {
+        let text = format!(
+            "piton-journal-v1\n{before}\n{run}\n{seq}\n{}\n{}\n{}\n{}",
+            row.at_ms, row.generation, row.kind, row.payload
+        );
+        row.hash = format!("{:x}", Sha256::digest(text));
+        before.clone_from(&row.hash);
+    }
+}
+
+/// A public key whose private half lies in `folder` as `forged`, and its signature over a text.
+fn signed(folder: &Path, namespace: &str, text: &str) -> (String, String) {
+    let key = folder.join("forged");
+    if !key.exists() {
+        let mut make = Command::new("ssh-keygen");
+        make.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&key);
+        assert!(make.status().expect("ssh-keygen is there").success());
+    }
+    let public = std::fs::read_to_string(key.with_extension("pub")).expect("is there").trim().to_owned();
+    let file = folder.join("statement");
+    std::fs::write(&file, text).expect("can be written");
+    let mut sign = Command::new("ssh-keygen");
+    sign.args(["-q", "-Y", "sign", "-n", namespace, "-f"]).arg(&key).arg(&file);
+    assert!(sign.stderr(Stdio::null()).status().expect("ssh-keygen is there").success());
+    let signature = std::fs::read_to_string(folder.join("statement.sig")).expect("was written");
+    std::fs::remove_file(folder.join("statement.sig")).expect("was written");
+    (public, signature)
 }
 
 fn edit(row: &mut Row, change: impl FnOnce(&mut Json)) {
@@ -293,9 +321,12 @@ const KEY: &[&str] = &["--key", "auditor.pub"];
 type Case = (&'static str, fn(&mut Forger<'_>), Found);
 
 fn judge(cases: &[Case]) {
-    let scene = scene();
+    judge_in(&scene(), cases);
+}
+
+fn judge_in(scene: &Scene, cases: &[Case]) {
     for (name, tamper, found) in cases {
-        let mut forger = Forger::new(&scene);
+        let mut forger = Forger::new(scene);
         tamper(&mut forger);
         let said = forger.verify(&[]);
         let (said, wanted) = match found {
@@ -342,6 +373,15 @@ fn whoever_computes_every_hash_anew_still_has_no_key() {
 #[test]
 fn a_lost_end_is_named_or_needs_an_anchor() {
     judge(cases::OF_ENDS);
+}
+
+#[test]
+fn what_is_done_to_a_pruned_store_is_named() {
+    let scene = pruned::scene();
+    let said = Forger::new(&scene).verify(&[ANCHOR, KEY].concat()).exits(0);
+    assert_eq!(said.out.matches("as it should be").count(), 5, "{}", said.out);
+    assert!(said.out.contains("4 tombstones, sealed as they should be"), "{}", said.out);
+    judge_in(&scene, pruned::CASES);
 }
 
 #[test]

@@ -33,6 +33,7 @@ const GUARDED: &str = "WITH lease AS (
         FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS new(kind, payload, hash, n)
         WHERE EXISTS (SELECT 1 FROM piton.events e WHERE e.run = $1 AND e.seq = $2 AND e.hash = $8)
           AND ($4 = 0 OR EXISTS (SELECT 1 FROM lease))
+          AND ($4 <> 0 OR NOT EXISTS (SELECT 1 FROM piton.runs r WHERE r.run = $1 AND r.pruned IS NOT NULL))
         RETURNING 1
     )
     SELECT count(*), CASE WHEN count(*) > 0 AND $4 = 0 THEN pg_notify('piton', $1)::text END FROM added";
@@ -205,6 +206,13 @@ async fn look_and_append(
     let Some((seq, prev_hash)) = head.map(|(seq, hash)| (seq.cast_unsigned(), hash)) else {
         return Ok(Err(JournalError::UnknownRun(run.to_string()).into()));
     };
+    let pruned: Option<bool> = sqlx::query_scalar("SELECT pruned IS NOT NULL FROM piton.runs WHERE run = $1")
+        .bind(run.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if pruned == Some(true) {
+        return Ok(Err(AppendError::Pruned { run: run.clone() }));
+    }
     if seq != expected_seq {
         let behind = rows(tx, run, expected_seq + 1).await?;
         return Ok(chain::same_again(&append, seq, behind));
@@ -281,15 +289,23 @@ async fn create(
     }
     inserted?;
     if let Some(summary) = RunSummary::first(record) {
-        sqlx::query("INSERT INTO piton.runs VALUES ($1, $2, $3, $4, $5, $6, NULL)")
-            .bind(run.as_str())
-            .bind(summary.runbook)
-            .bind(summary.version)
-            .bind(summary.site)
-            .bind(summary.by.as_str().to_owned())
-            .bind(row.at_ms)
-            .execute(&mut *tx)
-            .await?;
+        let listed = sqlx::query(
+            "INSERT INTO piton.runs (run, runbook, version, site, started_by, started_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(run.as_str())
+        .bind(summary.runbook)
+        .bind(summary.version)
+        .bind(summary.site)
+        .bind(summary.by.as_str().to_owned())
+        .bind(row.at_ms)
+        .execute(&mut *tx)
+        .await;
+        // Of a run that was pruned the first record is gone, its line stays.
+        if is_taken(&listed) {
+            tx.rollback().await?;
+            return Ok(Err(AppendError::Exists { run: run.clone() }));
+        }
+        listed?;
     }
     let locks = LockChange { take: locks.to_vec(), ..LockChange::default() };
     let answer = super::locks::change(&mut tx, run, record.at, &locks).await?;

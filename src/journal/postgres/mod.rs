@@ -10,6 +10,7 @@ mod line;
 mod listen;
 mod locks;
 mod open;
+mod prune;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -115,7 +116,7 @@ impl Postgres {
     pub(super) async fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
         let found = lasting!(self, conn => sqlx::query(
             "SELECT e.* FROM piton.events e JOIN piton.runs r ON r.run = e.run
-             WHERE e.kind = 'run_finished' AND r.site = $1 ORDER BY e.at_ms, e.run, e.seq",
+             WHERE e.kind = 'run_finished' AND e.payload <> '' AND r.site = $1 ORDER BY e.at_ms, e.run, e.seq",
         )
         .bind(site)
         .fetch_all(conn))?;
@@ -149,13 +150,14 @@ async fn evidence(conn: &mut PgConnection, run: &RunId) -> Result<Evidence, sqlx
             .await?;
     let one = format!("{SUMMARY} WHERE run = $1");
     let listed = sqlx::query(sqlx::AssertSqlSafe(one)).bind(run.as_str()).fetch_optional(&mut *tx).await?;
+    let stones = prune::of_run(&mut tx, Some(run)).await?;
     tx.commit().await?;
     let seals = seals.into_iter().map(Seal::from).collect();
-    Ok(Evidence { rows, seals, listed: listed.as_ref().map(summary).transpose()?, lost: None })
+    Ok(Evidence { rows, seals, listed: listed.as_ref().map(summary).transpose()?, stones, lost: None })
 }
 
 /// The columns that make a line of the list of runs.
-const SUMMARY: &str = "SELECT run, runbook, version, site, started_by, started_ms, outcome,
+const SUMMARY: &str = "SELECT run, runbook, version, site, started_by, started_ms, outcome, pruned,
         (SELECT at_ms FROM piton.events e WHERE e.run = r.run ORDER BY seq DESC LIMIT 1) AS last_ms
     FROM piton.runs r";
 
@@ -163,7 +165,7 @@ async fn runs(conn: &mut PgConnection, filter: &RunFilter) -> Result<Vec<RunSumm
     let text = format!(
         "{SUMMARY}
          WHERE ($1::text IS NULL OR runbook = $1) AND ($2::text IS NULL OR site = $2)
-           AND (NOT $3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
+           AND (NOT $3 OR (pruned IS NULL AND (outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))))
            AND ($5::text IS NULL OR run = $5 OR starts_with(run, $5 || '.'))
          ORDER BY started_ms DESC, run DESC LIMIT $4"
     );
@@ -208,5 +210,6 @@ fn summary(line: &PgRow) -> Result<RunSummary, sqlx::Error> {
         started_at: time(line.try_get("started_ms")?)?,
         last_at: time(line.try_get("last_ms")?)?,
         outcome: outcome.map(parse_outcome).transpose().map_err(|error| decode("outcome", error))?,
+        pruned: line.try_get::<Option<i64>, _>("pruned")?.map(i64::cast_unsigned),
     })
 }

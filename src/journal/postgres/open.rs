@@ -7,12 +7,13 @@ use super::line::Line;
 use crate::journal::JournalError;
 
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/postgres/0001.sql"),
     include_str!("../migrations/postgres/0002.sql"),
     include_str!("../migrations/postgres/0003.sql"),
     include_str!("../migrations/postgres/0004.sql"),
     include_str!("../migrations/postgres/0005.sql"),
+    include_str!("../migrations/postgres/0006.sql"),
 ];
 /// Key of the advisory lock under which the schema is changed: `PITN`.
 const MIGRATION_LOCK: i64 = 0x5049_544e;

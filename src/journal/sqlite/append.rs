@@ -27,7 +27,8 @@ static GUARDED: LazyLock<Vec<String>> = LazyLock::new(|| {
     let guarded = |records| {
         let hash = FIRST_OF_RECORDS + records * 3;
         let guard = format!(
-            " AND EXISTS (SELECT 1 FROM events WHERE id = r.number * 4294967296 + ?2 AND hash = ?{hash})
+            " AND r.pruned IS NULL
+             AND EXISTS (SELECT 1 FROM events WHERE id = r.number * 4294967296 + ?2 AND hash = ?{hash})
              AND (?4 = 0 OR EXISTS (SELECT 1 FROM leases WHERE run = ?1 AND generation = ?4 AND owner IS NOT NULL))"
         );
         insert_text(records) + &guard
@@ -79,6 +80,9 @@ impl Sqlite {
         }
         let unknown = || JournalError::UnknownRun(run.to_string());
         let (seq, prev_hash) = head(&mut tx, run).await.map_err(fault)?.ok_or_else(unknown)?;
+        if is_pruned(&mut tx, run).await.map_err(fault)? {
+            return Err(AppendError::Pruned { run: run.clone() });
+        }
         if seq != expected_seq {
             let behind = rows(&mut tx, run, expected_seq + 1).await.map_err(fault)?;
             return chain::same_again(&append, seq, behind);
@@ -135,6 +139,11 @@ impl Sqlite {
         self.heads.came_to(run, records);
         self.anchor.note(run, records);
     }
+}
+
+/// Whether the run can no longer be read back.
+async fn is_pruned(conn: &mut SqliteConnection, run: &RunId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT pruned IS NOT NULL FROM runs WHERE run = ?").bind(run.as_str()).fetch_one(conn).await
 }
 
 /// Inserts records that follow each other and gives their number.

@@ -6,6 +6,7 @@
 mod anchor;
 mod append;
 mod locks;
+mod prune;
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -36,13 +37,14 @@ use crate::ids::{LockName, RunId};
 /// `PITN`, in the header of every journal file.
 const APPLICATION_ID: i64 = 0x5049_544e;
 /// The scripts that lead from each version to the next; their number is the latest version.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../migrations/sqlite/0001.sql"),
     include_str!("../migrations/sqlite/0002.sql"),
     include_str!("../migrations/sqlite/0003.sql"),
     include_str!("../migrations/sqlite/0004.sql"),
     include_str!("../migrations/sqlite/0005.sql"),
     include_str!("../migrations/sqlite/0006.sql"),
+    include_str!("../migrations/sqlite/0007.sql"),
 ];
 /// What makes a record, in the order that `row` takes it. One column: each one of its own costs as much as reading the
 /// rest of the record, and only the last part can hold a space.
@@ -144,7 +146,7 @@ impl Sqlite {
         }
         let (row, record) = chain::link(run, (1, FIRST), at, 0, started)?;
         if let Some(summary) = RunSummary::first(&record) {
-            sqlx::query("INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL)")
+            sqlx::query("INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, NULL, NULL)")
                 .bind(run.as_str())
                 .bind(summary.runbook)
                 .bind(summary.version)
@@ -195,9 +197,10 @@ impl Sqlite {
                 .await?;
         let one = format!("{SUMMARY} WHERE run = ?");
         let listed = sqlx::query(sqlx::AssertSqlSafe(one)).bind(run.as_str()).fetch_optional(&mut *tx).await?;
+        let stones = prune::of_run(&mut tx, Some(run)).await?;
         tx.commit().await?;
         let seals = seals.into_iter().map(Seal::from).collect();
-        Ok(Evidence { rows, seals, listed: listed.as_ref().map(summary).transpose()?, lost: None })
+        Ok(Evidence { rows, seals, listed: listed.as_ref().map(summary).transpose()?, stones, lost: None })
     }
 
     pub(super) async fn transcript(&self, digest: &str) -> Result<Option<Vec<u8>>, JournalError> {
@@ -212,7 +215,7 @@ impl Sqlite {
         let text = format!(
             "{SUMMARY}
              WHERE (?1 IS NULL OR runbook = ?1) AND (?2 IS NULL OR site = ?2)
-               AND (NOT ?3 OR outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))
+               AND (NOT ?3 OR (pruned IS NULL AND (outcome IS NULL OR outcome NOT IN ('succeeded', 'rolled_back'))))
                AND (?5 IS NULL OR run = ?5 OR substr(run, 1, length(?5) + 1) = ?5 || '.')
              ORDER BY started_ms DESC, run DESC LIMIT ?4"
         );
@@ -302,7 +305,7 @@ impl Sqlite {
     pub(super) async fn ends(&self, site: &str) -> Result<Vec<Record>, JournalError> {
         let text = format!(
             "SELECT r.run, {ROW} FROM events e JOIN runs r ON r.number = e.id >> 32
-             WHERE e.kind = 'run_finished' AND r.site = ? ORDER BY e.at_ms, r.run, e.id"
+             WHERE e.kind = 'run_finished' AND e.payload <> '' AND r.site = ? ORDER BY e.at_ms, r.run, e.id"
         );
         let found = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(site)
@@ -455,7 +458,7 @@ fn row(line: &SqliteRow, column: usize) -> Result<Row, sqlx::Error> {
 }
 
 /// The columns that make a line of the list of runs.
-const SUMMARY: &str = "SELECT run, runbook, version, site, started_by, started_ms, outcome,
+const SUMMARY: &str = "SELECT run, runbook, version, site, started_by, started_ms, outcome, pruned,
         (SELECT at_ms FROM events WHERE id < (runs.number + 1) * 4294967296 ORDER BY id DESC LIMIT 1) AS last_ms
     FROM runs";
 
@@ -469,5 +472,6 @@ fn summary(line: &SqliteRow) -> Result<RunSummary, sqlx::Error> {
         started_at: time(line.try_get("started_ms")?)?,
         last_at: time(line.try_get("last_ms")?)?,
         outcome: line.try_get::<Option<&str>, _>("outcome")?.map(parse_outcome).transpose()?,
+        pruned: line.try_get::<Option<i64>, _>("pruned")?.map(i64::cast_unsigned),
     })
 }

@@ -137,6 +137,7 @@ struct ProofWords {
     hash: String,
     sealed: u64,
     keys: Vec<String>,
+    pruned: Vec<String>,
     wrong: Vec<String>,
     bundle: Option<Pair>,
 }
@@ -286,6 +287,7 @@ fn proof_words(proof: &Proof, bundle: Option<(&str, &str)>) -> ProofWords {
         hash: proof.hash.clone(),
         sealed: proof.sealed,
         keys: proof.keys.iter().cloned().collect(),
+        pruned: proof.pruned.iter().map(ToString::to_string).collect(),
         wrong: proof.wrong.iter().map(ToString::to_string).collect(),
         bundle: bundle.map(|(name, digest)| Pair { name: name.to_owned(), value: digest.to_owned() }),
     }

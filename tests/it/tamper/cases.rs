@@ -151,7 +151,7 @@ pub(super) const OF_RUNS: &[Case] = &[
         "a run told a second time under another name",
         |f| {
             let rows = f.rows(ENDED);
-            f.sql("INSERT INTO runs SELECT NULL, 'again', runbook, version, site, started_by, started_ms, outcome FROM runs WHERE run = 'ended'");
+            f.sql("INSERT INTO runs SELECT NULL, 'again', runbook, version, site, started_by, started_ms, outcome, pruned FROM runs WHERE run = 'ended'");
             f.put("again", &rows);
             f.sql("INSERT INTO seals SELECT 'again', seq, hash, at_ms, key, signature FROM seals WHERE run = 'ended'");
         },
