@@ -18,6 +18,7 @@ use super::support::postgres::PrivatePostgres;
 
 mod cases;
 mod pruned;
+mod stores;
 
 const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The run that ended.

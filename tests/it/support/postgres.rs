@@ -27,6 +27,21 @@ impl PrivatePostgres {
         let sql = format!("CREATE DATABASE \"{name}\"");
         run(Command::new(binary("psql"))
             .args(["-X", "-q", "-h", &socket, "-U", "postgres", "-d", "postgres", "-c", &sql]));
+        self.address(name)
+    }
+
+    /// Copies a database that nobody has open and returns the address of the copy.
+    pub(crate) fn copy_database(&self, from: &str, name: &str) -> String {
+        let socket = self.folder.display().to_string();
+        let sql = format!("CREATE DATABASE \"{name}\" TEMPLATE \"{from}\"");
+        run(Command::new(binary("psql"))
+            .args(["-X", "-q", "-h", &socket, "-U", "postgres", "-d", "postgres", "-c", &sql]));
+        self.address(name)
+    }
+
+    /// The address of a database.
+    pub(crate) fn address(&self, name: &str) -> String {
+        let socket = self.folder.display().to_string();
         format!("postgres://postgres@localhost/{name}?host={}", socket.replace('/', "%2F"))
     }
 
