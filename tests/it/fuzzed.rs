@@ -23,4 +23,6 @@ fn no_seed_breaks_what_reads_it() {
     each_seed("template", targets::template);
     each_seed("journal", targets::journal);
     each_seed("bundle", targets::bundle);
+    each_seed("tombstone", targets::tombstone);
+    each_seed("signers", targets::signers);
 }

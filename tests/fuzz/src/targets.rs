@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use piton::event::{Event, LockChange};
+use piton::identity::{Signed, Signers};
 use piton::ids::RunId;
-use piton::journal::{Append, Journal, Trust, judge_bundle};
+use piton::journal::{Append, Inscription, Journal, PrunedRun, Tombstone, Trust, judge_bundle, trusted_keys};
 use piton::plan::{Files, Given, Plan, PlanSource};
 use piton::spec::problem::Source;
 use piton::spec::reference::{self, Expression};
@@ -29,6 +30,9 @@ pub fn loader(data: &[u8]) {
         Err(problems) => assert!(!problems.render().is_empty(), "refused without a word"),
     }
     if let Err(problems) = piton::site::read(&source, nowhere) {
+        assert!(!problems.render().is_empty(), "refused without a word");
+    }
+    if let Err(problems) = piton::spec::retention::read(&source) {
         assert!(!problems.render().is_empty(), "refused without a word");
     }
 }
@@ -133,5 +137,51 @@ pub fn bundle(data: &[u8]) {
         if let (Ok(plain), Ok(strict)) = (plain, strict) {
             assert!(strict.wrong.len() >= plain.wrong.len(), "more trust finds less");
         }
+    }
+}
+
+/// The text of a tombstone: read, told, and written as it was read.
+pub fn tombstone(data: &[u8]) {
+    let Some(body) = text(data) else { return };
+    let run = serde_json::from_str::<Inscription>(&body).map_or_else(|_| RunId::new("r"), |text| text.run);
+    let number = serde_json::from_str::<Inscription>(&body).map_or(1, |text| text.number);
+    let stone = Tombstone { number, run, body, key: String::new(), signature: String::new() };
+    assert!(stone.judged(&[]).is_err(), "nobody signed it");
+    let Ok(text) = stone.read() else { return };
+    let again = Tombstone { body: serde_json::to_string(&text).expect("can be written"), ..stone };
+    assert_eq!(again.read().as_ref(), Ok(&text), "it says something else when it is written again");
+    let (zone, pruned) = (jiff::tz::TimeZone::UTC, [PrunedRun::from(&text)]);
+    assert!(!piton::report::pruned::tombstone(&text, &zone).is_empty());
+    assert!(!piton::report::pruned::run(&text, &pruned, &zone, piton::report::words::Paint::default()).is_empty());
+    assert!(piton::report::pruned::run_json(&text, &pruned).is_object());
+}
+
+/// Files of allowed signers and of public keys, and signatures.
+pub fn signers(data: &[u8]) {
+    let Some(text) = text(data) else { return };
+    if let Err(error) = Signed::read(&text) {
+        assert!(!error.to_string().is_empty(), "refused without a word");
+    }
+    let keys = trusted_keys(&text).unwrap_or_else(|why| {
+        assert!(!why.is_empty(), "refused without a word");
+        Vec::new()
+    });
+    let mut once = Signers::default();
+    if let Err(error) = once.add_file(&text) {
+        assert!(!error.to_string().is_empty(), "refused without a word");
+        return;
+    }
+    // Told twice, nobody has another key, and what keys are shared by is the same.
+    let mut twice = once.clone();
+    twice.add_file(&text).expect("it was read before");
+    assert_eq!(once.shared(), twice.shared());
+    for key in &keys {
+        assert_eq!(once.owners(key), twice.owners(key));
+    }
+    // A line that names a person and a key has both.
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let mut one = Signers::default();
+        one.add_file(line).expect("every line was read");
+        assert!(!one.is_empty(), "a line that says nothing was taken");
     }
 }
