@@ -19,7 +19,7 @@ mod signed;
 mod kinds;
 
 pub use amendment::{Change, Choice, StepAmended};
-pub use answer::Answer;
+pub use answer::{Answer, Occasion};
 pub use departure::{Budget, Consent, Departure};
 pub use locks::{LockChange, LockGuard};
 pub use signed::{FileSigner, Signed, SignedFiles};
@@ -320,6 +320,18 @@ pub enum Event {
         /// Which step.
         step: StepId,
     },
+    /// People were told that a step waits for them, or should have been.
+    PeopleTold {
+        /// Which step.
+        step: StepId,
+        /// Why then.
+        occasion: Occasion,
+        /// Whether there was a way to tell them.
+        sent: bool,
+        /// Why it did not get through, if it did not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// A person asked to pass over a step before it ran.
     SkipRequested {
         /// Which step.
@@ -443,6 +455,7 @@ impl Event {
             Self::StepAnswered { .. } => "step_answered",
             Self::WordRefused { .. } => "word_refused",
             Self::StepExpired { .. } => "step_expired",
+            Self::PeopleTold { .. } => "people_told",
             Self::SkipRequested { .. } => "skip_requested",
             Self::DeviationRequested { .. } => "deviation_requested",
             Self::DeviationAnswered { .. } => "deviation_answered",
@@ -503,6 +516,7 @@ impl Event {
             | Self::StepWaiting { step, .. }
             | Self::StepAnswered { step, .. }
             | Self::StepExpired { step }
+            | Self::PeopleTold { step, .. }
             | Self::SkipRequested { step, .. }
             | Self::UndoStarted { step, .. }
             | Self::UndoSucceeded { step, .. }

@@ -81,6 +81,11 @@ pub trait Action: Send + Sync {
         Ok(())
     }
 
+    /// Tells people that they are waited for; false where there is no way to.
+    async fn tell(&self, _cx: &Context, _message: &Value) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
     /// Says what `run` would change, without changing anything.
     async fn preview(&self, _cx: &Context) -> Preview {
         Preview::Unknown("the action cannot tell beforehand".into())

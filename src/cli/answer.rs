@@ -38,6 +38,9 @@ pub struct AnswerArgs {
     /// A file that proves it; a copy is kept by its SHA-256; may be given many times
     #[arg(long, value_name = "FILE")]
     evidence: Vec<PathBuf>,
+    /// A remark that is kept with the answer
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
     #[command(flatten)]
     voice: Voice,
 }
@@ -61,7 +64,7 @@ pub(super) async fn run(global: &Global, args: &AnswerArgs, out: Out) -> Result<
             return Err(CliError::Usage(format!("two files of evidence are called `{name}`; rename one")));
         }
     }
-    let answer = Answer::Completed { form, evidence };
+    let answer = Answer::Completed { form, evidence, comment: args.comment.clone() };
     let word = |by| Event::StepAnswered { step: step.clone(), by, answer: answer.clone() };
     let event = match args.voice.speak(&run, &told, word)? {
         Spoken::Word(event) => *event,

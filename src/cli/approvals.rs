@@ -9,7 +9,6 @@ use super::exit::Exit;
 use super::out::Out;
 use crate::ids::Actor;
 use crate::journal::RunFilter;
-use crate::report::people::AskKind;
 use crate::report::{people, words};
 
 /// Arguments of `piton approvals`.
@@ -22,27 +21,25 @@ pub struct Approvals {
 
 pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
-    let now = crate::config::now();
+    let (now, zone) = (crate::config::now(), jiff::tz::TimeZone::system());
     let person = args.person.as_ref().map(Actor::new);
     let mut found = 0;
     for summary in place.journal.runs(&RunFilter { open_only: true, ..RunFilter::default() }).await? {
         let told = crate::driver::read(&place.journal, &summary.run).await?;
-        for ask in people::asks(&told.plan, &told.state, &summary.run) {
+        for ask in people::asks(&told.plan, &told.state, &summary.run, now) {
             if person.as_ref().is_some_and(|person| !ask.is_open_to(person)) {
                 continue;
             }
             found += 1;
-            let since = match ask.kind {
-                AskKind::Deviation => told.state.proposal(ask.step.as_ref()).map(|proposal| proposal.at),
-                AskKind::Approval | AskKind::Manual | AskKind::Doubt | AskKind::Undo => {
-                    ask.step.as_ref().and_then(|step| told.state.step(step)).and_then(|view| view.started_at())
-                }
-            };
+            // Of a doubt, since the attempt began.
+            let began = || ask.step.as_ref().and_then(|step| told.state.step(step)).and_then(|view| view.started_at());
+            let since = ask.since.or_else(began);
             if out.json {
                 let mut line = ask.to_json();
                 line["run"] = json!(summary.run);
                 line["runbook"] = json!(summary.runbook);
                 line["since"] = json!(since);
+                line["site"] = json!(told.plan.site.site.name);
                 line["digest"] = json!(told.plan.digest);
                 out.json_line(&line)?;
                 continue;
@@ -55,6 +52,9 @@ pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<E
             let step = ask.step.as_ref().map_or("the run", |step| step.as_str());
             out.line(format!("{}  {step}  waits {age} for {}{expires}", summary.run, ask.whom()))?;
             out.line(format!("    {}", words::cut(&ask.prompt, 160)))?;
+            for line in ask.details(now, &zone) {
+                out.line(format!("    {line}"))?;
+            }
             for command in &ask.commands {
                 out.line(format!("    {command}"))?;
             }

@@ -19,6 +19,7 @@ mod said;
 mod scope;
 mod session;
 mod signed;
+mod tell;
 mod trust;
 mod turn;
 mod vouch;

@@ -22,7 +22,7 @@ use crate::action::mask::Masker;
 use crate::action::process::Captured;
 use crate::action::said::Said;
 use crate::action::{Context, Failure};
-use crate::event::{Effect, Event, Finding, Outcome, Outputs, Record, Stream, Transcript};
+use crate::event::{Effect, Event, Finding, Occasion, Outcome, Outputs, Record, Stream, Transcript};
 use crate::ids::{Actor, LockName, RunId, StepId};
 use crate::journal::{AppendError, Journal, TranscriptText, Watch};
 use crate::plan::{Plan, PlanStep};
@@ -41,6 +41,8 @@ pub(super) enum Work {
     Undo,
     /// Waiting for locks.
     Lock,
+    /// Telling people that they are waited for.
+    Tell,
 }
 
 /// What a task came to.
@@ -55,6 +57,8 @@ pub(super) enum Done {
     Undone(StepId, u32, Result<(), Failure>, Vec<(Stream, Captured)>),
     /// A step has its locks, or not.
     Locked(StepId, Result<Lined, AppendError>),
+    /// People were told, or there was no way to, or it failed.
+    Told(StepId, Occasion, Result<bool, Failure>),
 }
 
 /// A task that may start once its event is durable.
@@ -281,6 +285,11 @@ impl Session {
             Done::Locked(step, result) => {
                 self.busy.remove(&step);
                 self.lined(step, result)
+            }
+            Done::Told(step, occasion, result) => {
+                self.busy.remove(&step);
+                self.told(step, occasion, result);
+                Ok(())
             }
             Done::Undone(step, attempt, result, said) => {
                 self.busy.remove(&step);

@@ -88,6 +88,12 @@ impl Session {
                 self.open_wait(step, check_when, expires_ms).await?;
                 Ok(true)
             }
+            Command::Tell { step, occasion } => {
+                if !self.busy.contains_key(&step) {
+                    self.tell(step, occasion);
+                }
+                Ok(false)
+            }
             Command::Probe { step, attempt } => {
                 if !self.busy.contains_key(&step) {
                     self.probe(step, attempt);

@@ -50,6 +50,8 @@ fn request<'r>(records: &'r [Record], event: &Event) -> Option<&'r Record> {
     };
     let about = |record: &&Record| match step {
         _ if matches!(event, Event::DeviationAnswered { .. }) => proposes(record),
+        // To be told of it again changes nothing about it.
+        Some(_) if matches!(record.event, Event::PeopleTold { .. }) => false,
         Some(step) => record.generation > 0 && record.event.step() == Some(step),
         None => matches!(
             record.event,

@@ -6,15 +6,16 @@ use crate::event::WaitKind;
 use crate::ids::{Actor, Level};
 use crate::plan::{Plan, PlanStep, has_probe, only_looks};
 use crate::scheduler::{
-    DeviationRule, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule,
-    Workflow, WorkflowError,
+    DeviationRule, Escalation, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule,
+    WaitRule, Workflow, WorkflowError,
 };
 use crate::site::Site;
-use crate::spec::actions::{ActionKind, Require};
+use crate::spec::actions::{ActionKind, ActionSpec, Approval, Escalate, Manual, Require};
+use crate::spec::decode::{Decode, Decoder};
 use crate::spec::deviations::Deviations;
 use crate::spec::runbook;
 use crate::spec::values::Millis;
-use crate::spec::yaml::{Node, Value};
+use crate::spec::yaml::Value;
 
 /// The rules of a plan; `starter` is who `run.starter` stands for.
 pub fn of_plan(plan: &Plan, starter: &Actor) -> Result<Workflow, WorkflowError> {
@@ -56,7 +57,7 @@ fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
     StepRule {
         needs: needs.collect(),
         has_when: step.when.is_some(),
-        wait: wait_rule(plan, step, starter),
+        wait: wait_rule(plan, &step.action, starter),
         retry: step.retry.as_ref().map_or(Retry::NEVER, retry),
         timeout_ms: step.timeout.map(whole),
         idempotent: match step.idempotent {
@@ -119,31 +120,58 @@ fn retry(retry: &runbook::Retry) -> Retry {
     }
 }
 
-/// Who may answer, how many must, until when; read from the arguments, which hold no templates there.
-fn wait_rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> Option<WaitRule> {
-    let args = &step.action.args;
-    let kind = match step.action.kind {
+/// Who may answer, how many must, until when. What cannot be read as a question lets nobody answer.
+fn wait_rule(plan: &Plan, action: &ActionSpec, starter: &Actor) -> Option<Box<WaitRule>> {
+    let site = &plan.site.site;
+    let kind = match action.kind {
         ActionKind::Approval => WaitKind::Approval,
         ActionKind::Manual => WaitKind::Manual,
         _ => return None,
     };
-    let exclude = people(plan, &texts(args, "exclude"), starter);
-    let own = [Require::Claimed, Require::Local, Require::Ssh]
-        .into_iter()
-        .find(|require| args.get("identity").and_then(Node::text) == Some(require.word()));
-    let allowed = plan.site.site.people_in(&texts(args, "groups"), &texts(args, "people"));
-    Some(WaitRule {
-        kind,
-        quorum: args
-            .get("quorum")
-            .and_then(|node| node.to_json().as_u64())
-            .and_then(|n| n.try_into().ok())
-            .unwrap_or(1),
-        exclude,
-        allowed: allowed.map(|people| people.into_iter().collect()),
-        expires_ms: args.get("expires").and_then(Node::text).and_then(Millis::parse).map(whole),
-        identity: level(plan.site.site.required()).max(own.map(level).unwrap_or_default()),
-    })
+    let base = WaitRule { identity: level(site.required()), ..WaitRule::new(kind) };
+    let identity = |own: Option<Require>| level(site.required()).max(own.map(level).unwrap_or_default());
+    let among = |groups: &[String], people: &[String]| {
+        site.people_in(groups, people).map(|people| people.into_iter().collect::<Vec<_>>())
+    };
+    let more = |escalate: Option<&Escalate>| {
+        escalate
+            .map(|more| Escalation { allowed: among(&more.groups, &more.people), expires_ms: more.expires.map(whole) })
+    };
+    let tells = action.args.get("notify").is_some() || site.notify.is_some();
+    let rule = match kind {
+        WaitKind::Approval => question::<Approval>(plan, action).map(|asks| WaitRule {
+            quorum: asks.quorum.max(1),
+            exclude: people(plan, &asks.exclude, starter),
+            allowed: among(&asks.groups, &asks.people),
+            expires_ms: asks.expires.map(whole),
+            identity: identity(asks.identity),
+            escalation: more(asks.escalate.as_ref()),
+            remind_ms: asks.remind.map(whole),
+            tells,
+            ..base.clone()
+        }),
+        WaitKind::Manual => question::<Manual>(plan, action).map(|asks| WaitRule {
+            allowed: among(&asks.groups, &asks.people),
+            expires_ms: asks.expires.map(whole),
+            identity: identity(asks.identity),
+            escalation: more(asks.escalate.as_ref()),
+            remind_ms: asks.remind.map(whole),
+            tells,
+            ..base.clone()
+        }),
+    };
+    Some(Box::new(rule.unwrap_or(WaitRule { allowed: Some(Vec::new()), ..base })))
+}
+
+/// The arguments of a question; templates in its texts are left as they are.
+fn question<T: Decode>(plan: &Plan, action: &ActionSpec) -> Option<T> {
+    let mut decoder = Decoder::new(Arc::clone(&plan.source));
+    let mut args = action.args.clone();
+    if let Value::Map(pairs) = &mut args.value {
+        // How people are told may be known only when they are.
+        pairs.retain(|(key, _)| key.text != "notify");
+    }
+    T::decode(&args, &mut decoder).filter(|_| decoder.problems.is_empty())
 }
 
 /// People by name, with the words for some of them. Whoever started the run under another name is the starter by the name
@@ -165,13 +193,5 @@ fn deviation_rule(plan: &Plan, rule: &Deviations, starter: &Actor) -> DeviationR
         allowed: site.people_in(&rule.groups, &rule.people).map(|people| people.into_iter().collect()),
         expires_ms: rule.expires.map(whole),
         identity: level(site.required()).max(rule.identity.map(level).unwrap_or_default()),
-    }
-}
-
-fn texts(args: &Node, key: &str) -> Vec<String> {
-    match args.get(key).map(|node| &node.value) {
-        Some(Value::List(items)) => items.iter().filter_map(|item| item.text().map(str::to_owned)).collect(),
-        Some(Value::Text(text)) => vec![text.clone()],
-        Some(Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Map(_)) | None => Vec::new(),
     }
 }

@@ -6,6 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::Outputs;
 
+/// Why people are told that a step waits for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Occasion {
+    /// They are asked for the first time.
+    Asked,
+    /// They have not answered for a while.
+    Reminded,
+    /// Nobody answered in time, and others are asked as well.
+    Escalated,
+}
+
 /// What a person answered to a waiting or doubtful step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,6 +43,9 @@ pub enum Answer {
         form: Outputs,
         /// Evidence files by name: SHA-256 of their content.
         evidence: BTreeMap<String, String>,
+        /// A remark.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
     },
     /// An attempt in doubt did run to its end.
     Ran {

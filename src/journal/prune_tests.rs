@@ -31,6 +31,7 @@ pub(super) async fn over(journal: &Journal, run: &str, site: &str, text: &Transc
         answer: Answer::Completed {
             form: [("name".to_owned(), "Erika Mustermann".into())].into(),
             evidence: [("shot.png".to_owned(), "e0".repeat(32))].into(),
+            comment: None,
         },
     };
     let events = [ended("a", vec![said(text)]), answer, skipped("b"), finished(Outcome::Succeeded)];

@@ -1,21 +1,26 @@
 //! Steps with their defaults filled in and their lists expanded: one plan step for every item of a `foreach`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
 use super::check::idempotency;
+use super::render::render_node;
 use super::{PlanStep, value_problem};
 use crate::ids::{LockName, StepId};
-use crate::spec::problem::Problem;
+use crate::spec::actions::{ActionSpec, RULES};
+use crate::spec::decode::{Decoder, Templates};
+use crate::spec::problem::{Problem, Source};
 use crate::spec::reference::{Expression, Malformed, render};
-use crate::spec::runbook::{OnFailure, Runbook, Step};
+use crate::spec::runbook::{OnFailure, Runbook, Step, Undo};
+use crate::spec::yaml::Value;
 
 /// The steps that one step of the runbook becomes, by id, with their items.
 type Items = Vec<(StepId, Option<Box<Json>>)>;
 
 /// All steps of the runbook, expanded; they are taken out of it.
-pub fn steps(runbook: &mut Runbook, scope: &Json) -> Result<Vec<PlanStep>, Problem> {
+pub fn steps(runbook: &mut Runbook, source: &Arc<Source>, scope: &Json) -> Result<Vec<PlanStep>, Problem> {
     let (steps, last) = (std::mem::take(&mut runbook.steps), std::mem::take(&mut runbook.finally));
     let mut items: HashMap<StepId, Items> = HashMap::with_capacity(steps.len() + last.len());
     for step in steps.iter().chain(&last) {
@@ -34,10 +39,27 @@ pub fn steps(runbook: &mut Runbook, scope: &Json) -> Result<Vec<PlanStep>, Probl
                 }
                 None => scope,
             };
-            all.push(plan_step(runbook, step, id.clone(), item.clone(), is_finally, &items, scope)?);
+            all.push(plan_step(runbook, step, (id.clone(), item.clone()), is_finally, &items, (source, scope))?);
         }
     }
     Ok(all)
+}
+
+/// A question to people with everything rendered that decides who may answer it.
+fn decided(mut action: ActionSpec, source: &Arc<Source>, scope: &Json) -> Result<ActionSpec, Problem> {
+    let Value::Map(pairs) = &mut action.args.value else { return Ok(action) };
+    if action.kind.is_wait_for_people() {
+        for (_, value) in pairs.iter_mut().filter(|(key, _)| RULES.contains(&key.text.as_str())) {
+            *value = render_node(value, scope).map_err(|error| value_problem(value.span, error))?;
+        }
+        let mut decoder = Decoder::new(Arc::clone(source));
+        decoder.templates = Templates::Pending;
+        action.kind.decode(&action.args, &mut decoder);
+        if let Some(problem) = decoder.problems.into_iter().next() {
+            return Err(problem);
+        }
+    }
+    Ok(action)
 }
 
 fn instances(step: &Step, scope: &Json) -> Result<Items, Problem> {
@@ -80,14 +102,17 @@ fn instances(step: &Step, scope: &Json) -> Result<Items, Problem> {
 fn plan_step(
     runbook: &Runbook,
     step: Step,
-    id: StepId,
-    item: Option<Box<Json>>,
+    (id, item): (StepId, Option<Box<Json>>),
     is_finally: bool,
     items: &HashMap<StepId, Items>,
-    scope: &Json,
+    (source, scope): (&Arc<Source>, &Json),
 ) -> Result<PlanStep, Problem> {
     let idempotent = idempotency(&step);
-    let Step { fields, action, .. } = step;
+    let Step { mut fields, action, .. } = step;
+    let action = decided(action, source, scope)?;
+    if let Some(Undo::Action(undo)) = fields.undo.take_if(|undo| matches!(undo, Undo::Action(_))) {
+        fields.undo = Some(Undo::Action(decided(undo, source, scope)?));
+    }
     let needs = fields.needs.iter().flat_map(|need| {
         let targets = items.get(need.step.value.as_str()).map(Vec::as_slice).unwrap_or_default();
         targets.iter().map(|(id, _)| (id.clone(), need.outcome))

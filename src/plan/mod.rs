@@ -358,7 +358,7 @@ impl Plan {
         if kept.is_none() {
             all_right(locks::check(&runbook, source, (base, &walls), &scope))?;
         }
-        let steps = expand::steps(&mut runbook, &scope)
+        let steps = expand::steps(&mut runbook, source, &scope)
             .map_err(|problem| PlanError::Problems(Problems::new(Arc::clone(source), vec![problem])))?;
         if kept.is_none() {
             let mut problems = Vec::new();

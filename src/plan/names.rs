@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::graph::Graph;
 use super::render::may_hold_secret;
 use crate::site::Site;
-use crate::spec::actions::{ActionKind, ActionSpec};
+use crate::spec::actions::{ActionKind, ActionSpec, RULES};
 use crate::spec::problem::{Problem, Source, Span, did_you_mean};
 use crate::spec::reference::{Expression, Reference, malformed_part, template_references};
 use crate::spec::runbook::{ParamType, Runbook, Step, Undo};
@@ -22,6 +22,7 @@ const ROOTS: [(&str, &str); 6] = [
 ];
 
 /// Where a name stands.
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing about the place and independent of the others")]
 struct Place<'a> {
     /// The step, and whether it is in `finally`.
     step: Option<(&'a Step, bool)>,
@@ -31,6 +32,8 @@ struct Place<'a> {
     secrets: bool,
     /// Whether the step's own outputs have a value.
     own_outputs: bool,
+    /// Whether it is decided before the run what stands here.
+    decided: bool,
     /// Text to find the name in.
     span: Span,
 }
@@ -89,7 +92,14 @@ impl<'a> Names<'a> {
         for lock in &self.runbook.locks {
             self.template(
                 &lock.value,
-                &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: lock.span },
+                &Place {
+                    step: None,
+                    in_foreach: false,
+                    secrets: false,
+                    own_outputs: false,
+                    decided: true,
+                    span: lock.span,
+                },
             );
         }
         self.plain_names();
@@ -123,6 +133,7 @@ impl<'a> Names<'a> {
             in_foreach: fields.foreach.is_some(),
             secrets,
             own_outputs,
+            decided: false,
             span,
         };
         self.action(&step.action, &place(false, false, step.span));
@@ -146,11 +157,25 @@ impl<'a> Names<'a> {
         {
             self.expression(
                 text,
-                &Place { step: None, in_foreach: false, secrets: false, own_outputs: false, span: items.span },
+                &Place {
+                    step: None,
+                    in_foreach: false,
+                    secrets: false,
+                    own_outputs: false,
+                    decided: true,
+                    span: items.span,
+                },
             );
         }
         if let Some(key) = fields.foreach.as_ref().and_then(|foreach| foreach.value.key.as_ref()) {
-            let place = Place { step: None, in_foreach: true, secrets: false, own_outputs: false, span: key.span };
+            let place = Place {
+                step: None,
+                in_foreach: true,
+                secrets: false,
+                own_outputs: false,
+                decided: true,
+                span: key.span,
+            };
             self.expression(&key.value, &place);
         }
     }
@@ -175,7 +200,8 @@ impl<'a> Names<'a> {
                             .split_first()
                             .and_then(|(key, rest)| ActionKind::of_key(key).map(|k| may_hold_secret(k, rest)))
                             .unwrap_or(false);
-                self.template(text, &Place { span: node.span, secrets, ..*place });
+                let decided = kind.is_wait_for_people() && path.first().is_some_and(|key| RULES.contains(key));
+                self.template(text, &Place { span: node.span, secrets, decided, ..*place });
             }
             Value::Map(pairs) => {
                 for (key, child) in pairs {
@@ -248,6 +274,11 @@ impl<'a> Names<'a> {
         if let (Some((_, example)), []) = (ROOTS.iter().find(|(name, _)| *name == root), rest.as_slice()) {
             let problem = Problem::new("plan::unknown_name", format!("`{root}` needs a name behind it"), at);
             return self.problems.push(problem.label("names no value").help(format!("write `{example}`")));
+        }
+        if place.decided && matches!(root, "steps" | "run" | "outputs") {
+            let message = format!("`{root}` has no value yet: this is decided before the run");
+            let problem = Problem::new("plan::too_early", message, at).label("no value here");
+            return self.problems.push(problem.help("use `params`, `site`, or the `item` of a `foreach`"));
         }
         match reference.path[0].as_str() {
             "params" => self.param(&rest, at, place),

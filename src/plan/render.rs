@@ -19,6 +19,7 @@ pub fn may_hold_secret(kind: ActionKind, path: &[&str]) -> bool {
             | (ActionKind::FileWrite, ["content"])
             | (ActionKind::HttpRequest, ["url" | "body"] | ["headers", _])
             | (ActionKind::NotifyWebhook, ["url"])
+            | (ActionKind::Approval | ActionKind::Manual, ["notify", "webhook"])
     )
 }
 

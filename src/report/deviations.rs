@@ -114,7 +114,7 @@ pub fn asks(state: &State, run: &RunId) -> Vec<Ask> {
 }
 
 fn ask(step: Option<StepId>, proposal: &Proposal, rule: Option<&DeviationRule>, run: &RunId) -> Ask {
-    let Proposal { what, by, reason, expires_at, voices, .. } = proposal;
+    let Proposal { what, by, reason, at, expires_at, voices } = proposal;
     let place = step.as_ref().map(|step| format!(" {}", words::shell(step.as_str()))).unwrap_or_default();
     let sign = if rule.is_some_and(|rule| rule.identity == Level::Ssh) { " --sign KEY" } else { "" };
     let commands = vec![
@@ -128,6 +128,7 @@ fn ask(step: Option<StepId>, proposal: &Proposal, rule: Option<&DeviationRule>, 
         exclude: rule.map(|rule| rule.exclude.clone()).unwrap_or_default(),
         quorum: rule.map_or(1, |rule| rule.quorum),
         approved: voices.clone(),
+        since: Some(*at),
         expires_at: *expires_at,
         commands,
         ..Ask::to_anybody(step)

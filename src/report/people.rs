@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use super::{deviations, words};
-use crate::event::WaitKind;
+use crate::event::{Answer, WaitKind};
 use crate::ids::{Actor, How, Level, RunId, StepId};
 use crate::plan::Plan;
 use crate::scheduler::{State, StepState, StepView};
@@ -43,8 +43,16 @@ pub struct Ask {
     pub quorum: u32,
     /// Who has approved.
     pub approved: Vec<Actor>,
+    /// Since when it is asked.
+    pub since: Option<Timestamp>,
+    /// When others are asked as well.
+    pub escalates_at: Option<Timestamp>,
     /// When the question lapses.
     pub expires_at: Option<Timestamp>,
+    /// When people were told of it last.
+    pub told_at: Option<Timestamp>,
+    /// What people have said to it so far, with their remarks.
+    pub said: Vec<(Actor, &'static str, Option<String>)>,
     /// Commands that answer it.
     pub commands: Vec<String>,
 }
@@ -60,7 +68,11 @@ impl Ask {
             exclude: Vec::new(),
             quorum: 1,
             approved: Vec::new(),
+            since: None,
+            escalates_at: None,
             expires_at: None,
+            told_at: None,
+            said: Vec::new(),
             commands: Vec::new(),
         }
     }
@@ -96,6 +108,22 @@ impl Ask {
         may && !self.exclude.contains(person) && !self.approved.contains(person)
     }
 
+    /// What else there is to say about it at that time, each as a line.
+    pub fn details(&self, now: Timestamp, zone: &jiff::tz::TimeZone) -> Vec<String> {
+        let at = |at: Timestamp| words::day_and_clock(at, zone);
+        let mut lines = Vec::new();
+        for (by, word, comment) in &self.said {
+            let comment = comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
+            lines.push(format!("{word} by {by}{comment}"));
+        }
+        lines.extend(self.told_at.map(|told| format!("people were told last at {}", at(told))));
+        lines.extend(self.escalates_at.map(|more| format!("others are asked as well from {}", at(more))));
+        lines.extend(self.expires_at.map(|end| {
+            if end > now { format!("until {}", at(end)) } else { format!("the time was over at {}", at(end)) }
+        }));
+        lines
+    }
+
     /// The machine form.
     pub fn to_json(&self) -> Json {
         json!({
@@ -108,7 +136,9 @@ impl Ask {
                 AskKind::Deviation => "deviation",
             },
             "prompt": self.prompt, "allowed": self.allowed, "exclude": self.exclude, "quorum": self.quorum,
-            "approved": self.approved, "expires_at": self.expires_at, "commands": self.commands,
+            "approved": self.approved, "since": self.since, "escalates_at": self.escalates_at,
+            "expires_at": self.expires_at, "told_at": self.told_at, "commands": self.commands,
+            "said": self.said.iter().map(|(by, word, comment)| json!({ "by": by, "word": word, "comment": comment })).collect::<Vec<_>>(),
         })
     }
 }
@@ -123,13 +153,13 @@ pub fn known(by: &Actor) -> String {
 }
 
 /// Everything that a run asks of people now: of steps in file order, then what somebody wants against the runbook.
-pub fn asks(plan: &Plan, state: &State, run: &RunId) -> Vec<Ask> {
-    let steps = state.steps().filter_map(|view| ask(plan, &view, run));
+pub fn asks(plan: &Plan, state: &State, run: &RunId, now: Timestamp) -> Vec<Ask> {
+    let steps = state.steps().filter_map(|view| ask(plan, &view, run, now));
     steps.chain(deviations::asks(state, run)).collect()
 }
 
 /// What one step asks.
-pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
+pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId, now: Timestamp) -> Option<Ask> {
     let step = view.rule().id.clone();
     let word = words::shell(step.as_str());
     if view.asks_a_person() {
@@ -183,14 +213,31 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId) -> Option<Ask> {
     Some(Ask {
         kind,
         prompt: view.prompt().unwrap_or_default().to_owned(),
-        allowed: rule.allowed.clone(),
+        allowed: view.who_may_answer(now),
         exclude: rule.exclude.clone(),
         quorum: rule.quorum.max(1),
         approved: view.approved(),
+        since: view.asked_at(),
+        escalates_at: view.escalates_at().filter(|at| *at > now),
         expires_at: view.expires_at(),
+        told_at: view.told_at(),
+        said: view.answers().iter().filter_map(|(by, answer, _)| said(by, answer)).collect(),
         commands,
         step: Some(step),
     })
+}
+
+/// A word that was said to a question that is still open, with its remark.
+fn said(by: &Actor, answer: &Answer) -> Option<(Actor, &'static str, Option<String>)> {
+    let comment = match answer {
+        Answer::Approved { comment } | Answer::Withdrawn { comment } | Answer::Rejected { comment } => comment,
+        Answer::Completed { .. }
+        | Answer::Ran { .. }
+        | Answer::NotRan { .. }
+        | Answer::Undone { .. }
+        | Answer::Left { .. } => return None,
+    };
+    Some((by.clone(), answer.word(), comment.clone()))
 }
 
 /// The manual work of a step: its form and its evidence rule. Templates in it are left as they are.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::live::Watch;
 use super::words::{self, Paint};
 use super::{deviations, diff, people, windows};
-use crate::event::{Answer, Effect, Event, Finding, Outcome, Outputs, Record, SkipReason};
+use crate::event::{Answer, Effect, Event, Finding, Occasion, Outcome, Outputs, Record, SkipReason};
 use crate::ids::StepId;
 use crate::scheduler::{State, StepState};
 
@@ -63,7 +63,8 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::RunFinished { .. } => run_line(who, &record.event),
         Event::StepWaiting { step, prompt, .. } => {
             let ask = state.and_then(|state| state.step(step)).and_then(|view| {
-                people::ask(&watch.subject.plan, &view, &record.run).filter(|_| record.run == watch.subject.run)
+                people::ask(&watch.subject.plan, &view, &record.run, record.at)
+                    .filter(|_| record.run == watch.subject.run)
             });
             let whom = ask.as_ref().map_or_else(|| "a person".to_owned(), people::Ask::whom);
             let text = format!("waits for {whom}: {}", words::cut(prompt, 200));
@@ -78,6 +79,7 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::AttemptProbed { .. }
         | Event::StepAnswered { .. }
         | Event::StepExpired { .. }
+        | Event::PeopleTold { .. }
         | Event::SkipRequested { .. }
         | Event::DeviationRequested { .. }
         | Event::DeviationAnswered { .. }
@@ -177,6 +179,9 @@ fn step_line(who: String, record: &Record, state: Option<&State>) -> Line {
             line(StepState::Failed, format!("REFUSED: \"{word}\" by {by}{}: {why}", people::known(by)))
         }
         Event::StepExpired { .. } => line(StepState::Failed, "nobody answered in time".to_owned()),
+        Event::PeopleTold { occasion, sent, error, .. } => {
+            line(StepState::Waiting, told(*occasion, *sent, error.as_deref()))
+        }
         Event::SkipRequested { by, reason, .. } => {
             line(StepState::Skipped, format!("{by} asked to skip it: {reason}")).begins()
         }
@@ -194,6 +199,20 @@ fn step_line(who: String, record: &Record, state: Option<&State>) -> Line {
         Event::UndoSucceeded { .. } => line(StepState::Undone, "undone".to_owned()),
         Event::UndoFailed { error, .. } => line(StepState::Failed, format!("undo failed: {}", words::cut(error, 400))),
         _ => Line::new(who, None, words::for_people(record.event.kind())),
+    }
+}
+
+/// That people were told, in words.
+fn told(occasion: Occasion, sent: bool, error: Option<&str>) -> String {
+    let what = match occasion {
+        Occasion::Asked => "told people that they are asked",
+        Occasion::Reminded => "reminded people that they are asked",
+        Occasion::Escalated => "nobody answered in time: others are asked as well",
+    };
+    match (sent, error) {
+        (_, Some(error)) => format!("{what}; it did not get through: {}", words::cut(error, 200)),
+        (true, None) => what.to_owned(),
+        (false, None) => format!("{what}; no message was sent, since neither the step nor the site has a `notify`"),
     }
 }
 
@@ -236,10 +255,10 @@ pub fn answered(answer: &Answer) -> (StepState, String) {
         Answer::Approved { comment } => (StepState::Succeeded, with("approved", comment)),
         Answer::Withdrawn { comment } => (StepState::Waiting, with("approval taken back", comment)),
         Answer::Rejected { comment } => (StepState::Failed, with("rejected", comment)),
-        Answer::Completed { form, evidence } => {
+        Answer::Completed { form, evidence, comment } => {
             let files =
                 if evidence.is_empty() { String::new() } else { format!(", {} evidence file(s)", evidence.len()) };
-            (StepState::Succeeded, format!("reported done{}{files}", results(form)))
+            (StepState::Succeeded, with(&format!("reported done{}{files}", results(form)), comment))
         }
         Answer::Ran { reason, outputs } => {
             (StepState::Succeeded, format!("declared done (\"{reason}\"){}", results(outputs)))
@@ -262,7 +281,7 @@ pub fn closing(watch: &Watch, now: Timestamp, outcome: Outcome, paint: Paint) ->
     for deviation in state.deviations() {
         lines.push(paint.warn(&deviations::deviation(deviation)));
     }
-    let asks = people::asks(&watch.subject.plan, state, run);
+    let asks = people::asks(&watch.subject.plan, state, run, now);
     for ask in &asks {
         lines.push(paint.warn(&format!("{} waits for {}: {}", ask.about(), ask.whom(), words::cut(&ask.prompt, 300))));
         lines.extend(ask.commands.iter().map(|command| format!("    {command}")));

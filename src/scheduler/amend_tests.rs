@@ -247,9 +247,9 @@ fn a_question_that_was_changed_is_asked_again() {
         exclude: vec![],
         allowed: None,
         expires_ms: None,
-        identity: crate::ids::Level::Claimed,
+        ..WaitRule::new(WaitKind::Approval)
     };
-    let ask = || StepRule { wait: Some(wait.clone()), ..step("go", &[]) };
+    let ask = || StepRule { wait: Some(Box::new(wait.clone())), ..step("go", &[]) };
     let mut story = Story::new(vec![ask()]);
     story.say(&Event::StepWaiting {
         step: "go".into(),

@@ -70,6 +70,7 @@ impl State {
             | Event::RollbackRequested { .. }
             | Event::WordRefused { .. } => self.hear(event, at)?,
             Event::StepExpired { step } => self.on_expired(step, at)?,
+            Event::PeopleTold { step, occasion, .. } => self.on_told(step, *occasion, at)?,
             Event::RunTimedOut => self.on_timed_out(at)?,
             Event::RollbackStarted { reason } => self.on_rollback_started(reason)?,
             Event::UndoStarted { step, attempt } => self.on_undo_started(step, *attempt)?,
@@ -83,11 +84,15 @@ impl State {
         }
         self.events += 1;
         if let Some(number) = event.step().and_then(|step| self.flow.number(step)) {
-            // What is only wanted has not happened to the step.
-            if !matches!(event, Event::DeviationRequested { .. } | Event::DeviationAnswered { .. }) {
+            // What is only wanted, or told, has not happened to the step.
+            let happens = !matches!(
+                event,
+                Event::DeviationRequested { .. } | Event::DeviationAnswered { .. } | Event::PeopleTold { .. }
+            );
+            if happens {
                 self.steps[number].order = self.events;
             }
-            if event.by().is_none() {
+            if event.by().is_none() && !matches!(event, Event::PeopleTold { .. }) {
                 self.proposal_lapses(number);
             }
         }

@@ -113,7 +113,7 @@ impl State {
     ) -> Result<(), IllegalEvent> {
         let number = step.map(|step| self.numbered(step)).transpose()?;
         self.check_departure(number, what)?;
-        self.check_voice(number, what, by)?;
+        self.check_voice(number, what, by, at)?;
         if self.proposals.get(&number).is_some_and(|proposal| !proposal.is_over(at)) {
             return Err(self.refused(number, "something is proposed about it; agree to it or deny it first"));
         }
@@ -141,7 +141,7 @@ impl State {
             return Err(self.refused(number, "nothing is proposed about it"));
         };
         let what = proposal.what.clone();
-        self.check_voice(number, &what, by)?;
+        self.check_voice(number, &what, by, at)?;
         if proposal.is_over(at) {
             return Err(self.refused(number, "the time to agree is over; whoever still wants it proposes it again"));
         }
@@ -198,7 +198,13 @@ impl State {
     }
 
     /// Refuses somebody who may have no say in it.
-    fn check_voice(&self, number: Option<usize>, what: &Departure, by: &Actor) -> Result<(), IllegalEvent> {
+    fn check_voice(
+        &self,
+        number: Option<usize>,
+        what: &Departure,
+        by: &Actor,
+        at: Timestamp,
+    ) -> Result<(), IllegalEvent> {
         self.check_identity(number, by)?;
         if let Some(rule) = self.deviation_rule(number).filter(|_| self.deviates(number, what))
             && by.level() < rule.identity
@@ -208,7 +214,7 @@ impl State {
         }
         // Passing a question over, or calling it answered, is no way around who may answer it.
         match number.filter(|_| self.strict && matches!(what, Departure::Skip | Departure::Done { .. })) {
-            Some(number) => self.check_person(number, by),
+            Some(number) => self.check_person(number, by, at),
             None => Ok(()),
         }
     }

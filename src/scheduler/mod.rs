@@ -15,15 +15,19 @@ mod deviations;
 mod kept;
 mod mutant;
 mod people;
+#[cfg(test)]
+mod people_tests;
 mod poll;
 mod progress;
 mod refusal;
+mod reminders;
 mod resume;
 mod rollback;
 mod signed;
 mod state;
 #[cfg(test)]
 mod tests;
+mod view;
 mod voids;
 mod workflow;
 
@@ -31,13 +35,14 @@ pub use deviations::{Deviation, Override, Proposal};
 pub use mutant::Mutant;
 pub use refusal::IllegalEvent;
 pub use rollback::WayBack;
-pub use state::{State, StepState, StepView};
+pub use state::{State, StepState};
+pub use view::StepView;
 pub use workflow::{
-    DeviationRule, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule,
-    Workflow, WorkflowError,
+    DeviationRule, Escalation, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule,
+    WaitRule, Workflow, WorkflowError,
 };
 
-use crate::event::Event;
+use crate::event::{Event, Occasion};
 use crate::ids::StepId;
 
 /// What the driver should do now. Asking twice gives the same commands until an event arrives, so the driver keeps
@@ -62,6 +67,13 @@ pub enum Command {
         check_when: bool,
         /// After how many milliseconds the wait expires.
         expires_ms: Option<i64>,
+    },
+    /// Tell people that they are waited for, then record `PeopleTold`.
+    Tell {
+        /// Which step waits.
+        step: StepId,
+        /// Why now.
+        occasion: Occasion,
     },
     /// Look up what an attempt in doubt did and record `AttemptProbed`.
     Probe {

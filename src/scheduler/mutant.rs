@@ -62,4 +62,8 @@ pub enum Mutant {
     ForcesBesideNeeds,
     /// Takes an amendment to which too few have agreed.
     AmendsAlone,
+    /// Takes answers of those who are to be asked later.
+    EscalatesAtOnce,
+    /// Takes answers when the time for them is over.
+    TakesLateAnswers,
 }

@@ -7,6 +7,7 @@ use super::apply::refuse;
 use super::deviations::{Deviation, Override, Proposal};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
+use super::reminders::Told;
 use super::state::{Stage, State, Status};
 use crate::event::{Answer, Departure, Event, Outcome, Outputs, SkipReason, WaitKind};
 use crate::ids::{Actor, StepId};
@@ -53,8 +54,9 @@ impl State {
         }
         self.unqueue(number);
         self.waiting.insert(number);
-        if let Some(expires_at) = expires_at {
-            self.expiries.insert((expires_at, number));
+        let ends_at = self.ends_at(number, expires_at);
+        if let Some(ends_at) = ends_at {
+            self.expiries.insert((ends_at, number));
         }
         let step = &mut self.steps[number];
         step.status = Status::Waiting;
@@ -62,7 +64,10 @@ impl State {
         step.started_at.get_or_insert(at);
         step.finished_at = None;
         let asked = step.asked();
+        asked.since = Some(at);
         asked.expires_at = expires_at;
+        asked.ends_at = ends_at;
+        asked.told = Told::default();
         asked.prompt = Some(prompt.to_owned());
         asked.input = input.map(str::to_owned);
         Ok(())
@@ -70,15 +75,17 @@ impl State {
 
     pub(super) fn stops_waiting(&mut self, number: usize) {
         self.waiting.remove(&number);
-        if let Some(expires_at) = self.steps[number].expires_at() {
-            self.steps[number].asked().expires_at = None;
-            self.expiries.remove(&(expires_at, number));
+        if let Some(asked) = &mut self.steps[number].asked {
+            asked.expires_at = None;
+            if let Some(ends_at) = asked.ends_at.take() {
+                self.expiries.remove(&(ends_at, number));
+            }
         }
     }
 
     pub(super) fn on_expired(&mut self, step: &StepId, at: Timestamp) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
-        if self.steps[number].expires_at().is_none_or(|expires_at| expires_at > at) {
+        if self.steps[number].ends_at().is_none_or(|ends_at| ends_at > at) {
             return Err(refuse(step, "does not wait, or its time is not over"));
         }
         self.stops_waiting(number);
@@ -177,14 +184,14 @@ impl State {
     }
 
     /// Refuses somebody who may not answer this wait, whatever it is that they say about it.
-    pub(super) fn check_person(&self, number: usize, by: &Actor) -> Result<(), IllegalEvent> {
+    pub(super) fn check_person(&self, number: usize, by: &Actor, at: Timestamp) -> Result<(), IllegalEvent> {
         let Some(rule) = &self.rule(number).wait else { return Ok(()) };
         let step = &self.flow.steps()[number].id;
         let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
         if rule.exclude.contains(by) && !self.is(Mutant::AnyoneAnswers) {
             return refuse("this person is excluded from answering");
         }
-        if rule.allowed.as_ref().is_some_and(|people| !people.contains(by)) {
+        if self.who_may_answer(number, at).is_some_and(|people| !people.contains(by)) {
             return refuse("this person is not among those who may answer");
         }
         Ok(())
@@ -217,11 +224,12 @@ impl State {
         if status != Status::Waiting {
             return Ok(());
         }
-        self.check_person(number, by)?;
+        self.check_person(number, by, at)?;
         let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
         let asked = self.steps[number].asked.as_ref();
         let is_bound = asked.is_some_and(|asked| asked.input.is_some());
-        if is_bound && self.steps[number].expires_at().is_some_and(|expires_at| expires_at <= at) {
+        let is_over = self.steps[number].ends_at().is_some_and(|ends_at| ends_at <= at);
+        if is_bound && is_over && !self.is(Mutant::TakesLateAnswers) {
             return refuse("the time to answer is over");
         }
         let has_approved = self.approvers(number).contains(by);

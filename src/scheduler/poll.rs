@@ -64,6 +64,7 @@ impl State {
         for &(_, number) in self.expiries.range(..=(now, usize::MAX)) {
             out.push(Command::Record(Event::StepExpired { step: self.id(number) }));
         }
+        self.poll_tells(now, out);
         let Some(slot) = self.stage_slot() else { return };
         for (&number, &on) in &self.to_skip[slot] {
             let reason = SkipReason::Need(self.id(on));
@@ -82,6 +83,16 @@ impl State {
                 attempt: self.steps[number].attempts + 1,
                 check_when: self.checks_when(number),
             });
+        }
+    }
+
+    /// Whom to tell that they are waited for.
+    fn poll_tells(&self, now: Timestamp, out: &mut Vec<Command>) {
+        for &number in &self.waiting {
+            let is_over = self.steps[number].ends_at().is_some_and(|ends_at| ends_at <= now);
+            if let Some((_, occasion)) = self.tell_due(number).filter(|(at, _)| *at <= now && !is_over) {
+                out.push(Command::Tell { step: self.id(number), occasion });
+            }
         }
     }
 
@@ -141,8 +152,9 @@ impl State {
         }
         let mut wakes = vec![self.deadline()];
         if self.may_start() {
-            wakes.push(self.pauses.first().map(|&(at, _)| at));
+            wakes.push(self.next_pause().map(|(at, _)| at));
             wakes.push(self.expiries.first().map(|&(at, _)| at));
+            wakes.extend(self.waiting.iter().map(|&number| self.tell_due(number).map(|(at, _)| at)));
         }
         if self.stage == Stage::Rollback
             && let Some(&number) = self.undo_stack.last()
@@ -151,6 +163,12 @@ impl State {
             wakes.push(Some(at));
         }
         wakes.into_iter().flatten().min()
+    }
+
+    /// The first pause to end of a step whose part it is. A run that was amended may have to wait for what comes before.
+    fn next_pause(&self) -> Option<(Timestamp, usize)> {
+        let slot = self.stage_slot();
+        self.pauses.iter().find(|&&(_, number)| Some(self.rule(number).phase.slot()) == slot).copied()
     }
 
     /// When the main part must be over, unless it is.
@@ -193,7 +211,7 @@ impl State {
             || !self.ready[slot].is_empty()
             || !self.to_open[slot].is_empty()
             || !self.to_skip[slot].is_empty()
-            || !self.pauses.is_empty()
+            || self.next_pause().is_some()
             || !self.doubts.is_empty();
         if moves {
             None

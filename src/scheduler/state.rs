@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::deviations::{Deviation, Extended, Proposal};
 use super::kept::Kept;
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
+use super::reminders::Told;
+use super::view::StepView;
 use super::workflow::{OnFailure, StepRule, Workflow};
-use crate::event::{Answer, Departure, Event, Outcome, Outputs, SkipReason};
+use crate::event::{Answer, Departure, Event, Outcome, SkipReason};
 use crate::ids::{Actor, LockName, StepId};
 
 /// What a step is, as shown to people.
@@ -107,7 +108,14 @@ pub(super) struct Step {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Asked {
     pub(super) prompt: Option<String>,
+    /// Since when.
+    pub(super) since: Option<Timestamp>,
+    /// When more people are asked, or, if nobody else is, when the time to answer is over.
     pub(super) expires_at: Option<Timestamp>,
+    /// When the time to answer is over, while it waits.
+    pub(super) ends_at: Option<Timestamp>,
+    /// Who was told of it.
+    pub(super) told: Told,
     pub(super) answers: Vec<(Actor, Answer, Timestamp)>,
     /// Digest of what is asked; an answer to a question that has one must come in time.
     pub(super) input: Option<String>,
@@ -143,8 +151,8 @@ impl Step {
         self.asked.get_or_insert_default()
     }
 
-    pub(super) fn expires_at(&self) -> Option<Timestamp> {
-        self.asked.as_ref().and_then(|asked| asked.expires_at)
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        self.asked.as_ref().and_then(|asked| asked.ends_at)
     }
 
     pub(super) fn answers(&self) -> &[(Actor, Answer, Timestamp)] {
@@ -408,135 +416,11 @@ impl State {
 
     /// All steps in file order.
     pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
-        (0..self.steps.len()).map(|number| StepView { state: self, number })
+        (0..self.steps.len()).map(|number| StepView::new(self, number))
     }
 
     /// One step.
     pub fn step(&self, id: &StepId) -> Option<StepView<'_>> {
-        self.flow.number(id).map(|number| StepView { state: self, number })
-    }
-}
-
-/// What is known of one step, for reports and for the driver.
-#[derive(Debug, Clone, Copy)]
-pub struct StepView<'a> {
-    state: &'a State,
-    number: usize,
-}
-
-impl<'a> StepView<'a> {
-    fn step(&self) -> &'a Step {
-        &self.state.steps[self.number]
-    }
-
-    /// Its rules, the id among them.
-    pub fn rule(&self) -> &'a StepRule {
-        &self.state.flow.steps()[self.number]
-    }
-
-    /// Where it stands.
-    pub fn state(&self) -> StepState {
-        match self.step().status {
-            Status::Pending => StepState::Pending,
-            Status::Ready | Status::Pause(_) => StepState::Ready,
-            Status::Running => StepState::Running,
-            Status::Waiting => StepState::Waiting,
-            Status::Doubt | Status::Asked => StepState::InDoubt,
-            Status::Succeeded => StepState::Succeeded,
-            Status::Failed => StepState::Failed,
-            Status::Skipped => StepState::Skipped,
-            Status::Undoing | Status::UndoPause(_) | Status::UndoDue | Status::UndoFailed => StepState::Undoing,
-            Status::Undone => StepState::Undone,
-        }
-    }
-
-    /// Attempts started so far.
-    pub fn attempts(&self) -> u32 {
-        self.step().attempts
-    }
-
-    /// Attempts at undoing started so far.
-    pub fn undo_attempts(&self) -> u32 {
-        self.step().undo_attempts
-    }
-
-    /// When its first attempt started or its wait opened.
-    pub fn started_at(&self) -> Option<Timestamp> {
-        self.step().started_at
-    }
-
-    /// When it ended.
-    pub fn finished_at(&self) -> Option<Timestamp> {
-        self.step().finished_at
-    }
-
-    /// When its wait expires, while it waits.
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        self.step().expires_at()
-    }
-
-    /// When the next attempt is due, while it pauses.
-    pub fn retry_at(&self) -> Option<Timestamp> {
-        if let Status::Pause(at) | Status::UndoPause(at) = self.step().status { Some(at) } else { None }
-    }
-
-    /// Its named results.
-    pub fn outputs(&self) -> Outputs {
-        self.step().outputs.get().unwrap_or_default()
-    }
-
-    /// What went wrong last.
-    pub fn error(&self) -> Option<&'a str> {
-        self.step().error.as_deref()
-    }
-
-    /// What its first attempt saw before any change; `None` when it saw nothing.
-    pub fn before(&self) -> Option<Value> {
-        self.step().before.get()
-    }
-
-    /// What people were asked.
-    pub fn prompt(&self) -> Option<&'a str> {
-        self.step().asked.as_ref().and_then(|asked| asked.prompt.as_deref())
-    }
-
-    /// What people answered, in order.
-    pub fn answers(&self) -> &'a [(Actor, Answer, Timestamp)] {
-        self.step().answers()
-    }
-
-    /// Who has approved what is asked now, and has not taken it back.
-    pub fn approved(&self) -> Vec<Actor> {
-        self.state.approvers(self.number)
-    }
-
-    /// Digest of the inputs that are asked about, while it waits.
-    pub fn asked_input(&self) -> Option<&'a str> {
-        self.step().asked.as_ref().and_then(|asked| asked.input.as_deref())
-    }
-
-    /// Why it was passed over.
-    pub fn skip_reason(&self) -> Option<&'a SkipReason> {
-        self.step().skipped.as_deref()
-    }
-
-    /// Whether the world may hold traces of an attempt that did not succeed.
-    pub fn effect_unknown(&self) -> bool {
-        self.step().dirty
-    }
-
-    /// Whether it failed, or may start soon, and runs again without a person's word.
-    pub fn is_repeatable(&self) -> bool {
-        self.state.is_repeatable(self.number)
-    }
-
-    /// Whether its undo failed, so that only a person can move the rollback.
-    pub fn undo_failed(&self) -> bool {
-        self.step().status == Status::UndoFailed
-    }
-
-    /// Whether only a person can say what its attempt did.
-    pub fn asks_a_person(&self) -> bool {
-        self.step().status == Status::Asked
+        self.flow.number(id).map(|number| StepView::new(self, number))
     }
 }

@@ -101,6 +101,7 @@ impl Story {
         let tell = |command| match command {
             Command::Start { step, .. } => format!("start {step}"),
             Command::OpenWait { step, .. } => format!("open {step}"),
+            Command::Tell { step, .. } => format!("tell {step}"),
             Command::Probe { step, .. } => format!("probe {step}"),
             Command::Undo { step, .. } => format!("undo {step}"),
             Command::CancelAttempts => "cancel attempts".to_owned(),
@@ -136,9 +137,9 @@ pub(super) fn approval(id: &str, quorum: u32) -> StepRule {
         exclude: vec!["eve".into()],
         allowed: Some(["ann", "bob", "eve"].map(Actor::from).to_vec()),
         expires_ms: Some(1_000),
-        identity: crate::ids::Level::Claimed,
+        ..WaitRule::new(WaitKind::Approval)
     };
-    StepRule { wait: Some(wait), ..StepRule::new(id) }
+    StepRule { wait: Some(Box::new(wait)), ..StepRule::new(id) }
 }
 
 pub(super) fn yes() -> Answer {

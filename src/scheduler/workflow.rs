@@ -48,6 +48,38 @@ pub struct WaitRule {
     pub expires_ms: Option<i64>,
     /// How whoever answers must at least be identified.
     pub identity: Level,
+    /// Who is asked as well when that time is over; without it, the step fails then.
+    pub escalation: Option<Escalation>,
+    /// After how many milliseconds people are told again that they are waited for.
+    pub remind_ms: Option<i64>,
+    /// Whether there is a way to tell people.
+    pub tells: bool,
+}
+
+impl WaitRule {
+    /// One answer by anybody, for as long as it takes.
+    pub fn new(kind: WaitKind) -> Self {
+        Self {
+            kind,
+            quorum: 1,
+            exclude: Vec::new(),
+            allowed: None,
+            expires_ms: None,
+            identity: Level::Claimed,
+            escalation: None,
+            remind_ms: None,
+            tells: false,
+        }
+    }
+}
+
+/// Who is asked as well when nobody answered in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escalation {
+    /// People who may answer from then on; `None` is anybody.
+    pub allowed: Option<Vec<Actor>>,
+    /// For how many milliseconds more; without it, for as long as it takes.
+    pub expires_ms: Option<i64>,
 }
 
 /// Who must agree before something is done against the runbook.
@@ -172,7 +204,7 @@ pub struct StepRule {
     /// Whether an expression decides right before the start if the step runs at all.
     pub has_when: bool,
     /// Set for steps that people answer; such a step has no attempts.
-    pub wait: Option<WaitRule>,
+    pub wait: Option<Box<WaitRule>>,
     /// When to try again.
     pub retry: Retry,
     /// For how many milliseconds an attempt may work; the driver sees to it.

@@ -204,6 +204,27 @@ fn check_anchor(node: &Node, d: &mut Decoder) {
 }
 
 record! {
+    /// How people are told that a run waits for them.
+    #[check(check_hook)]
+    pub struct HookSite("`notify`") {
+        /// A command that gets the message as JSON on standard input.
+        command: Option<Vec<String>>,
+        /// Address of a web hook that gets it as JSON, with `text` for chats.
+        webhook: Option<String>,
+        /// A secret of this site that holds the address of such a hook.
+        secret: Option<Spanned<String>>,
+    }
+}
+
+fn check_hook(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::Value("command"), Choice::Value("webhook"), Choice::Value("secret")];
+    exactly_one("site::one_of", "`notify`", &choices, "`command: [notify-send, waiting]`", node, d);
+    if node.get("command").is_some() {
+        command_present("command", node, d);
+    }
+}
+
+record! {
     /// A person.
     pub struct Person("a person") {
         /// Full name.
@@ -279,6 +300,8 @@ record! {
         identity: Option<IdentitySite>,
         /// What runbooks may be and do here.
         runbooks: Option<RunbooksSite>,
+        /// How people are told that a run waits for them, unless the step says how.
+        notify: Option<HookSite>,
         /// Secrets by name.
         secrets: Named<SecretSource>,
         /// Who is told how far a run came, so that nobody can cut off its end unnoticed.
@@ -303,6 +326,7 @@ impl Site {
             signers: None,
             identity: None,
             runbooks: None,
+            notify: None,
             secrets: Named::default(),
             anchors: Vec::new(),
         }
@@ -440,6 +464,9 @@ fn check_names(site: &Site, d: &mut Decoder) {
         if let Some(secret) = &database.secret {
             refuse("site::unknown_secret", "secret", secret, site.secrets.names().collect());
         }
+    }
+    if let Some(secret) = site.notify.as_ref().and_then(|hook| hook.secret.as_ref()) {
+        refuse("site::unknown_secret", "secret", secret, site.secrets.names().collect());
     }
     for (_, store) in &site.options.0 {
         if let Some(sql) = &store.sql {

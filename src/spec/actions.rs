@@ -20,7 +20,7 @@ pub use data::{
     BuildIndexes, CompareMode, DbAssert, DbBackup, DbCompare, DbCopy, DbGaps, DbMigrate, DbPreflight, DbRestore,
     DbSessions, DbSql, DbWatermark, Expect, ExpectRows, MergePolicy, PauseWhile, SessionState, Throttle, TimeRange,
 };
-pub use people::{Approval, Evidence, FieldType, FormField, Manual, Require};
+pub use people::{Approval, Escalate, Evidence, FieldType, FormField, Hook, Manual, RULES, Require};
 
 record! {
     /// How an output is taken from what a command printed.

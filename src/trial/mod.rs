@@ -244,7 +244,7 @@ impl Trial<'_> {
         };
         let mut form: Outputs = fields.into_iter().map(filled).collect();
         form.extend(rule.iter().flat_map(|rule| rule.form.clone()));
-        Answer::Completed { form, evidence: BTreeMap::new() }
+        Answer::Completed { form, evidence: BTreeMap::new(), comment: None }
     }
 
     /// What must hold whatever happened.

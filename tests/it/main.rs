@@ -5,6 +5,7 @@ mod architecture;
 mod cli;
 mod cli_amend;
 mod cli_deviations;
+mod cli_people;
 mod cli_rollback;
 mod cli_stops;
 mod db_backup;

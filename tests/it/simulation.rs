@@ -52,6 +52,8 @@ const MUTANTS: [Mutant; 28] = [
     Mutant::AnyVoiceCounts,
     Mutant::ForcesBesideNeeds,
     Mutant::AmendsAlone,
+    Mutant::EscalatesAtOnce,
+    Mutant::TakesLateAnswers,
 ];
 
 /// The seed of every other history: people there also want things against the runbook. Seeds below it live as they always did.

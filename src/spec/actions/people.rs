@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::spec::decode::Decoder;
-use crate::spec::rules::more_than_zero;
-use crate::spec::values::Millis;
+use crate::spec::problem::Problem;
+use crate::spec::rules::{Choice, exactly_one, more_than_zero};
+use crate::spec::values::{Millis, SecretText};
 use crate::spec::yaml::Node;
 use crate::{choice, record};
 
@@ -18,6 +19,48 @@ choice! {
         /// By a signature with a key of theirs.
         Ssh = "ssh",
     }
+}
+
+/// What decides who may answer a question, how and until when. It is known before a run starts, so templates in it may name
+/// parameters, the site and the item of a `foreach` only.
+pub const RULES: [&str; 10] =
+    ["quorum", "groups", "people", "exclude", "expires", "escalate", "remind", "identity", "form", "evidence"];
+
+record! {
+    /// Who is asked as well when nobody answered in time.
+    #[check(check_escalation)]
+    pub struct Escalate("`escalate`") {
+        /// Groups of the site.
+        groups: Vec<String>,
+        /// People of the site.
+        people: Vec<String>,
+        /// After this much longer without an answer the step fails; as long as it takes when left out.
+        expires: Option<Millis>,
+    }
+}
+
+fn check_escalation(node: &Node, d: &mut Decoder) {
+    more_than_zero("expires", node, d);
+    if node.get("groups").is_none() && node.get("people").is_none() {
+        let problem = Problem::new("spec::missing_key", "`escalate` names nobody", node.span).label("in here");
+        d.problem(problem.help("add `groups: [...]` or `people: [...]`"));
+    }
+}
+
+record! {
+    /// How people are told that they are waited for.
+    #[check(check_hook)]
+    pub struct Hook("`notify`") {
+        /// A command that gets the message as JSON on standard input.
+        command: Option<Vec<String>>,
+        /// Address of a web hook that gets it as JSON, with `text` for chats.
+        webhook: Option<SecretText>,
+    }
+}
+
+fn check_hook(node: &Node, d: &mut Decoder) {
+    let choices = [Choice::List("command"), Choice::Value("webhook")];
+    exactly_one("spec::one_of", "`notify`", &choices, "`command: [notify-send, waiting]`", node, d);
 }
 
 record! {
@@ -34,8 +77,14 @@ record! {
         quorum: u32 = 1,
         /// Who may not: `run.starter`, `runbook.author` or people.
         exclude: Vec<String>,
-        /// After this long without an answer the step fails.
+        /// After this long without an answer the step fails, or others are asked.
         expires: Option<Millis>,
+        /// Who may answer as well from then on.
+        escalate: Option<Escalate>,
+        /// After each such time without an answer people are told again.
+        remind: Option<Millis>,
+        /// How they are told, instead of what the site says.
+        notify: Option<Hook>,
         /// How whoever answers must be identified, if that is more than the site requires.
         identity: Option<Require>,
     }
@@ -43,6 +92,18 @@ record! {
 
 fn check_approval(node: &Node, d: &mut Decoder) {
     more_than_zero("quorum", node, d);
+    check_question(node, d);
+}
+
+/// What holds of every question to people.
+fn check_question(node: &Node, d: &mut Decoder) {
+    more_than_zero("expires", node, d);
+    more_than_zero("remind", node, d);
+    if let Some(escalate) = node.get("escalate").filter(|_| node.get("expires").is_none()) {
+        let message = "`escalate` is about the end of `expires`, which is not there";
+        let problem = Problem::new("spec::missing_key", message, escalate.span).label("never comes");
+        d.problem(problem.help("add `expires: 2h`: after that time others are asked as well"));
+    }
 }
 
 choice! {
@@ -87,6 +148,7 @@ record! {
 
 record! {
     /// Asks a person to do something by hand.
+    #[check(check_question)]
     pub struct Manual("`manual`") {
         /// What to do: text, or the path of a Markdown file relative to the runbook.
         instructions: String,
@@ -98,8 +160,14 @@ record! {
         groups: Vec<String>,
         /// Who may answer: people of the site.
         people: Vec<String>,
-        /// After this long without an answer the step fails.
+        /// After this long without an answer the step fails, or others are asked.
         expires: Option<Millis>,
+        /// Who may answer as well from then on.
+        escalate: Option<Escalate>,
+        /// After each such time without an answer people are told again.
+        remind: Option<Millis>,
+        /// How they are told, instead of what the site says.
+        notify: Option<Hook>,
         /// How whoever answers must be identified, if that is more than the site requires.
         identity: Option<Require>,
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use piton::event::{Answer, Change, Choice, Effect, Event, Finding, Outcome, SignedFiles, SkipReason, StepAmended};
 use piton::ids::{Actor, Milestone, StepId};
 use piton::scheduler::{Idempotent, NeedOutcome, Phase, SignRule, State, StepRule, StepState, StepView};
@@ -60,6 +61,10 @@ pub(super) struct Model {
     redo: BTreeSet<StepId>,
     /// What people wanted against the runbook, and who stood behind it.
     pub(super) against: Against,
+    /// When the questions that are open end, or are put to others as well.
+    expiries: BTreeMap<StepId, Timestamp>,
+    /// The time of what is about to be true.
+    pub(super) now: Timestamp,
 }
 
 pub(super) type Check = Result<(), String>;
@@ -106,9 +111,15 @@ impl Model {
         self.place += 1;
         match event {
             Event::AttemptStarted { step, before, .. } => self.starts(state, step, before)?,
-            Event::StepWaiting { step, .. } => {
+            Event::StepWaiting { step, expires_at, .. } => {
                 self.may_begin(state, view(state, step).rule())?;
                 self.account(step).approved.clear();
+                self.expiries.remove(step);
+                self.expiries.extend(expires_at.map(|at| (step.clone(), at)));
+            }
+            Event::PeopleTold { step, .. } => {
+                let waits = view(state, step).state() == StepState::Waiting;
+                ensure(waits, || format!("people are told of `{step}`, which does not wait"))?;
             }
             Event::AttemptSucceeded { step, .. } => self.succeeds(step)?,
             Event::AttemptFailed { step, effect, .. } => {
@@ -160,7 +171,10 @@ impl Model {
         }
         self.against.hears(state, event);
         let place = self.place;
-        let is_wish = matches!(event, Event::DeviationRequested { .. } | Event::DeviationAnswered { .. });
+        let is_wish = matches!(
+            event,
+            Event::DeviationRequested { .. } | Event::DeviationAnswered { .. } | Event::PeopleTold { .. }
+        );
         if let Some(step) = event.step().filter(|_| !is_wish) {
             self.account(step).last = place;
         }
@@ -257,7 +271,16 @@ impl Model {
 
     fn answered(&mut self, state: &State, step: &StepId, by: &Actor, answer: &Answer) -> Check {
         if let Some(rule) = &view(state, step).rule().wait {
-            let allowed = rule.allowed.as_ref().is_none_or(|people| people.contains(by));
+            let among = |people: &Option<Vec<Actor>>| people.as_ref().is_none_or(|people| people.contains(by));
+            let expiry = self.expiries.get(step).copied().unwrap_or(Timestamp::MAX);
+            let more = rule.escalation.as_ref().filter(|_| expiry <= self.now);
+            let length = |ms: i64| expiry.saturating_add(SignedDuration::from_millis(ms)).expect("in range");
+            let end = match &rule.escalation {
+                Some(more) => more.expires_ms.map_or(Timestamp::MAX, length),
+                None => expiry,
+            };
+            ensure(self.now < end, || format!("{by} answers `{step}` too late"))?;
+            let allowed = among(&rule.allowed) || more.is_some_and(|more| among(&more.allowed));
             ensure(allowed && !rule.exclude.contains(by), || format!("{by} may not answer `{step}`"))?;
         }
         match answer {
@@ -320,6 +343,9 @@ impl Model {
             }
             if self.redo.remove(from) {
                 self.redo.insert(to.clone());
+            }
+            if let Some(at) = self.expiries.remove(from) {
+                self.expiries.insert(to.clone(), at);
             }
         }
         let mut redo = BTreeSet::new();

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use piton::event::{Change, Choice, FileSigner, Signed, SignedFiles, StepAmended, WaitKind};
-use piton::ids::{Account, Actor, How, Level, StepId};
+use piton::ids::{Account, Actor, How, StepId};
 use piton::scheduler::{
     Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule, WaitRule, Workflow,
 };
@@ -59,7 +59,7 @@ fn wait(rng: &mut Rng) -> WaitRule {
         exclude: if chance(rng, 40) { vec![person(0)] } else { vec![] },
         allowed: chance(rng, 40).then(|| (0..=3).map(person).collect()),
         expires_ms: chance(rng, 30).then(|| rng.i64(1..50_000)),
-        identity: Level::Claimed,
+        ..WaitRule::new(WaitKind::Approval)
     }
 }
 
@@ -77,7 +77,7 @@ fn step(rng: &mut Rng, number: usize, phase: Phase, earlier: &[StepRule]) -> Ste
     }
     rule.has_when = chance(rng, 15);
     if chance(rng, 12) {
-        rule.wait = Some(wait(rng));
+        rule.wait = Some(Box::new(wait(rng)));
     } else {
         rule.retry = Retry { attempts_max: rng.u32(1..=3), initial_ms: rng.i64(0..20), factor: 2.0, max_ms: 30 };
         rule.has_probe = chance(rng, 40);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use jiff::SignedDuration;
 use piton::event::{Budget, Consent, Departure, Event, Outputs};
 use piton::ids::{Level, StepId};
-use piton::scheduler::{DeviationRule, RunRule, StepRule, StepState, Workflow};
+use piton::scheduler::{DeviationRule, Escalation, RunRule, StepRule, StepState, WaitRule, Workflow};
 
 use super::random::{PEOPLE, chance, person};
 use super::world::{Turn, World};
@@ -23,7 +24,17 @@ fn rule(rng: &mut Rng) -> DeviationRule {
 /// The same workflow where people must agree to deviations, and with limits that they may extend.
 pub(super) fn guarded(rng: &mut Rng, flow: &Workflow) -> Workflow {
     let run = chance(rng, 70).then(|| Arc::new(rule(rng)));
+    let wait = |rng: &mut Rng, rule: &WaitRule| WaitRule {
+        remind_ms: chance(rng, 30).then(|| rng.i64(1..2_000)),
+        tells: rng.bool(),
+        escalation: rule.expires_ms.filter(|_| rng.bool()).map(|_| Escalation {
+            allowed: chance(rng, 80).then(|| vec![person(4)]),
+            expires_ms: rng.bool().then(|| rng.i64(1..50_000)),
+        }),
+        ..rule.clone()
+    };
     let step = |step: &StepRule| StepRule {
+        wait: step.wait.as_ref().map(|rule| Box::new(wait(rng, rule))),
         timeout_ms: chance(rng, 50).then_some(100),
         deviations: if chance(rng, 25) { Some(Arc::new(rule(rng))) } else { run.clone() },
         ..step.clone()
@@ -37,6 +48,14 @@ impl World {
     /// Whether somebody wants something now.
     pub(super) fn has_a_whim(&mut self, percent: u32) -> bool {
         self.whims.as_mut().is_some_and(|rng| chance(rng, percent))
+    }
+
+    /// Nobody looks for a while.
+    pub(super) fn sleep(&mut self) {
+        if let Some(rng) = &mut self.whims {
+            let ms = rng.i64(1..60_000);
+            self.now = self.now.saturating_add(SignedDuration::from_millis(ms)).expect("in range");
+        }
     }
 
     /// Somebody wants something against the runbook, or says something to what another one wants.

@@ -43,7 +43,7 @@ pub(super) struct World {
     pub(super) state: State,
     pub(super) model: Model,
     journal: Vec<(Event, Timestamp)>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
     busy: BTreeMap<StepId, Busy>,
     /// Per step: whether its latest attempt really changed the world.
     did: BTreeMap<StepId, bool>,
@@ -167,6 +167,7 @@ impl World {
             let is_late = event.by().is_some() && self.state.after(&event, later).is_err();
             self.now = if is_late { self.now } else { later };
         }
+        self.model.now = self.now;
         self.model.sees(&self.state, &event)?;
         let was = self.whims.is_some().then(|| self.state.clone());
         self.state.apply(&event, self.now).map_err(|error| format!("{} is refused: {error}", event.kind()))?;
@@ -292,6 +293,9 @@ impl World {
                     expires_at,
                     input: Some(String::new()),
                 })
+            }
+            Command::Tell { step, occasion } => {
+                self.record(Event::PeopleTold { step, occasion, sent: true, error: None })
             }
             Command::Probe { step, attempt } => {
                 let finding = match (chance(&mut self.rng, 25), self.did.get(&step)) {
@@ -492,7 +496,9 @@ impl World {
             Some(_) if no => Answer::Rejected { comment: None },
             Some(WaitKind::Approval) if self.rng.u32(0..8) == 0 => Answer::Withdrawn { comment: None },
             Some(WaitKind::Approval) => Answer::Approved { comment: None },
-            Some(WaitKind::Manual) => Answer::Completed { form: Outputs::new(), evidence: BTreeMap::new() },
+            Some(WaitKind::Manual) => {
+                Answer::Completed { form: Outputs::new(), evidence: BTreeMap::new(), comment: None }
+            }
             None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into(), outputs: Outputs::new() },
             None => Answer::NotRan { reason: "seen".into() },
         }
@@ -526,6 +532,9 @@ impl World {
 
     /// People look at a run that rests, answer what they can, and take it up again.
     fn at_rest(&mut self) -> Turn {
+        if !self.kind() && self.has_a_whim(40) {
+            self.sleep();
+        }
         let steps: Vec<StepId> = self.flow.steps().iter().map(|rule| rule.id.clone()).collect();
         for step in steps {
             if !self.state.step(&step).is_some_and(|view| asks(&view)) || !(self.kind() || self.rng.bool()) {
