@@ -293,6 +293,30 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         input: Option<String>,
     },
+    /// People were asked to undo a step by hand.
+    UndoWaiting {
+        /// Which step.
+        step: StepId,
+        /// The rendered instructions.
+        prompt: String,
+        /// When the wait is over without an answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<Timestamp>,
+        /// Digest of the rendered inputs.
+        input: String,
+    },
+    /// A person handed work by hand over to somebody.
+    StepAssigned {
+        /// Which step.
+        step: StepId,
+        /// Who handed it over.
+        #[serde(with = "crate::ids::whole")]
+        by: Actor,
+        /// To whom.
+        to: Actor,
+        /// Why.
+        reason: String,
+    },
     /// A person answered.
     StepAnswered {
         /// Which step.
@@ -452,6 +476,8 @@ impl Event {
             Self::AttemptFailed { .. } => "attempt_failed",
             Self::AttemptProbed { .. } => "attempt_probed",
             Self::StepWaiting { .. } => "step_waiting",
+            Self::UndoWaiting { .. } => "undo_waiting",
+            Self::StepAssigned { .. } => "step_assigned",
             Self::StepAnswered { .. } => "step_answered",
             Self::WordRefused { .. } => "word_refused",
             Self::StepExpired { .. } => "step_expired",
@@ -485,6 +511,7 @@ impl Event {
     pub fn by(&self) -> Option<&Actor> {
         match self {
             Self::StepAnswered { by, .. }
+            | Self::StepAssigned { by, .. }
             | Self::SkipRequested { by, .. }
             | Self::DeviationRequested { by, .. }
             | Self::DeviationAnswered { by, .. }
@@ -514,6 +541,8 @@ impl Event {
             | Self::AttemptFailed { step, .. }
             | Self::AttemptProbed { step, .. }
             | Self::StepWaiting { step, .. }
+            | Self::UndoWaiting { step, .. }
+            | Self::StepAssigned { step, .. }
             | Self::StepAnswered { step, .. }
             | Self::StepExpired { step }
             | Self::PeopleTold { step, .. }

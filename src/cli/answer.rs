@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::Value as Json;
 
 use super::Global;
 use super::error::CliError;
@@ -14,10 +13,9 @@ use super::voice::{Spoken, Voice};
 use super::word;
 use crate::action::durable;
 use crate::config::rights::own_folder;
-use crate::event::{Answer, Event, Outputs};
+use crate::event::{Answer, Event, Outputs, WaitKind};
 use crate::plan::sha256_hex;
-use crate::report::people;
-use crate::spec::actions::{Evidence, FieldType, FormField, Manual};
+use crate::scheduler::{StepView, WaitRule};
 use crate::spec::problem::did_you_mean;
 
 /// Largest file taken as evidence, in bytes.
@@ -49,12 +47,14 @@ pub(super) async fn run(global: &Global, args: &AnswerArgs, out: Out) -> Result<
     let place = global.store().await?;
     let (run, told) = place.told(&args.run).await?;
     let step = word::step_of(&told, &args.step)?;
-    let Some(manual) = people::manual_of(&told.plan, &step) else {
+    let view = told.state.step(&step);
+    let by_hand = view.as_ref().and_then(StepView::question).filter(|rule| rule.kind == WaitKind::Manual);
+    let Some(rule) = by_hand else {
         let message = format!("step `{step}` is not done by hand; approvals are answered with `piton approve`");
         return Err(CliError::Usage(message));
     };
-    let form = fill_in(&manual, &args.set)?;
-    if manual.evidence == Evidence::Required && args.evidence.is_empty() {
+    let form = fill_in(rule, &args.set)?;
+    if rule.wants_evidence && args.evidence.is_empty() {
         return Err(CliError::Usage(format!("step `{step}` wants evidence; add `--evidence FILE`")));
     }
     let contents = args.evidence.iter().map(|path| read_evidence(path)).collect::<Result<Vec<_>, _>>()?;
@@ -81,7 +81,7 @@ pub(super) async fn run(global: &Global, args: &AnswerArgs, out: Out) -> Result<
 }
 
 /// The form with every field in its type; all mistakes at once.
-fn fill_in(manual: &Manual, given: &[String]) -> Result<Outputs, CliError> {
+fn fill_in(rule: &WaitRule, given: &[String]) -> Result<Outputs, CliError> {
     let mut form = Outputs::new();
     let mut wrong = Vec::new();
     for text in given {
@@ -89,52 +89,24 @@ fn fill_in(manual: &Manual, given: &[String]) -> Result<Outputs, CliError> {
             wrong.push(format!("`--set {text}` has no value; write `--set field=value`"));
             continue;
         };
-        if let Some(field) = manual.form.get(name) {
-            match typed(field, value) {
-                Ok(value) => {
-                    form.insert(name.to_owned(), value);
-                }
-                Err(reason) => wrong.push(format!("field `{name}`: {reason}")),
+        if let Some(field) = rule.form.iter().find(|field| field.name == name) {
+            let value = field.read(value);
+            if let Err(why) = field.check(&value) {
+                wrong.push(format!("field `{name}`: {why}"));
             }
+            form.insert(name.to_owned(), value);
         } else {
-            let help = did_you_mean(name, manual.form.keys().map(String::as_str));
+            let help = did_you_mean(name, rule.form.iter().map(|field| field.name.as_str()));
             let help = help.map(|help| format!("; {help}")).unwrap_or_default();
             wrong.push(format!("the form has no field `{name}`{help}"));
         }
     }
-    for (name, field) in manual.form.iter().filter(|(name, field)| !field.optional && !form.contains_key(*name)) {
-        if wrong.iter().all(|text| !text.contains(&format!("field `{name}`"))) {
-            let what = field.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
-            let kind = people::type_word(field.r#type).to_uppercase();
-            wrong.push(format!("field `{name}`{what} is missing; add `--set {name}={kind}`"));
-        }
+    for field in rule.form.iter().filter(|field| !field.optional && !form.contains_key(&field.name)) {
+        let what = field.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
+        let (name, kind) = (&field.name, field.word().to_uppercase());
+        wrong.push(format!("field `{name}`{what} is missing; add `--set {name}={kind}`"));
     }
     if wrong.is_empty() { Ok(form) } else { Err(CliError::Usage(wrong.join("\n"))) }
-}
-
-fn typed(field: &FormField, text: &str) -> Result<Json, String> {
-    let value = match field.r#type {
-        FieldType::String => Json::String(text.to_owned()),
-        FieldType::Integer => text.trim().parse::<i64>().map_err(|_| format!("`{text}` is not a whole number"))?.into(),
-        FieldType::Number => {
-            let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
-            number.ok_or_else(|| format!("`{text}` is not a number"))?.into()
-        }
-        FieldType::Boolean => match text.trim() {
-            "true" | "yes" => true.into(),
-            "false" | "no" => false.into(),
-            _ => return Err(format!("`{text}` is not `true` or `false`")),
-        },
-    };
-    if let Some(number) = value.as_f64() {
-        if let Some(least) = field.minimum.filter(|least| number < *least) {
-            return Err(format!("`{text}` is less than {least}"));
-        }
-        if let Some(most) = field.maximum.filter(|most| number > *most) {
-            return Err(format!("`{text}` is more than {most}"));
-        }
-    }
-    Ok(value)
 }
 
 /// Name, hash and content of a file.

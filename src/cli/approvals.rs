@@ -26,7 +26,7 @@ pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<E
     let mut found = 0;
     for summary in place.journal.runs(&RunFilter { open_only: true, ..RunFilter::default() }).await? {
         let told = crate::driver::read(&place.journal, &summary.run).await?;
-        for ask in people::asks(&told.plan, &told.state, &summary.run, now) {
+        for ask in people::asks(&told.state, &summary.run, now) {
             if person.as_ref().is_some_and(|person| !ask.is_open_to(person)) {
                 continue;
             }

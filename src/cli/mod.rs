@@ -11,6 +11,7 @@ mod anchor;
 mod answer;
 mod approvals;
 mod approve;
+mod assign;
 mod audit;
 mod cancel;
 mod check;
@@ -137,6 +138,8 @@ enum Command {
     Approvals(approvals::Approvals),
     /// Report a step done that a person does by hand
     Answer(answer::AnswerArgs),
+    /// Hand work by hand over to somebody
+    Assign(assign::Assign),
     /// Say whether a step whose result is unknown did its work
     Decide(decide::Decide),
     /// Pass over a step that has not started
@@ -253,6 +256,7 @@ async fn dispatch(cli: Cli, out: Out) -> Result<Exit, CliError> {
         Command::Withdraw(args) => withdraw::run(&global, args, out).await,
         Command::Approvals(args) => approvals::run(&global, &args, out).await,
         Command::Answer(args) => answer::run(&global, &args, out).await,
+        Command::Assign(args) => assign::run(&global, args, out).await,
         Command::Decide(args) => decide::run(&global, args, out).await,
         Command::Skip(args) => skip::run(&global, args, out).await,
         Command::Force(args) => force::run(&global, args, out).await,

@@ -64,7 +64,7 @@ pub(super) async fn say(place: &Place, run: &RunId, told: &Told, event: Event, o
     }
     out.line(format!("recorded in run {run}"))?;
     let after = crate::driver::read(&place.journal, run).await?;
-    let left = crate::report::people::asks(&after.plan, &after.state, run, crate::config::now());
+    let left = crate::report::people::asks(&after.state, run, crate::config::now());
     for ask in &left {
         out.line(format!("{} still waits for {}", ask.about(), ask.whom()))?;
         if ask.kind == AskKind::Deviation {

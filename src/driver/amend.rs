@@ -170,7 +170,7 @@ fn same_inputs(
     let fences = Fences::new(&step.locks, &plan.locks, BTreeMap::new());
     let scope = scope::gather(plan, &told.state, step, facts, &fences).masked(plan);
     let now = render_node(&step.action.args, &scope).map(|node| node.to_json());
-    if let Some(asked) = view.prompt() {
+    if let Some(asked) = view.own_prompt() {
         // Who may answer, how and until when is part of the question, too.
         let same = |input: &Json| view.asked_input().is_none_or(|digest| crate::plan::digest(input) == digest);
         return Some(now.is_ok_and(|input| prompt(&input, &plan.files) == asked && same(&input)));

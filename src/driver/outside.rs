@@ -184,8 +184,11 @@ pub(super) fn check_signature(run: &RunId, told: &Told, event: &Event, at: Times
 
 /// Whether it is for the audit that a word was refused: it was about who may say it, or about a question to people.
 fn matters(told: &Told, event: &Event, error: &IllegalEvent) -> bool {
-    let asks = |step| told.state.step(step).is_some_and(|view| view.rule().wait.is_some());
-    let deviates = matches!(event, Event::DeviationRequested { .. } | Event::DeviationAnswered { .. });
+    let asks = |step| told.state.step(step).is_some_and(|view| view.question().is_some());
+    let deviates = matches!(
+        event,
+        Event::DeviationRequested { .. } | Event::DeviationAnswered { .. } | Event::StepAssigned { .. }
+    );
     let who = matches!(error, IllegalEvent::Answer { .. } | IllegalEvent::Voice { .. } | IllegalEvent::Identity { .. });
     deviates || who || event.step().is_some_and(asks)
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::session::{Done, Session, Work};
+use super::session::{Done, Session, Undoing, Work};
 use super::{attempt, scope};
 use crate::action::Failure;
 use crate::action::build::Part;
 use crate::event::{Event, Occasion, WaitKind};
 use crate::ids::StepId;
+use crate::spec::runbook::Undo;
 
 /// How long it may take to tell people.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,17 +20,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Session {
     /// Tells people in a task.
     pub(super) fn tell(&mut self, id: StepId, occasion: Occasion) {
-        let step = self.planned(&id);
         let message = self.message(&id, occasion);
         let cancel = self.occupy(&id, Work::Tell);
-        let cx = self.context(&step, 1, cancel.clone());
-        let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
-        let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
+        let of_undo = self.state.step(&id).is_some_and(|view| view.undo_waits());
+        let (plan, step, cx) = if of_undo {
+            let Undoing { plan, step, cx } = self.context_of_undo(&id, 1, cancel.clone());
+            (plan, step, cx)
+        } else {
+            let step = self.planned(&id);
+            let cx = self.context(&step, 1, cancel.clone());
+            (self.plan.clone(), step, cx)
+        };
+        let gathered = scope::gather(&plan, &self.state, &step, &self.facts, &cx.fences);
+        let secrets = self.secrets.clone();
         let planned = step.clone();
         self.launch_and_go_on(&planned, async move {
             let work = async {
                 let scope = gathered.with_secrets(&plan, &secrets).await?;
-                let (action, _) = attempt::make(&plan, &step.action, &scope, &cx, Part::Action)?;
+                let asks = match step.undo.as_deref() {
+                    Some(Undo::Action(undo)) if of_undo => undo,
+                    _ => &step.action,
+                };
+                let (action, _) = attempt::make(&plan, asks, &scope, &cx, Part::Action)?;
                 action.tell(&cx, &message).await
             };
             tokio::pin!(work);
@@ -60,8 +72,9 @@ impl Session {
         let now = self.options.clock.now();
         let (plan, run) = (&self.plan, &self.run);
         let view = self.state.step(id).expect("the scheduler names steps of the run only");
-        let rule = view.rule().wait.as_deref();
+        let rule = view.question();
         let what = match rule.map(|rule| rule.kind) {
+            Some(WaitKind::Manual) if view.undo_waits() => "somebody to undo it by hand",
             Some(WaitKind::Manual) => "work by hand",
             Some(WaitKind::Approval) | None => "an approval",
         };
@@ -81,7 +94,7 @@ impl Session {
             "step": id, "kind": rule.map(|rule| rule.kind), "prompt": prompt, "allowed": view.who_may_answer(now),
             "exclude": rule.map(|rule| &rule.exclude), "quorum": rule.map(|rule| rule.quorum),
             "approved": view.approved(), "since": view.asked_at(), "expires_at": view.expires_at(),
-            "escalates_at": view.escalates_at(), "digest": plan.digest,
+            "escalates_at": view.escalates_at(), "assignee": view.assignee(), "undo": view.undo_waits(), "digest": plan.digest,
         })
     }
 }

@@ -6,12 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{Deferred, Done, Session, Undoing, Work};
 use super::{DriverError, attempt, scope};
+use crate::action::build::Part;
 use crate::event::{Event, LockChange, Record, WaitKind};
 use crate::ids::StepId;
 use crate::journal::{Append, AppendError};
 use crate::plan::{Plan, PlanStep};
 use crate::scheduler::{Command, StepState};
 use crate::spec::actions::ActionKind;
+use crate::spec::runbook::Undo;
 
 /// Most facts in one transaction.
 const BATCH: usize = 500;
@@ -86,6 +88,10 @@ impl Session {
             }
             Command::OpenWait { step, check_when, expires_ms } => {
                 self.open_wait(step, check_when, expires_ms).await?;
+                Ok(true)
+            }
+            Command::OpenUndoWait { step, expires_ms } => {
+                self.open_undo_wait(step, expires_ms).await?;
                 Ok(true)
             }
             Command::Tell { step, occasion } => {
@@ -201,6 +207,27 @@ impl Session {
         let wait =
             if kind == Some(crate::spec::actions::ActionKind::Manual) { WaitKind::Manual } else { WaitKind::Approval };
         self.adopt(Event::StepWaiting { step: id, wait, prompt, expires_at, input })
+    }
+
+    /// Renders what a person is asked to undo by hand and records that they are.
+    async fn open_undo_wait(&mut self, id: StepId, expires_ms: Option<i64>) -> Result<(), DriverError> {
+        let Undoing { plan, step, cx } = self.context_of_undo(&id, 1, CancellationToken::new());
+        let gathered = scope::gather(&plan, &self.state, &step, &self.facts, &cx.fences);
+        let rendered = match (gathered.with_secrets(&plan, &self.secrets).await, step.undo.as_deref()) {
+            (Ok(scope), Some(Undo::Action(undo))) => {
+                attempt::make(&plan, undo, &scope, &cx, Part::Undo).map(|(_, input)| input)
+            }
+            (Ok(_), Some(Undo::Auto(_)) | None) => Ok(serde_json::Value::Null),
+            (Err(failure), _) => Err(failure),
+        };
+        let (prompt, input) = match rendered {
+            Ok(input) => (prompt(&input, &plan.files), crate::plan::digest(&input)),
+            // What cannot be asked as written is asked with its error, so that nothing is hidden.
+            Err(failure) => (self.masker().text(&failure.error), crate::plan::digest(&serde_json::Value::Null)),
+        };
+        let now = self.moment();
+        let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
+        self.adopt(Event::UndoWaiting { step: id, prompt, expires_at, input })
     }
 
     /// Whether a prepared attempt is still what the scheduler asks for.

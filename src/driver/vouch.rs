@@ -16,6 +16,7 @@ pub fn statement(run: &RunId, records: &[Record], event: &Event, name: &Actor) -
     let request = request(records, event)?;
     let input = match &request.event {
         Event::StepWaiting { input, .. } => input.as_deref().unwrap_or_default(),
+        Event::UndoWaiting { input, .. } => input,
         _ => "",
     };
     // Whatever the same person said about it already makes the next word another one: no signature serves twice.
@@ -72,6 +73,7 @@ fn says(event: &Event) -> Json {
         Event::CancelRequested { reason, .. } => json!({ "reason": reason }),
         Event::DeviationRequested { what, reason, .. } => json!({ "what": what, "reason": reason }),
         Event::DeviationAnswered { answer, .. } => json!(answer),
+        Event::StepAssigned { to, reason, .. } => json!({ "to": to, "reason": reason }),
         Event::RunAmended { reason, digest, steps, .. } => {
             json!({ "reason": reason, "digest": digest, "steps": steps })
         }

@@ -6,11 +6,13 @@ use crate::event::WaitKind;
 use crate::ids::{Actor, Level};
 use crate::plan::{Plan, PlanStep, has_probe, only_looks};
 use crate::scheduler::{
-    DeviationRule, Escalation, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule, SignRule, StepRule,
-    WaitRule, Workflow, WorkflowError,
+    DeviationRule, Escalation, FieldKind, FieldRule, Idempotent, Need, NeedOutcome, OnFailure, Phase, Retry, RunRule,
+    SignRule, StepRule, WaitRule, Workflow, WorkflowError,
 };
 use crate::site::Site;
-use crate::spec::actions::{ActionKind, ActionSpec, Approval, Escalate, Manual, Require};
+use crate::spec::actions::{
+    ActionKind, ActionSpec, Approval, Escalate, Evidence, FieldType, FormField, Manual, Require,
+};
 use crate::spec::decode::{Decode, Decoder};
 use crate::spec::deviations::Deviations;
 use crate::spec::runbook;
@@ -67,6 +69,10 @@ fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
         },
         has_probe: has_probe(step.action.kind),
         has_undo: step.undo.is_some(),
+        undo_wait: match step.undo.as_deref() {
+            Some(runbook::Undo::Action(undo)) => wait_rule(plan, undo, starter),
+            Some(runbook::Undo::Auto(_)) | None => None,
+        },
         only_looks: only_looks(step.action.kind),
         on_failure: on_failure(step.on_failure),
         optional: step.optional.is_some(),
@@ -157,10 +163,36 @@ fn wait_rule(plan: &Plan, action: &ActionSpec, starter: &Actor) -> Option<Box<Wa
             escalation: more(asks.escalate.as_ref()),
             remind_ms: asks.remind.map(whole),
             tells,
+            assignee: asks.assignee.as_ref().map(|name| match name.as_str() {
+                "run.starter" => Actor::new(starter.as_str()),
+                name => Actor::new(name),
+            }),
+            form: asks.form.iter().map(|(name, field)| field_rule(name, field)).collect(),
+            wants_evidence: asks.evidence == Evidence::Required,
             ..base.clone()
         }),
     };
     Some(Box::new(rule.unwrap_or(WaitRule { allowed: Some(Vec::new()), ..base })))
+}
+
+fn field_rule(name: &str, field: &FormField) -> FieldRule {
+    FieldRule {
+        name: name.to_owned(),
+        kind: match field.r#type {
+            FieldType::String => FieldKind::Text,
+            FieldType::Integer => FieldKind::Integer,
+            FieldType::Number => FieldKind::Number,
+            FieldType::Boolean => FieldKind::Boolean,
+            FieldType::Enum => FieldKind::Enum,
+            FieldType::Date => FieldKind::Date,
+            FieldType::Time => FieldKind::Time,
+        },
+        optional: field.optional,
+        minimum: field.minimum,
+        maximum: field.maximum,
+        values: field.values.clone(),
+        description: field.description.clone(),
+    }
 }
 
 /// The arguments of a question; templates in its texts are left as they are.

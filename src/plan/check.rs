@@ -249,11 +249,13 @@ fn check_sub_actions(step: &Step, problems: &mut Vec<Problem>) {
         Some(Undo::Auto(_)) | None => None,
     };
     if let Some((what, action)) = inner
-        && action.kind.is_wait_for_people()
+        && action.kind == ActionKind::Approval
     {
         let message = format!("`{}` cannot stand in `{what}`", action.kind.key());
         problems.push(
-            Problem::new("plan::bad_place", message, action.key).label("not here").help("make it a step of its own"),
+            Problem::new("plan::bad_place", message, action.key)
+                .label("not here")
+                .help("make it a step of its own; work by hand is `manual`"),
         );
     }
 }

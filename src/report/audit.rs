@@ -94,6 +94,7 @@ fn pause(before: &Record, record: &Record, driver: &str) -> Pause {
         before.event,
         Event::RunFinished { .. }
             | Event::StepAnswered { .. }
+            | Event::StepAssigned { .. }
             | Event::SkipRequested { .. }
             | Event::DeviationRequested { .. }
             | Event::DeviationAnswered { .. }

@@ -6,10 +6,7 @@ use serde_json::{Value as Json, json};
 use super::{deviations, words};
 use crate::event::{Answer, WaitKind};
 use crate::ids::{Actor, How, Level, RunId, StepId};
-use crate::plan::Plan;
-use crate::scheduler::{State, StepState, StepView};
-use crate::spec::actions::{ActionKind, Evidence, FieldType, FormField, Manual};
-use crate::spec::decode::{Decode, Decoder, Templates};
+use crate::scheduler::{FieldRule, State, StepView, WaitRule};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +38,10 @@ pub struct Ask {
     pub exclude: Vec<Actor>,
     /// How many must approve.
     pub quorum: u32,
+    /// Whose it is to do.
+    pub assignee: Option<Actor>,
+    /// Whether a step is to be undone by hand.
+    pub is_undo: bool,
     /// Who has approved.
     pub approved: Vec<Actor>,
     /// Since when it is asked.
@@ -67,6 +68,8 @@ impl Ask {
             allowed: None,
             exclude: Vec::new(),
             quorum: 1,
+            assignee: None,
+            is_undo: false,
             approved: Vec::new(),
             since: None,
             escalates_at: None,
@@ -84,6 +87,9 @@ impl Ask {
 
     /// Who is waited for, in a few words.
     pub fn whom(&self) -> String {
+        if let Some(assignee) = &self.assignee {
+            return assignee.to_string();
+        }
         let names = |people: &[Actor]| people.iter().map(Actor::as_str).collect::<Vec<_>>().join(", ");
         let who = match &self.allowed {
             Some(people) if people.is_empty() => "nobody (no person of this site may answer)".to_owned(),
@@ -104,14 +110,15 @@ impl Ask {
 
     /// Whether this person may answer it and has not.
     pub fn is_open_to(&self, person: &Actor) -> bool {
-        let may = self.allowed.as_ref().is_none_or(|people| people.contains(person));
+        let is_theirs = self.assignee.as_ref().is_none_or(|assignee| assignee == person);
+        let may = is_theirs && self.allowed.as_ref().is_none_or(|people| people.contains(person));
         may && !self.exclude.contains(person) && !self.approved.contains(person)
     }
 
     /// What else there is to say about it at that time, each as a line.
     pub fn details(&self, now: Timestamp, zone: &jiff::tz::TimeZone) -> Vec<String> {
         let at = |at: Timestamp| words::day_and_clock(at, zone);
-        let mut lines = Vec::new();
+        let mut lines: Vec<String> = self.assignee.iter().map(|name| format!("assigned to {name}")).collect();
         for (by, word, comment) in &self.said {
             let comment = comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
             lines.push(format!("{word} by {by}{comment}"));
@@ -136,7 +143,7 @@ impl Ask {
                 AskKind::Deviation => "deviation",
             },
             "prompt": self.prompt, "allowed": self.allowed, "exclude": self.exclude, "quorum": self.quorum,
-            "approved": self.approved, "since": self.since, "escalates_at": self.escalates_at,
+            "assignee": self.assignee, "undo": self.is_undo, "approved": self.approved, "since": self.since, "escalates_at": self.escalates_at,
             "expires_at": self.expires_at, "told_at": self.told_at, "commands": self.commands,
             "said": self.said.iter().map(|(by, word, comment)| json!({ "by": by, "word": word, "comment": comment })).collect::<Vec<_>>(),
         })
@@ -153,13 +160,13 @@ pub fn known(by: &Actor) -> String {
 }
 
 /// Everything that a run asks of people now: of steps in file order, then what somebody wants against the runbook.
-pub fn asks(plan: &Plan, state: &State, run: &RunId, now: Timestamp) -> Vec<Ask> {
-    let steps = state.steps().filter_map(|view| ask(plan, &view, run, now));
+pub fn asks(state: &State, run: &RunId, now: Timestamp) -> Vec<Ask> {
+    let steps = state.steps().filter_map(|view| ask(&view, run, now));
     steps.chain(deviations::asks(state, run)).collect()
 }
 
 /// What one step asks.
-pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId, now: Timestamp) -> Option<Ask> {
+pub fn ask(view: &StepView<'_>, run: &RunId, now: Timestamp) -> Option<Ask> {
     let step = view.rule().id.clone();
     let word = words::shell(step.as_str());
     if view.asks_a_person() {
@@ -192,10 +199,10 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId, now: Timestamp) -> Opt
             ..Ask::to_anybody(step)
         });
     }
-    if view.state() != StepState::Waiting {
+    if !view.is_asked() {
         return None;
     }
-    let rule = view.rule().wait.as_ref()?;
+    let rule = view.question()?;
     let sign = if rule.identity == Level::Ssh { " --sign KEY" } else { "" };
     let (kind, commands) = match rule.kind {
         WaitKind::Approval => (
@@ -206,8 +213,15 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId, now: Timestamp) -> Opt
             ],
         ),
         WaitKind::Manual => {
-            let flags = form_flags(plan, &step);
-            (AskKind::Manual, vec![format!("piton answer {run} {word}{flags}{sign}")])
+            let flags = form_flags(rule);
+            let mut commands = vec![format!("piton answer {run} {word}{flags}{sign}")];
+            if view.undo_waits() {
+                commands.push(format!("piton approve {run} {word} --reject --comment 'why it cannot be undone'{sign}"));
+            }
+            if view.assignee().is_some() {
+                commands.push(format!("piton assign {run} {word} --to NAME --reason 'why'{sign}"));
+            }
+            (AskKind::Manual, commands)
         }
     };
     Some(Ask {
@@ -216,6 +230,8 @@ pub fn ask(plan: &Plan, view: &StepView<'_>, run: &RunId, now: Timestamp) -> Opt
         allowed: view.who_may_answer(now),
         exclude: rule.exclude.clone(),
         quorum: rule.quorum.max(1),
+        assignee: view.assignee().cloned(),
+        is_undo: view.undo_waits(),
         approved: view.approved(),
         since: view.asked_at(),
         escalates_at: view.escalates_at().filter(|at| *at > now),
@@ -240,28 +256,15 @@ fn said(by: &Actor, answer: &Answer) -> Option<(Actor, &'static str, Option<Stri
     Some((by.clone(), answer.word(), comment.clone()))
 }
 
-/// The manual work of a step: its form and its evidence rule. Templates in it are left as they are.
-pub fn manual_of(plan: &Plan, step: &StepId) -> Option<Manual> {
-    let step = plan.step(step).filter(|step| step.action.kind == ActionKind::Manual)?;
-    let mut decoder = Decoder::new(std::sync::Arc::clone(&plan.source));
-    decoder.templates = Templates::Pending;
-    Manual::decode(&step.action.args, &mut decoder)
-}
-
-fn form_flags(plan: &Plan, step: &StepId) -> String {
-    let Some(manual) = manual_of(plan, step) else { return String::new() };
-    let field = |(name, field): (&String, &FormField)| {
-        let flag = format!("--set {name}={}", type_word(field.r#type).to_uppercase());
+fn form_flags(rule: &WaitRule) -> String {
+    let field = |field: &FieldRule| {
+        let value = if field.values.is_empty() { field.word().to_uppercase() } else { field.values.join("|") };
+        let flag = format!("--set {}", words::shell(&format!("{}={value}", field.name)));
         if field.optional { format!(" [{flag}]") } else { format!(" {flag}") }
     };
-    let mut flags: String = manual.form.iter().map(field).collect();
-    if manual.evidence == Evidence::Required {
+    let mut flags: String = rule.form.iter().map(field).collect();
+    if rule.wants_evidence {
         flags.push_str(" --evidence FILE");
     }
     flags
-}
-
-/// The word of a field type.
-pub fn type_word(kind: FieldType) -> &'static str {
-    kind.word()
 }

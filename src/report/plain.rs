@@ -61,13 +61,14 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::RollbackRequested { .. }
         | Event::RollbackStarted { .. }
         | Event::RunFinished { .. } => run_line(who, &record.event),
-        Event::StepWaiting { step, prompt, .. } => {
+        Event::StepWaiting { step, prompt, .. } | Event::UndoWaiting { step, prompt, .. } => {
             let ask = state.and_then(|state| state.step(step)).and_then(|view| {
-                people::ask(&watch.subject.plan, &view, &record.run, record.at)
-                    .filter(|_| record.run == watch.subject.run)
+                people::ask(&view, &record.run, record.at).filter(|_| record.run == watch.subject.run)
             });
             let whom = ask.as_ref().map_or_else(|| "a person".to_owned(), people::Ask::whom);
-            let text = format!("waits for {whom}: {}", words::cut(prompt, 200));
+            let what =
+                if matches!(record.event, Event::UndoWaiting { .. }) { "waits to be undone by" } else { "waits for" };
+            let text = format!("{what} {whom}: {}", words::cut(prompt, 200));
             let mut line = Line::new(who, Some(StepState::Waiting), text);
             line.more = ask.map(|ask| ask.commands).unwrap_or_default();
             line
@@ -78,6 +79,7 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::AttemptFailed { .. }
         | Event::AttemptProbed { .. }
         | Event::StepAnswered { .. }
+        | Event::StepAssigned { .. }
         | Event::StepExpired { .. }
         | Event::PeopleTold { .. }
         | Event::SkipRequested { .. }
@@ -173,6 +175,9 @@ fn step_line(who: String, record: &Record, state: Option<&State>) -> Line {
         Event::StepAnswered { by, answer, .. } => {
             let (state, text) = answered(answer);
             line(state, format!("{text} by {by}{}", people::known(by)))
+        }
+        Event::StepAssigned { by, to, reason, .. } => {
+            line(StepState::Waiting, format!("handed over to {to} by {by}{}: {reason}", people::known(by)))
         }
         Event::WordRefused { by, word, why, .. } => {
             let word = words::for_people(word);
@@ -281,7 +286,7 @@ pub fn closing(watch: &Watch, now: Timestamp, outcome: Outcome, paint: Paint) ->
     for deviation in state.deviations() {
         lines.push(paint.warn(&deviations::deviation(deviation)));
     }
-    let asks = people::asks(&watch.subject.plan, state, run, now);
+    let asks = people::asks(state, run, now);
     for ask in &asks {
         lines.push(paint.warn(&format!("{} waits for {}: {}", ask.about(), ask.whom(), words::cut(&ask.prompt, 300))));
         lines.extend(ask.commands.iter().map(|command| format!("    {command}")));

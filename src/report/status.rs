@@ -62,7 +62,7 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
         "steps": steps,
         "windows": windows::measure(plan, state).iter().map(|window| window.to_json(now)).collect::<Vec<_>>(),
         "deviations": deviations, "signed": signed::to_json(signed::of_records(records)),
-        "waiting_for": people::asks(plan, state, id, now).iter().map(people::Ask::to_json).collect::<Vec<_>>(),
+        "waiting_for": people::asks(state, id, now).iter().map(people::Ask::to_json).collect::<Vec<_>>(),
     })
 }
 
@@ -136,7 +136,7 @@ pub fn to_text(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> S
         let text = format!("window {}: {}", window.name, window.words(now));
         lines.push(if window.is_over_budget(now) { paint.bad(&text) } else { text });
     }
-    for ask in people::asks(plan, state, id, now) {
+    for ask in people::asks(state, id, now) {
         lines.push(String::new());
         lines.push(paint.warn(&format!("{} waits for {}", ask.about(), ask.whom())));
         lines.extend(ask.prompt.lines().map(|line| format!("    {line}")));

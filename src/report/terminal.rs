@@ -196,7 +196,7 @@ fn at_work(watch: &Watch, view: &StepView<'_>, now: Timestamp, paint: Paint) -> 
     let mut lines = vec![format!("  {}", step_line(id.as_str(), view, now, paint))];
     lines.extend(how_far(watch, &watch.subject.run, view, paint));
     if matches!(view.state(), StepState::Waiting | StepState::InDoubt | StepState::Undoing)
-        && let Some(ask) = watch.state().and_then(|_| people::ask(&watch.subject.plan, view, &watch.subject.run, now))
+        && let Some(ask) = watch.state().and_then(|_| people::ask(view, &watch.subject.run, now))
     {
         let until = ask.expires_at.map(|at| format!(", {} left", words::duration(words::between(now, at))));
         lines.push(format!("      waits for {}{}", ask.whom(), until.unwrap_or_default()));

@@ -38,7 +38,10 @@ impl State {
     /// Whether anything of a step is, or may be, in the world.
     fn is_touched(&self, number: usize) -> bool {
         let step = &self.steps[number];
-        let undo = matches!(step.status, Status::Undoing | Status::UndoDue | Status::UndoPause(_) | Status::UndoFailed);
+        let undo = matches!(
+            step.status,
+            Status::Undoing | Status::UndoWaiting | Status::UndoDue | Status::UndoPause(_) | Status::UndoFailed
+        );
         undo || step.dirty || step.status == Status::Succeeded
     }
 
@@ -80,7 +83,15 @@ impl State {
             self.departures_lapse();
             self.deviations.push(deviation(Override::Amended, None, (by, reason, &agreed), at));
         }
+        let undos: Vec<StepId> =
+            steps.iter().filter(|entry| entry.change == Change::Undo).map(|entry| entry.step.clone()).collect();
         self.carry_over(amendment, (by, reason, &agreed), at);
+        for number in 0..self.steps.len() {
+            // Another undo is asked for anew, and one that is no longer done by hand is done.
+            if self.rule(number).undo_wait.is_none() || undos.contains(&self.rule(number).id) {
+                self.asks_undo_again(number);
+            }
+        }
         self.judge_failures();
         self.events += 1;
         self.advance();
@@ -169,8 +180,10 @@ impl State {
     fn judge(&self, number: usize, entry: &StepAmended, new: &StepRule) -> Result<Becomes, IllegalEvent> {
         let (id, status) = (&entry.step, self.steps[number].status);
         let in_doubt = matches!(status, Status::Running | Status::Doubt | Status::Asked);
-        let on_the_way_back =
-            matches!(status, Status::Undoing | Status::UndoDue | Status::UndoPause(_) | Status::UndoFailed);
+        let on_the_way_back = matches!(
+            status,
+            Status::Undoing | Status::UndoWaiting | Status::UndoDue | Status::UndoPause(_) | Status::UndoFailed
+        );
         let changed = matches!(entry.change, Change::Changed | Change::Inputs);
         match (entry.choice, changed) {
             (_, true) | (Some(Choice::Redo), _) if in_doubt => {

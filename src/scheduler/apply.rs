@@ -62,7 +62,11 @@ impl State {
             Event::StepWaiting { step, wait, prompt, expires_at, input } => {
                 self.on_waiting(step, *wait, (prompt, input.as_deref()), *expires_at, at)?;
             }
+            Event::UndoWaiting { step, prompt, expires_at, input } => {
+                self.on_undo_waiting(step, (prompt, input), *expires_at, at)?;
+            }
             Event::StepAnswered { .. }
+            | Event::StepAssigned { .. }
             | Event::SkipRequested { .. }
             | Event::DeviationRequested { .. }
             | Event::DeviationAnswered { .. }
@@ -84,10 +88,13 @@ impl State {
         }
         self.events += 1;
         if let Some(number) = event.step().and_then(|step| self.flow.number(step)) {
-            // What is only wanted, or told, has not happened to the step.
+            // What is only wanted, told or handed over has not happened to the step.
             let happens = !matches!(
                 event,
-                Event::DeviationRequested { .. } | Event::DeviationAnswered { .. } | Event::PeopleTold { .. }
+                Event::DeviationRequested { .. }
+                    | Event::DeviationAnswered { .. }
+                    | Event::PeopleTold { .. }
+                    | Event::StepAssigned { .. }
             );
             if happens {
                 self.steps[number].order = self.events;
@@ -120,6 +127,7 @@ impl State {
             Event::RunResumed { .. }
             | Event::RunAmended { .. }
             | Event::StepAnswered { .. }
+            | Event::StepAssigned { .. }
             | Event::SkipRequested { .. }
             | Event::DeviationRequested { .. }
             | Event::DeviationAnswered { .. } => !outcome.is_final(),

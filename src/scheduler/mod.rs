@@ -8,10 +8,12 @@ mod amend;
 #[cfg(test)]
 mod amend_tests;
 mod apply;
+mod by_hand;
 mod departures;
 #[cfg(test)]
 mod deviation_tests;
 mod deviations;
+mod form;
 mod kept;
 mod mutant;
 mod people;
@@ -32,6 +34,7 @@ mod voids;
 mod workflow;
 
 pub use deviations::{Deviation, Override, Proposal};
+pub use form::{FieldKind, FieldRule};
 pub use mutant::Mutant;
 pub use refusal::IllegalEvent;
 pub use rollback::WayBack;
@@ -91,6 +94,13 @@ pub enum Command {
     },
     /// Stop every running attempt and undo; each then fails with an unknown effect.
     CancelAttempts,
+    /// Render the instructions of an undo by hand and record `UndoWaiting`.
+    OpenUndoWait {
+        /// Which step.
+        step: StepId,
+        /// After how many milliseconds the wait expires.
+        expires_ms: Option<i64>,
+    },
     /// Record this fact; nothing has to be done for it.
     Record(Event),
 }

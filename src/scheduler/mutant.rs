@@ -66,4 +66,10 @@ pub enum Mutant {
     EscalatesAtOnce,
     /// Takes answers when the time for them is over.
     TakesLateAnswers,
+    /// Takes a step for undone as soon as a person is asked to undo it.
+    AskingUndoes,
+    /// Takes an answer to what is somebody else's to do.
+    AnswersForOthers,
+    /// Takes a form however it is filled in.
+    TakesAnyForm,
 }

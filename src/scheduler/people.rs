@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::apply::refuse;
 use super::deviations::{Deviation, Override, Proposal};
+use super::form;
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
 use super::reminders::Told;
@@ -17,6 +18,7 @@ impl State {
     pub(super) fn hear(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
         match event {
             Event::StepAnswered { step, by, answer } => self.on_answered(step, by, answer, at),
+            Event::StepAssigned { step, by, to, reason: _ } => self.on_assigned(step, by, to, at),
             Event::SkipRequested { step, by, reason } => self.on_wanted(Some(step), (by, reason), &Departure::Skip, at),
             Event::DeviationRequested { step, by, what, reason } => {
                 self.on_wanted(step.as_ref(), (by, reason), what, at)
@@ -31,7 +33,7 @@ impl State {
                 self.check_identity(None, by)?;
                 self.on_rollback_requested(reason, at)
             }
-            _ => Ok(()),
+            _ => Err(IllegalEvent::Run { kind: event.kind(), why: "it is no word of a person" }),
         }
     }
 
@@ -53,24 +55,36 @@ impl State {
             return Err(refuse(step, "may not start: the run starts nothing of this phase now"));
         }
         self.unqueue(number);
-        self.waiting.insert(number);
-        let ends_at = self.ends_at(number, expires_at);
-        if let Some(ends_at) = ends_at {
-            self.expiries.insert((ends_at, number));
-        }
         let step = &mut self.steps[number];
         step.status = Status::Waiting;
         step.when_checked = true;
         step.started_at.get_or_insert(at);
         step.finished_at = None;
-        let asked = step.asked();
+        self.opens(number, (prompt, input), expires_at, at);
+        Ok(())
+    }
+
+    /// A question is put.
+    pub(super) fn opens(
+        &mut self,
+        number: usize,
+        (prompt, input): (&str, Option<&str>),
+        expires_at: Option<Timestamp>,
+        at: Timestamp,
+    ) {
+        let ends_at = self.ends_at(number, expires_at);
+        let assignee = self.question(number).and_then(|rule| rule.assignee.clone());
+        self.waiting.insert(number);
+        self.expiries.extend(ends_at.map(|ends_at| (ends_at, number)));
+        let asked = self.steps[number].asked();
         asked.since = Some(at);
         asked.expires_at = expires_at;
         asked.ends_at = ends_at;
         asked.told = Told::default();
+        asked.assignee = assignee;
+        asked.for_undo = false;
         asked.prompt = Some(prompt.to_owned());
         asked.input = input.map(str::to_owned);
-        Ok(())
     }
 
     pub(super) fn stops_waiting(&mut self, number: usize) {
@@ -88,8 +102,14 @@ impl State {
         if self.steps[number].ends_at().is_none_or(|ends_at| ends_at > at) {
             return Err(refuse(step, "does not wait, or its time is not over"));
         }
+        let for_undo = self.steps[number].status == Status::UndoWaiting;
         self.stops_waiting(number);
-        self.steps[number].error = Some("nobody answered in time".to_owned());
+        let why = "nobody answered in time".to_owned();
+        if for_undo {
+            self.undo_was_not_done(number, why);
+            return Ok(());
+        }
+        self.steps[number].error = Some(why);
         self.steps[number].finished_at = Some(at);
         self.fails(number);
         Ok(())
@@ -117,15 +137,22 @@ impl State {
             }
             Answer::Withdrawn { .. } => {}
             Answer::Rejected { comment } => {
+                let for_undo = self.steps[number].status == Status::UndoWaiting;
                 self.stops_waiting(number);
                 let why = comment.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
-                self.steps[number].error = Some(format!("rejected by `{by}`{why}"));
-                self.steps[number].finished_at = Some(at);
-                self.fails(number);
+                let why = format!("rejected by `{by}`{why}");
+                if for_undo {
+                    self.undo_was_not_done(number, why);
+                } else {
+                    self.steps[number].error = Some(why);
+                    self.steps[number].finished_at = Some(at);
+                    self.fails(number);
+                }
             }
             Answer::Completed { form, .. } => {
+                let for_undo = self.steps[number].status == Status::UndoWaiting;
                 self.stops_waiting(number);
-                self.succeeds(number, form, at);
+                if for_undo { self.undone(number, at) } else { self.succeeds(number, form, at) }
             }
             Answer::Ran { outputs, .. } => {
                 self.leaves_doubt(number);
@@ -174,7 +201,7 @@ impl State {
 
     /// Refuses somebody who is not known well enough; `step`: whose rule counts beside that of the run.
     pub(super) fn check_identity(&self, step: Option<usize>, by: &Actor) -> Result<(), IllegalEvent> {
-        let rule = step.and_then(|number| self.rule(number).wait.as_ref()).map(|rule| rule.identity);
+        let rule = step.and_then(|number| self.question(number)).map(|rule| rule.identity);
         let needed = self.flow.run().identity.max(rule.unwrap_or_default());
         let what = step.map_or_else(|| "the site".to_owned(), |number| format!("step `{}`", self.id(number)));
         if by.level() < needed {
@@ -185,7 +212,7 @@ impl State {
 
     /// Refuses somebody who may not answer this wait, whatever it is that they say about it.
     pub(super) fn check_person(&self, number: usize, by: &Actor, at: Timestamp) -> Result<(), IllegalEvent> {
-        let Some(rule) = &self.rule(number).wait else { return Ok(()) };
+        let Some(rule) = self.question(number) else { return Ok(()) };
         let step = &self.flow.steps()[number].id;
         let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
         if rule.exclude.contains(by) && !self.is(Mutant::AnyoneAnswers) {
@@ -200,13 +227,14 @@ impl State {
     fn check_answer(&self, number: usize, by: &Actor, answer: &Answer, at: Timestamp) -> Result<(), IllegalEvent> {
         let step = &self.flow.steps()[number].id;
         let status = self.steps[number].status;
-        let kind = self.rule(number).wait.as_ref().map(|rule| rule.kind);
+        let kind = self.question(number).map(|rule| rule.kind);
+        let is_asked = self.is_asked(number);
         let fits = match answer {
             Answer::Approved { .. } | Answer::Withdrawn { .. } => {
                 status == Status::Waiting && kind == Some(WaitKind::Approval)
             }
-            Answer::Completed { .. } => status == Status::Waiting && kind == Some(WaitKind::Manual),
-            Answer::Rejected { .. } => status == Status::Waiting,
+            Answer::Completed { .. } => is_asked && kind == Some(WaitKind::Manual),
+            Answer::Rejected { .. } => is_asked,
             Answer::Undone { .. } | Answer::Left { .. } => status == Status::UndoFailed,
             Answer::Ran { .. } | Answer::NotRan { .. } => {
                 // During rollback a doubt is resolved by undoing, not by asking.
@@ -221,10 +249,11 @@ impl State {
             let why = "to leave it is a deviation, to which more people must agree; ask for it as one";
             return Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
         }
-        if status != Status::Waiting {
+        if !is_asked {
             return Ok(());
         }
         self.check_person(number, by, at)?;
+        self.check_assignee(number, by)?;
         let refuse = |why| Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
         let asked = self.steps[number].asked.as_ref();
         let is_bound = asked.is_some_and(|asked| asked.input.is_some());
@@ -232,12 +261,29 @@ impl State {
         if is_bound && is_over && !self.is(Mutant::TakesLateAnswers) {
             return refuse("the time to answer is over");
         }
+        if let Answer::Completed { form, evidence, .. } = answer {
+            self.check_form(number, form, evidence.is_empty())?;
+        }
         let has_approved = self.approvers(number).contains(by);
         match answer {
             Answer::Approved { .. } if has_approved && !self.is(Mutant::CountsRepeatedApprovals) => {
                 refuse("this person has approved already; somebody else must")
             }
             Answer::Withdrawn { .. } if !has_approved => refuse("this person has given no approval that still counts"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a form that does not fit, and work by hand without the evidence that it wants.
+    fn check_form(&self, number: usize, form: &Outputs, is_bare: bool) -> Result<(), IllegalEvent> {
+        let Some(rule) = self.question(number).filter(|_| self.strict) else { return Ok(()) };
+        if rule.wants_evidence && is_bare {
+            return Err(refuse(&self.id(number), "wants evidence, and there is none"));
+        }
+        match form::wrong(&rule.form, form) {
+            Some(why) if !self.is(Mutant::TakesAnyForm) => {
+                Err(refuse(&self.id(number), format!("is not filled in right: {why}")))
+            }
             _ => Ok(()),
         }
     }

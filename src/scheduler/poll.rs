@@ -139,8 +139,14 @@ impl State {
     fn poll_rollback(&self, now: Timestamp, out: &mut Vec<Command>) {
         let Some(&number) = self.undo_stack.last() else { return };
         let status = self.steps[number].status;
+        for &(_, number) in self.expiries.range(..=(now, usize::MAX)) {
+            out.push(Command::Record(Event::StepExpired { step: self.id(number) }));
+        }
+        self.poll_tells(now, out);
         let due = status == Status::UndoDue || matches!(status, Status::UndoPause(at) if at <= now);
-        if due {
+        if let Some(rule) = self.rule(number).undo_wait.as_ref().filter(|_| due) {
+            out.push(Command::OpenUndoWait { step: self.id(number), expires_ms: rule.expires_ms });
+        } else if due {
             out.push(Command::Undo { step: self.id(number), attempt: self.steps[number].undo_attempts + 1 });
         }
     }
@@ -151,6 +157,10 @@ impl State {
             return None;
         }
         let mut wakes = vec![self.deadline()];
+        if self.stage == Stage::Rollback {
+            wakes.push(self.expiries.first().map(|&(at, _)| at));
+            wakes.extend(self.waiting.iter().map(|&number| self.tell_due(number).map(|(at, _)| at)));
+        }
         if self.may_start() {
             wakes.push(self.next_pause().map(|(at, _)| at));
             wakes.push(self.expiries.first().map(|&(at, _)| at));
@@ -192,6 +202,7 @@ impl State {
         match (self.stage, self.verdict) {
             (Stage::Rollback, _) => match self.undo_stack.last() {
                 Some(&number) if self.steps[number].status == Status::UndoFailed => Some(Outcome::Stuck),
+                Some(&number) if self.steps[number].status == Status::UndoWaiting => Some(Outcome::Waiting),
                 Some(_) => None,
                 None => self.barrier.map(|_| Outcome::Stuck),
             },

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::apply::{later, refuse};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
-use super::state::{State, Status};
+use super::state::State;
 use crate::event::Occasion;
 use crate::ids::{Actor, StepId};
 
@@ -23,7 +23,7 @@ pub(super) struct Told {
 impl State {
     /// When the time to answer a question is over that was put at `at` and expires at `expires_at`.
     pub(super) fn ends_at(&self, number: usize, expires_at: Option<Timestamp>) -> Option<Timestamp> {
-        match self.rule(number).wait.as_ref().and_then(|rule| rule.escalation.as_ref()) {
+        match self.question(number).and_then(|rule| rule.escalation.as_ref()) {
             Some(more) => expires_at.and_then(|at| more.expires_ms.map(|ms| later(at, ms))),
             None => expires_at,
         }
@@ -31,7 +31,7 @@ impl State {
 
     /// Who may answer at that time; nothing: anybody but those who are excluded.
     pub(super) fn who_may_answer(&self, number: usize, at: Timestamp) -> Option<Vec<Actor>> {
-        let rule = self.rule(number).wait.as_ref()?;
+        let rule = self.question(number)?;
         let asked = self.steps[number].asked.as_ref();
         let over = asked.and_then(|asked| asked.expires_at).is_some_and(|expires_at| expires_at <= at);
         let more = rule.escalation.as_ref().filter(|_| over || self.is(Mutant::EscalatesAtOnce));
@@ -47,7 +47,7 @@ impl State {
 
     /// What people are to be told next of a question, and when.
     pub(super) fn tell_due(&self, number: usize) -> Option<(Timestamp, Occasion)> {
-        let (rule, asked) = (self.rule(number).wait.as_ref()?, self.steps[number].asked.as_ref()?);
+        let (rule, asked) = (self.question(number)?, self.steps[number].asked.as_ref()?);
         let since = asked.since?;
         let first = (rule.tells && !asked.told.asked).then_some((since, Occasion::Asked));
         let more = rule.escalation.as_ref().filter(|_| !asked.told.escalated);
@@ -61,7 +61,7 @@ impl State {
 
     pub(super) fn on_told(&mut self, step: &StepId, occasion: Occasion, at: Timestamp) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
-        let due = self.steps[number].status == Status::Waiting && self.is_due(number, occasion, at);
+        let due = self.is_asked(number) && self.is_due(number, occasion, at);
         if !due {
             return Err(refuse(step, "has nothing to tell people now"));
         }
@@ -76,7 +76,7 @@ impl State {
     }
 
     fn is_due(&self, number: usize, occasion: Occasion, at: Timestamp) -> bool {
-        let (Some(rule), Some(asked)) = (self.rule(number).wait.as_ref(), self.steps[number].asked.as_ref()) else {
+        let (Some(rule), Some(asked)) = (self.question(number), self.steps[number].asked.as_ref()) else {
             return false;
         };
         let reached = |due: Option<Timestamp>| due.is_some_and(|due| due <= at);

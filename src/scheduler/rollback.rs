@@ -177,14 +177,20 @@ impl State {
         }
     }
 
+    /// Refuses what is not to be undone now.
+    pub(super) fn check_undo(&self, number: usize) -> Result<(), IllegalEvent> {
+        let due = matches!(self.steps[number].status, Status::UndoDue | Status::UndoPause(_));
+        if self.stage != Stage::Rollback || self.cancels > 0 || self.undo_stack.last() != Some(&number) || !due {
+            return Err(refuse(&self.id(number), "is not the next one to be undone"));
+        }
+        Ok(())
+    }
+
     pub(super) fn on_undo_started(&mut self, step: &StepId, attempt: u32) -> Result<(), IllegalEvent> {
         let number = self.numbered(step)?;
-        if self.stage != Stage::Rollback || self.cancels > 0 || self.undo_stack.last() != Some(&number) {
-            return Err(refuse(step, "is not the next one to be undone"));
-        }
+        self.check_undo(number)?;
         let next = self.steps[number].undo_attempts + 1;
-        let due = matches!(self.steps[number].status, Status::UndoDue | Status::UndoPause(_));
-        if !due || attempt != next {
+        if attempt != next || self.rule(number).undo_wait.is_some() {
             return Err(refuse(step, format!("does not start attempt {attempt} at undoing now")));
         }
         let step = &mut self.steps[number];

@@ -62,6 +62,8 @@ pub(super) enum Status {
     Failed,
     Skipped,
     Undoing,
+    /// A person is asked to undo it by hand.
+    UndoWaiting,
     /// The last undo attempt failed; next one at the time.
     UndoPause(Timestamp),
     /// Due to be undone (again).
@@ -116,6 +118,10 @@ pub(super) struct Asked {
     pub(super) ends_at: Option<Timestamp>,
     /// Who was told of it.
     pub(super) told: Told,
+    /// Whose it is to do.
+    pub(super) assignee: Option<Actor>,
+    /// Whether it is about the undo.
+    pub(super) for_undo: bool,
     pub(super) answers: Vec<(Actor, Answer, Timestamp)>,
     /// Digest of what is asked; an answer to a question that has one must come in time.
     pub(super) input: Option<String>,

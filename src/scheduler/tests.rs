@@ -101,6 +101,7 @@ impl Story {
         let tell = |command| match command {
             Command::Start { step, .. } => format!("start {step}"),
             Command::OpenWait { step, .. } => format!("open {step}"),
+            Command::OpenUndoWait { step, .. } => format!("open undo of {step}"),
             Command::Tell { step, .. } => format!("tell {step}"),
             Command::Probe { step, .. } => format!("probe {step}"),
             Command::Undo { step, .. } => format!("undo {step}"),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::state::{State, Status, Step, StepState};
-use super::workflow::StepRule;
+use super::workflow::{StepRule, WaitRule};
 use crate::event::{Answer, Outputs, SkipReason};
 use crate::ids::Actor;
 
@@ -40,7 +40,9 @@ impl<'a> StepView<'a> {
             Status::Succeeded => StepState::Succeeded,
             Status::Failed => StepState::Failed,
             Status::Skipped => StepState::Skipped,
-            Status::Undoing | Status::UndoPause(_) | Status::UndoDue | Status::UndoFailed => StepState::Undoing,
+            Status::Undoing | Status::UndoWaiting | Status::UndoPause(_) | Status::UndoDue | Status::UndoFailed => {
+                StepState::Undoing
+            }
             Status::Undone => StepState::Undone,
         }
     }
@@ -72,9 +74,29 @@ impl<'a> StepView<'a> {
 
     /// When more people are asked, while it waits and they are not.
     pub fn escalates_at(&self) -> Option<Timestamp> {
-        let asked = self.step().asked.as_ref().filter(|_| self.step().status == Status::Waiting)?;
-        let more = self.rule().wait.as_ref().is_some_and(|wait| wait.escalation.is_some());
+        let asked = self.step().asked.as_ref().filter(|_| self.is_asked())?;
+        let more = self.question().is_some_and(|wait| wait.escalation.is_some());
         asked.expires_at.filter(|_| more && !asked.told.escalated)
+    }
+
+    /// Whether it waits for an answer of people: to its own question, or to be undone by hand.
+    pub fn is_asked(&self) -> bool {
+        self.state.is_asked(self.number)
+    }
+
+    /// Whether a person is asked to undo it by hand.
+    pub fn undo_waits(&self) -> bool {
+        self.step().status == Status::UndoWaiting
+    }
+
+    /// The rules of what it asks of people, or would ask.
+    pub fn question(&self) -> Option<&'a WaitRule> {
+        self.state.question(self.number)
+    }
+
+    /// Whose it is to do, while it waits for work by hand.
+    pub fn assignee(&self) -> Option<&'a Actor> {
+        self.state.assignee(self.number).filter(|_| self.is_asked())
     }
 
     /// Since when it waits, or when it was asked last.
@@ -115,6 +137,11 @@ impl<'a> StepView<'a> {
     /// What people were asked.
     pub fn prompt(&self) -> Option<&'a str> {
         self.step().asked.as_ref().and_then(|asked| asked.prompt.as_deref())
+    }
+
+    /// The same, unless it was about the undo of the step.
+    pub fn own_prompt(&self) -> Option<&'a str> {
+        self.prompt().filter(|_| self.step().asked.as_ref().is_some_and(|asked| !asked.for_undo))
     }
 
     /// What people answered, in order.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::form::FieldRule;
 use crate::event::{SignedFiles, WaitKind};
 use crate::ids::{Actor, Level, LockName, Milestone, StepId};
 
@@ -34,7 +35,7 @@ pub struct Need {
 }
 
 /// What a step for people waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WaitRule {
     /// An approval or work done by hand.
     pub kind: WaitKind,
@@ -54,6 +55,12 @@ pub struct WaitRule {
     pub remind_ms: Option<i64>,
     /// Whether there is a way to tell people.
     pub tells: bool,
+    /// Who is to do it; nobody else reports it done until it is handed over.
+    pub assignee: Option<Actor>,
+    /// What is filled in.
+    pub form: Vec<FieldRule>,
+    /// Whether evidence must come with it.
+    pub wants_evidence: bool,
 }
 
 impl WaitRule {
@@ -69,6 +76,9 @@ impl WaitRule {
             escalation: None,
             remind_ms: None,
             tells: false,
+            assignee: None,
+            form: Vec::new(),
+            wants_evidence: false,
         }
     }
 }
@@ -215,6 +225,8 @@ pub struct StepRule {
     pub has_probe: bool,
     /// Whether the step can be undone.
     pub has_undo: bool,
+    /// Set when a person undoes it by hand.
+    pub undo_wait: Option<Box<WaitRule>>,
     /// Whether the step only looks, so that there is nothing to undo.
     pub only_looks: bool,
     /// What its failure means.
@@ -246,6 +258,7 @@ impl StepRule {
             idempotent: Idempotent::No,
             has_probe: false,
             has_undo: false,
+            undo_wait: None,
             only_looks: false,
             on_failure: OnFailure::Stop,
             optional: false,

@@ -23,9 +23,7 @@ use crate::fault::{Crash, Hooks, Script};
 use crate::ids::{Account, Actor, How, RunId, StepId};
 use crate::journal::{Journal, Trust};
 use crate::plan::Plan;
-use crate::report::people::manual_of;
-use crate::scheduler::{Idempotent, Phase, StepState};
-use crate::spec::actions::FieldType;
+use crate::scheduler::{FieldKind, FieldRule, Idempotent, Phase, StepState, WaitRule};
 use crate::spec::case::{AnswerWord, Mock};
 use mock::{Mocks, World, pretended};
 
@@ -192,11 +190,12 @@ impl Trial<'_> {
                 };
                 self.say(&id, "mock:operator", answer).await?;
                 spoken = true;
-            } else if view.state() == StepState::Waiting
-                && let Some(wait) = &view.rule().wait
+            } else if view.is_asked()
+                && let Some(wait) = view.question()
             {
                 let rule = self.scenario.rules.get(id.as_str());
-                let word = rule.map_or(AnswerWord::Approve, |rule| rule.answer);
+                // The answer of a case is to the step, not to its undo.
+                let word = rule.filter(|_| !view.undo_waits()).map_or(AnswerWord::Approve, |rule| rule.answer);
                 let mut people = people(wait);
                 if people.len() < wait.quorum as usize && word == AnswerWord::Approve && wait.kind == WaitKind::Approval
                 {
@@ -209,7 +208,9 @@ impl Trial<'_> {
                     (AnswerWord::Approve, WaitKind::Approval) => {
                         vec![Answer::Approved { comment: None }; wait.quorum.max(1) as usize]
                     }
-                    (AnswerWord::Approve, WaitKind::Manual) => vec![Self::by_hand(&told, &id, rule)],
+                    (AnswerWord::Approve, WaitKind::Manual) => {
+                        vec![Self::by_hand(wait, rule.filter(|_| !view.undo_waits()))]
+                    }
                 };
                 people.reverse();
                 for answer in answers {
@@ -228,23 +229,26 @@ impl Trial<'_> {
     }
 
     /// Work by hand, reported done with a form that fits.
-    fn by_hand(told: &Told, step: &StepId, rule: Option<&Mock>) -> Answer {
-        let fields = manual_of(&told.plan, step).map(|manual| manual.form).unwrap_or_default();
-        let filled = |(name, field): (String, crate::spec::actions::FormField)| {
+    fn by_hand(asks: &WaitRule, rule: Option<&Mock>) -> Answer {
+        let filled = |field: &FieldRule| {
             let least = field.minimum.unwrap_or(1.0);
             #[expect(clippy::cast_possible_truncation, reason = "a smallest number of a form is a small number")]
             let whole = least.ceil() as i64;
-            let value = match field.r#type {
-                FieldType::String => json!("mock"),
-                FieldType::Integer => json!(whole),
-                FieldType::Number => json!(least),
-                FieldType::Boolean => json!(true),
+            let value = match field.kind {
+                FieldKind::Text => json!("mock"),
+                FieldKind::Integer => json!(whole),
+                FieldKind::Number => json!(least),
+                FieldKind::Boolean => json!(true),
+                FieldKind::Enum => json!(field.values.first()),
+                FieldKind::Date => json!("2026-01-01"),
+                FieldKind::Time => json!("2026-01-01T00:00:00Z"),
             };
-            (name, value)
+            (field.name.clone(), value)
         };
-        let mut form: Outputs = fields.into_iter().map(filled).collect();
+        let mut form: Outputs = asks.form.iter().map(filled).collect();
         form.extend(rule.iter().flat_map(|rule| rule.form.clone()));
-        Answer::Completed { form, evidence: BTreeMap::new(), comment: None }
+        let evidence = asks.wants_evidence.then(|| ("mock".to_owned(), crate::plan::sha256_hex(b"mock")));
+        Answer::Completed { form, evidence: evidence.into_iter().collect(), comment: None }
     }
 
     /// What must hold whatever happened.
@@ -314,12 +318,15 @@ impl Trial<'_> {
 fn order_of_undoing(told: &Told, lived: &mut Lived) {
     let mut latest: BTreeMap<&StepId, u64> = BTreeMap::new();
     let mut places = Vec::new();
+    let mut by_hand = BTreeSet::new();
     for record in &told.records {
         match &record.event {
             Event::AttemptSucceeded { step, .. } => {
                 latest.insert(step, record.seq);
             }
-            Event::UndoSucceeded { step, .. } => {
+            Event::UndoWaiting { step, .. } => drop(by_hand.insert(step)),
+            Event::StepAnswered { step, answer: Answer::Completed { .. }, .. } if !by_hand.remove(step) => {}
+            Event::UndoSucceeded { step, .. } | Event::StepAnswered { step, answer: Answer::Completed { .. }, .. } => {
                 lived.undone.push(step.clone());
                 places.extend(latest.get(step).copied());
             }
@@ -332,11 +339,12 @@ fn order_of_undoing(told: &Told, lived: &mut Lived) {
 }
 
 /// People who may answer a wait, as many as it wants if the site leaves it open.
-fn people(wait: &crate::scheduler::WaitRule) -> Vec<Actor> {
+fn people(wait: &WaitRule) -> Vec<Actor> {
     let open = (1..=wait.quorum.max(1)).map(|number| Actor::new(format!("mock:person{number}")));
-    let named: Vec<Actor> = match &wait.allowed {
-        Some(allowed) => allowed.clone(),
-        None => open.collect(),
+    let named: Vec<Actor> = match (&wait.assignee, &wait.allowed) {
+        (Some(assignee), _) => vec![assignee.clone()],
+        (None, Some(allowed)) => allowed.clone(),
+        (None, None) => open.collect(),
     };
     named.into_iter().filter(|person| !wait.exclude.contains(person)).collect()
 }

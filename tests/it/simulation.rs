@@ -4,6 +4,7 @@
 //! long each wrong rule took to be noticed. A seed that fails is kept in `simulation/seeds.txt` and always lived through first.
 
 mod against;
+mod asked;
 mod model;
 mod random;
 mod whims;
@@ -23,7 +24,7 @@ const THREADS: u8 = 2;
 /// Seeds that failed once.
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/simulation/seeds.txt");
 
-const MUTANTS: [Mutant; 28] = [
+const MUTANTS: [Mutant; 33] = [
     Mutant::RetriesUnknown,
     Mutant::RerunsDoubt,
     Mutant::DoubtIsFailure,
@@ -54,6 +55,9 @@ const MUTANTS: [Mutant; 28] = [
     Mutant::AmendsAlone,
     Mutant::EscalatesAtOnce,
     Mutant::TakesLateAnswers,
+    Mutant::AskingUndoes,
+    Mutant::AnswersForOthers,
+    Mutant::TakesAnyForm,
 ];
 
 /// The seed of every other history: people there also want things against the runbook. Seeds below it live as they always did.

@@ -374,6 +374,7 @@ fn person(entry: &Entry<'_>, zone: &TimeZone) -> Option<Told> {
         }
         // Their texts say it.
         Event::StepAnswered { by, .. }
+        | Event::StepAssigned { by, .. }
         | Event::WordRefused { by, .. }
         | Event::DeviationRequested { by, .. }
         | Event::DeviationAnswered { by, .. } => by.to_string(),

@@ -23,8 +23,10 @@ choice! {
 
 /// What decides who may answer a question, how and until when. It is known before a run starts, so templates in it may name
 /// parameters, the site and the item of a `foreach` only.
-pub const RULES: [&str; 10] =
-    ["quorum", "groups", "people", "exclude", "expires", "escalate", "remind", "identity", "form", "evidence"];
+pub const RULES: [&str; 11] = [
+    "quorum", "groups", "people", "exclude", "expires", "escalate", "remind", "identity", "form", "evidence",
+    "assignee",
+];
 
 record! {
     /// Who is asked as well when nobody answered in time.
@@ -127,11 +129,18 @@ choice! {
         Number = "number",
         /// True or false.
         Boolean = "boolean",
+        /// One of `values`.
+        Enum = "enum",
+        /// A day: `2026-11-30`.
+        Date = "date",
+        /// A moment with its offset: `2026-11-30T02:15:00Z`.
+        Time = "time",
     }
 }
 
 record! {
     /// One field of a form.
+    #[check(check_field)]
     pub struct FormField("a form field") {
         /// Its type.
         r#type as "type": FieldType = FieldType::String,
@@ -141,8 +150,18 @@ record! {
         minimum: Option<f64>,
         /// Largest number.
         maximum: Option<f64>,
+        /// The allowed words of an `enum`.
+        values: Vec<String>,
         /// Whether it may be left out.
         optional: bool = false,
+    }
+}
+
+fn check_field(node: &Node, d: &mut Decoder) {
+    let is_enum = node.get("type").and_then(Node::text) == Some("enum");
+    if is_enum && node.get("values").is_none() {
+        let problem = Problem::new("spec::missing_key", "a field of the type `enum` lacks `values`", node.span);
+        d.problem(problem.label("in here").help("add `values: [green, red]`"));
     }
 }
 
@@ -160,6 +179,8 @@ record! {
         groups: Vec<String>,
         /// Who may answer: people of the site.
         people: Vec<String>,
+        /// Who is to do it: a person, or `run.starter`; nobody else reports it done until it is handed over.
+        assignee: Option<String>,
         /// After this long without an answer the step fails, or others are asked.
         expires: Option<Millis>,
         /// Who may answer as well from then on.

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use piton::event::{Answer, Change, Choice, Effect, Event, Finding, Outcome, SignedFiles, SkipReason, StepAmended};
 use piton::ids::{Actor, Milestone, StepId};
-use piton::scheduler::{Idempotent, NeedOutcome, Phase, SignRule, State, StepRule, StepState, StepView};
+use piton::scheduler::{FieldRule, Idempotent, NeedOutcome, Phase, SignRule, State, StepRule, StepState, StepView};
 use serde_json::Value;
 
 use super::against::Against;
@@ -32,7 +32,7 @@ pub(super) struct Account {
     /// What later attempts saw that may have looked anew, since nothing of it was in the world then: as good as `before`.
     afresh: Vec<Value>,
     may_look_afresh: bool,
-    approved: BTreeSet<Actor>,
+    pub(super) approved: BTreeSet<Actor>,
     /// A person let it stay although it was to be undone.
     pub(super) left: bool,
 }
@@ -62,7 +62,9 @@ pub(super) struct Model {
     /// What people wanted against the runbook, and who stood behind it.
     pub(super) against: Against,
     /// When the questions that are open end, or are put to others as well.
-    expiries: BTreeMap<StepId, Timestamp>,
+    pub(super) expiries: BTreeMap<StepId, Timestamp>,
+    /// Whose work by hand it is.
+    pub(super) assignees: BTreeMap<StepId, Actor>,
     /// The time of what is about to be true.
     pub(super) now: Timestamp,
 }
@@ -113,13 +115,16 @@ impl Model {
             Event::AttemptStarted { step, before, .. } => self.starts(state, step, before)?,
             Event::StepWaiting { step, expires_at, .. } => {
                 self.may_begin(state, view(state, step).rule())?;
-                self.account(step).approved.clear();
-                self.expiries.remove(step);
-                self.expiries.extend(expires_at.map(|at| (step.clone(), at)));
+                self.is_asked(step, view(state, step).rule().wait.as_deref(), *expires_at);
             }
+            Event::UndoWaiting { step, expires_at, .. } => {
+                self.undoes(state, step)?;
+                self.account(step).undoing = false;
+                self.is_asked(step, view(state, step).rule().undo_wait.as_deref(), *expires_at);
+            }
+            Event::StepAssigned { step, by, to, .. } => self.is_handed_over(state, step, by, to)?,
             Event::PeopleTold { step, .. } => {
-                let waits = view(state, step).state() == StepState::Waiting;
-                ensure(waits, || format!("people are told of `{step}`, which does not wait"))?;
+                ensure(view(state, step).is_asked(), || format!("people are told of `{step}`, which does not wait"))?;
             }
             Event::AttemptSucceeded { step, .. } => self.succeeds(step)?,
             Event::AttemptFailed { step, effect, .. } => {
@@ -173,7 +178,10 @@ impl Model {
         let place = self.place;
         let is_wish = matches!(
             event,
-            Event::DeviationRequested { .. } | Event::DeviationAnswered { .. } | Event::PeopleTold { .. }
+            Event::DeviationRequested { .. }
+                | Event::DeviationAnswered { .. }
+                | Event::PeopleTold { .. }
+                | Event::StepAssigned { .. }
         );
         if let Some(step) = event.step().filter(|_| !is_wish) {
             self.account(step).last = place;
@@ -270,18 +278,14 @@ impl Model {
     }
 
     fn answered(&mut self, state: &State, step: &StepId, by: &Actor, answer: &Answer) -> Check {
-        if let Some(rule) = &view(state, step).rule().wait {
-            let among = |people: &Option<Vec<Actor>>| people.as_ref().is_none_or(|people| people.contains(by));
-            let expiry = self.expiries.get(step).copied().unwrap_or(Timestamp::MAX);
-            let more = rule.escalation.as_ref().filter(|_| expiry <= self.now);
-            let length = |ms: i64| expiry.saturating_add(SignedDuration::from_millis(ms)).expect("in range");
-            let end = match &rule.escalation {
-                Some(more) => more.expires_ms.map_or(Timestamp::MAX, length),
-                None => expiry,
-            };
-            ensure(self.now < end, || format!("{by} answers `{step}` too late"))?;
-            let allowed = among(&rule.allowed) || more.is_some_and(|more| among(&more.allowed));
-            ensure(allowed && !rule.exclude.contains(by), || format!("{by} may not answer `{step}`"))?;
+        let for_undo = view(state, step).undo_waits();
+        if let Some(rule) = view(state, step).question().filter(|_| view(state, step).is_asked()) {
+            self.may_answer(rule, step, by)?;
+            self.is_its_assignee(step, by)?;
+            if let Answer::Completed { form, .. } = answer {
+                let fits = |field: &FieldRule| form.get(&field.name).is_some_and(Value::is_number);
+                ensure(rule.form.iter().all(fits), || format!("`{step}` takes a form that is not filled in"))?;
+            }
         }
         match answer {
             Answer::Approved { .. } => {
@@ -300,6 +304,10 @@ impl Model {
                 } else {
                     *self.account(step) = Account::default();
                 }
+                self.is_settled(state, step);
+            }
+            Answer::Completed { .. } if for_undo => {
+                *self.account(step) = Account::default();
                 self.is_settled(state, step);
             }
             Answer::Rejected { .. } | Answer::Completed { .. } => {}
@@ -346,6 +354,9 @@ impl Model {
             }
             if let Some(at) = self.expiries.remove(from) {
                 self.expiries.insert(to.clone(), at);
+            }
+            if let Some(person) = self.assignees.remove(from) {
+                self.assignees.insert(to.clone(), person);
             }
         }
         let mut redo = BTreeSet::new();
@@ -553,7 +564,7 @@ impl Model {
                 any(StepState::InDoubt) || any(StepState::Undoing) || note.is_some_and(speaks_of_no_return)
             }
             Outcome::Cancelled => self.cancelled,
-            Outcome::Waiting => any(StepState::Waiting),
+            Outcome::Waiting => state.steps().any(|step| step.is_asked()),
         };
         ensure(holds, || format!("finishes {outcome:?}, which does not fit its steps"))
     }

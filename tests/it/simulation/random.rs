@@ -203,6 +203,7 @@ pub(super) fn amended(rng: &mut Rng, flow: &Workflow, number: usize) -> (Workflo
             }
             _ => {}
         }
+        rule.undo_wait = rule.undo_wait.filter(|_| rule.has_undo);
         names.insert(old.id.clone(), rule.id.clone());
         rule.needs.retain(|need| names.contains_key(&need.step));
         for need in &mut rule.needs {

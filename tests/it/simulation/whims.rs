@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use jiff::SignedDuration;
-use piton::event::{Budget, Consent, Departure, Event, Outputs};
-use piton::ids::{Level, StepId};
-use piton::scheduler::{DeviationRule, Escalation, RunRule, StepRule, StepState, WaitRule, Workflow};
+use piton::event::{Budget, Consent, Departure, Event, Outputs, WaitKind};
+use piton::ids::{Actor, Level, StepId};
+use piton::scheduler::{
+    DeviationRule, Escalation, FieldKind, FieldRule, RunRule, StepRule, StepState, StepView, WaitRule, Workflow,
+};
 
 use super::random::{PEOPLE, chance, person};
 use super::world::{Turn, World};
@@ -18,6 +20,19 @@ fn rule(rng: &mut Rng) -> DeviationRule {
         allowed: chance(rng, 40).then(|| (0..=3).map(person).collect()),
         expires_ms: chance(rng, 20).then(|| rng.i64(1..5_000)),
         identity: Level::Claimed,
+    }
+}
+
+/// A field that wants a number.
+fn number() -> FieldRule {
+    FieldRule {
+        name: "n".to_owned(),
+        kind: FieldKind::Integer,
+        optional: false,
+        minimum: Some(1.0),
+        maximum: None,
+        values: Vec::new(),
+        description: None,
     }
 }
 
@@ -33,8 +48,25 @@ pub(super) fn guarded(rng: &mut Rng, flow: &Workflow) -> Workflow {
         }),
         ..rule.clone()
     };
+    let by_hand = |rng: &mut Rng, rule: WaitRule| {
+        let may = |person: &Actor| !rule.exclude.contains(person);
+        let assignee = (0..=3).map(person).find(may).filter(|_| chance(rng, 40));
+        let form = if chance(rng, 40) { vec![number()] } else { Vec::new() };
+        WaitRule { assignee, form, ..rule }
+    };
     let step = |step: &StepRule| StepRule {
-        wait: step.wait.as_ref().map(|rule| Box::new(wait(rng, rule))),
+        wait: step.wait.as_ref().map(|rule| match rule.kind {
+            WaitKind::Approval => Box::new(wait(rng, rule)),
+            WaitKind::Manual => {
+                let rule = wait(rng, rule);
+                Box::new(by_hand(rng, rule))
+            }
+        }),
+        undo_wait: (step.has_undo && chance(rng, 25)).then(|| {
+            let expires_ms = chance(rng, 30).then(|| rng.i64(1..50_000));
+            let rule = wait(rng, &WaitRule { expires_ms, ..WaitRule::new(WaitKind::Manual) });
+            Box::new(by_hand(rng, rule))
+        }),
         timeout_ms: chance(rng, 50).then_some(100),
         deviations: if chance(rng, 25) { Some(Arc::new(rule(rng))) } else { run.clone() },
         ..step.clone()
@@ -66,8 +98,25 @@ impl World {
         self.say(event)
     }
 
+    /// A form as somebody fills it in: right, unless the dice say otherwise.
+    pub(super) fn filled_in(&mut self, step: &StepId) -> Outputs {
+        let wants = self.state.step(step).and_then(|view| view.question().map(|rule| !rule.form.is_empty()));
+        let wrong = !self.kind() && self.has_a_whim(20);
+        match (wants, wrong) {
+            (Some(true), false) => [("n".to_owned(), 1.into())].into(),
+            (Some(true), true) => [("n".to_owned(), "one".into())].into(),
+            _ => Outputs::new(),
+        }
+    }
+
     fn whim(&self, rng: &mut Rng) -> Event {
         let by = person(rng.usize(0..PEOPLE));
+        let asked: Vec<StepId> =
+            self.state.steps().filter(StepView::is_asked).map(|view| view.rule().id.clone()).collect();
+        if !asked.is_empty() && chance(rng, 25) {
+            let step = asked[rng.usize(0..asked.len())].clone();
+            return Event::StepAssigned { step, by, to: person(rng.usize(0..PEOPLE)), reason: "next shift".into() };
+        }
         let open: Vec<Option<StepId>> = self.state.proposals().map(|(step, ..)| step).collect();
         if !open.is_empty() && chance(rng, 70) {
             let step = open[rng.usize(0..open.len())].clone();

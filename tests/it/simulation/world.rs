@@ -294,6 +294,10 @@ impl World {
                     input: Some(String::new()),
                 })
             }
+            Command::OpenUndoWait { step, expires_ms } => {
+                let expires_at = expires_ms.map(|ms| self.later(ms));
+                self.record(Event::UndoWaiting { step, prompt: "?".into(), expires_at, input: String::new() })
+            }
             Command::Tell { step, occasion } => {
                 self.record(Event::PeopleTold { step, occasion, sent: true, error: None })
             }
@@ -492,12 +496,13 @@ impl World {
             let reason = "did it by hand".to_owned();
             return if no { Answer::Left { reason } } else { Answer::Undone { reason } };
         }
-        match self.wait_kind(step) {
+        let asked = self.state.step(step).filter(StepView::undo_waits).map(|_| WaitKind::Manual);
+        match asked.or_else(|| self.wait_kind(step)) {
             Some(_) if no => Answer::Rejected { comment: None },
             Some(WaitKind::Approval) if self.rng.u32(0..8) == 0 => Answer::Withdrawn { comment: None },
             Some(WaitKind::Approval) => Answer::Approved { comment: None },
             Some(WaitKind::Manual) => {
-                Answer::Completed { form: Outputs::new(), evidence: BTreeMap::new(), comment: None }
+                Answer::Completed { form: self.filled_in(step), evidence: BTreeMap::new(), comment: None }
             }
             None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into(), outputs: Outputs::new() },
             None => Answer::NotRan { reason: "seen".into() },
@@ -571,7 +576,7 @@ pub(super) fn renaming(entry: &StepAmended) -> Option<(&StepId, &StepId)> {
 
 /// Whether a step asks something of people.
 fn asks(step: &StepView<'_>) -> bool {
-    matches!(step.state(), StepState::Waiting | StepState::InDoubt) || step.undo_failed()
+    matches!(step.state(), StepState::Waiting | StepState::InDoubt) || step.undo_failed() || step.undo_waits()
 }
 
 fn started(signed: Option<Box<Signed>>) -> Event {
