@@ -14,16 +14,18 @@ use crate::ids::{Actor, Milestone, RunId, StepId};
 mod amendment;
 mod answer;
 mod departure;
-mod locks;
-mod signed;
 mod kinds;
+mod locks;
+mod record;
+mod signed;
 
 pub use amendment::{Change, Choice, StepAmended};
 pub use answer::{Answer, Occasion};
 pub use departure::{Budget, Consent, Departure};
-pub use locks::{LockChange, LockGuard};
-pub use signed::{FileSigner, Signed, SignedFiles};
 pub use kinds::{KINDS, is_kind};
+pub use locks::{LockChange, LockGuard};
+pub use record::Record;
+pub use signed::{FileSigner, Signed, SignedFiles};
 
 /// Named results of a step.
 pub type Outputs = BTreeMap<String, Value>;
@@ -400,6 +402,11 @@ pub enum Event {
     },
     /// The run worked longer than it may; what runs is stopped.
     RunTimedOut,
+    /// A secret that was fetched is too short: it is hidden as it is, but not in base64, hex and other encodings.
+    SecretTooShort {
+        /// Its name on the site, or that of the parameter.
+        name: String,
+    },
     /// A person had a run turned back that had ended or rested.
     RollbackRequested {
         /// Who.
@@ -487,6 +494,7 @@ impl Event {
             Self::DeviationAnswered { .. } => "deviation_answered",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::RunTimedOut => "run_timed_out",
+            Self::SecretTooShort { .. } => "secret_too_short",
             Self::RollbackRequested { .. } => "rollback_requested",
             Self::RollbackStarted { .. } => "rollback_started",
             Self::UndoStarted { .. } => "undo_started",
@@ -558,26 +566,10 @@ impl Event {
             | Self::RunAmended { .. }
             | Self::CancelRequested { .. }
             | Self::RunTimedOut
+            | Self::SecretTooShort { .. }
             | Self::RollbackRequested { .. }
             | Self::RollbackStarted { .. }
             | Self::RunFinished { .. } => None,
         }
     }
-}
-
-/// An event with its place and time in the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The run.
-    pub run: RunId,
-    /// Place in the run's journal, from 1 without gaps.
-    pub seq: u64,
-    /// When it was recorded.
-    pub at: Timestamp,
-    /// Generation of the driver that recorded it; 0 for a person's word from outside a driver.
-    pub generation: u64,
-    /// The fact.
-    pub event: Event,
-    /// SHA-256 over the previous hash and this record, in hex.
-    pub hash: String,
 }

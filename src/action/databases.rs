@@ -5,38 +5,64 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::Failure;
+use super::backup::address::decode;
+use super::secrets::Secrets;
 use crate::site::LoadedSite;
 use crate::transfer::{ConnectOptions, Database};
+
+/// The passwords in an address, as they stand there and as they are meant: programs print either.
+fn passwords(address: &str) -> Vec<Zeroizing<String>> {
+    let Ok(url) = reqwest::Url::parse(address) else { return Vec::new() };
+    let mut found = Vec::new();
+    if let Some(password) = url.password() {
+        found.extend(decode(password).map(Zeroizing::new));
+        found.push(password.to_owned().into());
+    }
+    for (key, value) in url.query_pairs() {
+        if key.contains("password") || key == "sslkey" {
+            found.push(value.into_owned().into());
+        }
+    }
+    found.retain(|part| !part.is_empty());
+    found
+}
 
 /// Open databases by name.
 #[derive(Clone)]
 pub struct Databases {
     site: LoadedSite,
+    /// Fetches addresses that are secrets, and hides them and their passwords.
+    secrets: Arc<Secrets>,
     open: Arc<Mutex<BTreeMap<String, Database>>>,
 }
 
 impl Databases {
     /// Nothing is opened yet.
-    pub fn new(site: LoadedSite) -> Self {
-        Self { site, open: Arc::default() }
+    pub fn new(site: LoadedSite, secrets: Arc<Secrets>) -> Self {
+        Self { site, secrets, open: Arc::default() }
     }
 
     /// The address of a database of the site.
     ///
     /// # Errors
     /// When the site does not name it, or its secret cannot be had.
-    pub async fn address(&self, name: &str) -> Result<String, Failure> {
+    pub async fn address(&self, name: &str) -> Result<Zeroizing<String>, Failure> {
         let database = self.site.site.databases.get(name);
         let database = database.ok_or_else(|| Failure::permanent(format!("the site has no database `{name}`")))?;
         let Some(secret) = &database.secret else {
-            return Ok(self.absolute(database.url.as_deref().unwrap_or_default()));
+            return Ok(self.absolute(database.url.as_deref().unwrap_or_default()).into());
         };
         let source = self.site.site.secrets.get(&secret.value);
         let source = source.ok_or_else(|| Failure::permanent(format!("the site has no secret `{}`", secret.value)))?;
-        let value = source.fetch(&secret.value, &self.site.base).await;
-        Ok(value.map_err(|error| Failure::harmless(error.to_string()))?.expose_secret().to_owned())
+        let value = self.secrets.fetch(&secret.value, source, &self.site.base).await?;
+        let address = Zeroizing::new(value.expose_secret().to_owned());
+        for part in passwords(&address) {
+            self.secrets.hide(&part);
+        }
+        Ok(address)
     }
 
     /// Relative SQLite paths start at the site file.
@@ -79,5 +105,20 @@ impl Databases {
         for (_, database) in std::mem::take(&mut *self.open.lock().await) {
             database.close().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_an_address_is_known_in_both_forms() {
+        let parts = |address: &str| passwords(address).iter().map(|part| part.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(parts("postgres://ann:p%40ss%2Fword@db/x"), ["p@ss/word", "p%40ss%2Fword"]);
+        assert_eq!(parts("postgres://ann@db/x?password=p%40ss&application_name=a"), ["p@ss"]);
+        assert_eq!(parts("sqlite:/a/b.db"), Vec::<String>::new());
+        assert_eq!(parts("no address"), Vec::<String>::new());
+        assert_eq!(parts("mysql://a:plain@db/x"), ["plain", "plain"]);
     }
 }

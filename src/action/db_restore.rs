@@ -133,7 +133,8 @@ impl DbRestore {
         let arguments = ["--batch", "--binary-mode", "--default-character-set=utf8mb4", &database_argument];
         // Whoever comes after a crash finds by this which session to end first.
         let first = format!("init-command=\"INSERT INTO {MARK} VALUES (CONNECTION_ID())\"\n");
-        let options = format!("{}{first}", address.option_file(server.product));
+        let mut options = address.option_file(server.product);
+        options.push_str(&first);
         let line = desk.mariadb(&tool, &options, &arguments)?;
         let what = format!("restore of `{}`", self.database);
         let done = tools::read_from(cx, &line, file, manifest.bytes, &what).await;

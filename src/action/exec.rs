@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::held::{Attached, HeldError};
 use super::process::{self, CommandLine, Finished, KEPT, Leftovers};
+use super::wiped::wiped;
 use super::{Action, Context, Failure, Preview};
 use crate::event::Outputs;
 use crate::spec::actions::{Exec, OutputRule};
@@ -90,9 +91,9 @@ impl Exec {
     }
 
     fn line(&self, cx: &Context) -> CommandLine {
-        let mut env = cx.fences.variables();
+        let mut env = wiped(cx.fences.variables());
         // What the author sets himself goes before.
-        env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
+        env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.expose().into())));
         let argv = match &self.shell {
             Some(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
             None => self.argv.clone(),
@@ -101,7 +102,7 @@ impl Exec {
             argv,
             env,
             cwd: self.cwd.as_ref().map_or_else(|| cx.base.to_path_buf(), |cwd| cx.base.join(cwd)),
-            stdin: self.stdin.as_ref().map(|text| text.expose().to_owned()),
+            stdin: self.stdin.as_ref().map(|text| text.expose().into()),
             leftovers: Leftovers::Kill,
         }
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 mod encodings;
 mod search;
@@ -13,6 +14,8 @@ mod search;
 mod stream_tests;
 
 use search::Search;
+
+pub use encodings::is_short;
 
 /// What stands where a secret stood.
 pub const MASK: &str = "***";
@@ -33,8 +36,8 @@ impl std::fmt::Debug for Masker {
 impl Masker {
     /// Hides these secrets; empty ones are ignored.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
-        let mut forms: Vec<Vec<u8>> =
-            secrets.into_iter().flat_map(|secret| encodings::forms(secret.as_ref())).collect();
+        let forms: Vec<Vec<u8>> = secrets.into_iter().flat_map(|secret| encodings::forms(secret.as_ref())).collect();
+        let mut forms = Zeroizing::new(forms);
         forms.sort();
         forms.dedup();
         if forms.is_empty() {

@@ -27,10 +27,12 @@ mod people;
 pub mod process;
 mod runbook;
 pub mod said;
+pub mod secrets;
 pub mod service;
 pub mod size;
 mod wait;
 mod wait_until;
+pub mod wiped;
 
 pub(crate) mod durable;
 #[cfg(test)]

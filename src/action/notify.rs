@@ -78,7 +78,7 @@ impl NotifyCommand {
         }
         let mut line = CommandLine::new(&self.argv, &cx.base);
         cx.unchanged_program(None, line.program())?;
-        line.stdin.clone_from(&self.stdin);
+        line.stdin = self.stdin.as_deref().map(Into::into);
         let finished = process::run(&line, &cx.cancel, &cx.masker).await;
         let finished = finished.map_err(|error| Failure::harmless(error.to_string()))?;
         if finished.status.success() && !finished.cancelled {

@@ -37,7 +37,7 @@ async fn tell(own: Option<&Hook>, cx: &Context, message: &Value) -> Result<bool,
 }
 
 async fn command(argv: &[String], base: &Path, cx: &Context, message: &Value) -> Result<bool, Failure> {
-    let line = CommandLine { stdin: Some(message.to_string()), ..CommandLine::new(argv, base) };
+    let line = CommandLine { stdin: Some(message.to_string().into()), ..CommandLine::new(argv, base) };
     let ended = process::run(&line, &cx.cancel, &cx.masker).await;
     let ended = ended.map_err(|error| Failure::harmless(error.to_string()))?;
     if ended.status.success() && !ended.cancelled {

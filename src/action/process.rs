@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::mask::Masker;
+use super::wiped::Wiped;
 
 /// Variables that a command inherits; all others must be said.
 pub const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"];
@@ -48,11 +50,11 @@ pub(crate) struct CommandLine {
     /// Program and arguments.
     pub(crate) argv: Vec<String>,
     /// Variables on top of [`INHERITED`].
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, Wiped>,
     /// Folder to run in.
     pub(crate) cwd: PathBuf,
     /// Text for standard input; nothing is an empty input.
-    pub(crate) stdin: Option<String>,
+    pub(crate) stdin: Option<Wiped>,
     /// What becomes of what it leaves behind.
     pub(crate) leftovers: Leftovers,
 }
@@ -133,24 +135,31 @@ impl Finished {
 #[derive(Debug)]
 pub(crate) struct Captured {
     masker: Masker,
-    head: Vec<u8>,
+    head: Zeroizing<Vec<u8>>,
     tail: VecDeque<u8>,
     total: u64,
 }
 
+impl Drop for Captured {
+    fn drop(&mut self) {
+        self.tail.make_contiguous().zeroize();
+    }
+}
+
 impl Captured {
     fn new(masker: &Masker) -> Self {
-        Self { masker: masker.clone(), head: Vec::new(), tail: VecDeque::new(), total: 0 }
+        Self { masker: masker.clone(), head: Zeroizing::default(), tail: VecDeque::new(), total: 0 }
     }
 
     /// A stream of which another process kept this much.
     pub(crate) fn of_parts(masker: &Masker, head: Vec<u8>, tail: Vec<u8>, total: u64) -> Self {
-        Self { masker: masker.clone(), head, tail: tail.into(), total }
+        Self { masker: masker.clone(), head: head.into(), tail: tail.into(), total }
     }
 
     /// Head, tail and the count of all bytes, with secrets.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u8>, u64) {
-        (self.head, self.tail.into(), self.total)
+    pub(crate) fn into_parts(mut self) -> (Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>, u64) {
+        let tail: Vec<u8> = std::mem::take(&mut self.tail).into();
+        (std::mem::take(&mut self.head), tail.into(), self.total)
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -167,13 +176,13 @@ impl Captured {
     }
 
     /// Everything that was printed, with its secrets; nothing when it was more than is kept.
-    pub(crate) fn raw(&self) -> Option<String> {
+    pub(crate) fn raw(&self) -> Option<Zeroizing<String>> {
         if self.missing() > 0 {
             return None;
         }
         let mut bytes = self.head.clone();
         bytes.extend(&self.tail);
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        Some(String::from_utf8_lossy(&bytes).into_owned().into())
     }
 
     /// Bytes printed in all.
@@ -183,7 +192,7 @@ impl Captured {
 
     /// What is kept, without the secrets of this masker.
     pub(crate) fn masked(&self, masker: &Masker) -> Masked {
-        let tail: Vec<u8> = self.tail.iter().copied().collect();
+        let tail: Zeroizing<Vec<u8>> = self.tail.iter().copied().collect::<Vec<u8>>().into();
         let mut stream = masker.stream();
         let mut head = stream.push(&self.head);
         if self.missing() == 0 {
@@ -268,7 +277,7 @@ fn path_of(line: &CommandLine) -> PathBuf {
     if program.contains('/') {
         return line.cwd.join(program);
     }
-    let folders = line.env.get("PATH").cloned().or_else(|| crate::config::variable("PATH"));
+    let folders = line.env.get("PATH").map(|path| (**path).to_owned()).or_else(|| crate::config::variable("PATH"));
     // What is not found here is not found by the system either, which says so best.
     which::which_in(program, folders, &line.cwd).unwrap_or_else(|_| PathBuf::from(program))
 }
@@ -305,7 +314,7 @@ pub(crate) struct Started {
     guard: GroupGuard,
     /// The process group that it leads.
     pub(crate) group: Pid,
-    stdin: String,
+    stdin: Wiped,
     leftovers: Leftovers,
 }
 

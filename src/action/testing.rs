@@ -48,7 +48,7 @@ impl Place {
             step: StepId::new("s1"),
             attempt: 1,
             actor: Actor::new("local:eve@host"),
-            databases: Databases::new(site.clone()),
+            databases: Databases::new(site.clone(), Arc::default()),
             site,
             state_dir: folder.path().join(".piton").into(),
             base: folder.path().into(),

@@ -53,7 +53,7 @@ async fn one(anchor: &AnchorSite, base: &Path, lines: &str) -> Result<(), (Strin
     match (&anchor.file, &anchor.command) {
         (Some(file), _) => append(&base.join(file), lines).map_err(|error| (file.clone(), error.to_string())),
         (None, Some(argv)) => {
-            let line = CommandLine { stdin: Some(lines.to_owned()), ..CommandLine::new(argv, base) };
+            let line = CommandLine { stdin: Some(lines.into()), ..CommandLine::new(argv, base) };
             hand_over(&line).await.map_err(|why| (argv.join(" "), why))
         }
         (None, None) => Ok(()),

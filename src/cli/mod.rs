@@ -29,6 +29,7 @@ mod graph;
 mod lists;
 mod logs;
 mod new;
+mod panics;
 mod place;
 mod plan;
 mod prune;
@@ -191,6 +192,7 @@ const HOLDER_THREADS_MAX: usize = 4;
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
+    panics::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::scope::{self, RunFacts, Secrets};
+use super::scope::{self, RunFacts};
 use super::{DriverError, Options, attempt, child, workflow};
 use crate::action::build::Part;
 use crate::action::databases::Databases;
 use crate::action::fences::Fences;
 use crate::action::mask::Masker;
+use crate::action::secrets::Secrets;
 use crate::action::{Context, Preview};
 use crate::event::Signed;
 use crate::ids::{Actor, RunId, StepId};
@@ -29,7 +30,7 @@ use crate::scheduler::State;
 pub async fn preview(plan: &Plan, by: &Actor, state_dir: PathBuf) -> Result<BTreeMap<StepId, Preview>, DriverError> {
     let flow = workflow::of_plan(plan, by).map_err(|error| DriverError::Broken(error.to_string()))?;
     let state = State::new(Arc::new(flow));
-    let databases = Databases::new(plan.site.clone());
+    let databases = Databases::new(plan.site.clone(), Arc::default());
     let mut previews = BTreeMap::new();
     for step in &plan.steps {
         let cx = context(plan, step, by, &state_dir, &databases);

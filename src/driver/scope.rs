@@ -1,14 +1,14 @@
 //! What templates and expressions of a step see. Only the steps that are named are put in, so that the cost of a step
 //! does not grow with the run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Map, Value as Json, json};
 
 use crate::action::Failure;
 use crate::action::fences::Fences;
-use crate::action::mask::Masker;
+use crate::action::secrets::Secrets;
 use crate::event::Outputs;
 use crate::ids::StepId;
 use crate::plan::{Plan, PlanStep};
@@ -16,6 +16,7 @@ use crate::scheduler::{State, StepState, StepView};
 use crate::site::SecretSource;
 use crate::spec::reference::{Reference, template_references};
 use crate::spec::runbook::{ParamType, Undo};
+use crate::spec::values::wipe;
 use crate::spec::yaml::{Node, Value};
 
 /// Facts about the run itself.
@@ -35,6 +36,12 @@ pub struct Scope {
     pub full: Json,
     /// For the journal.
     pub masked: Json,
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        wipe(&mut self.full);
+    }
 }
 
 /// Outputs of `id` that other steps name.
@@ -150,65 +157,19 @@ impl Gathered {
         for name in names(&references, "secrets") {
             let source = plan.site.site.secrets.get(&name);
             let source = source.ok_or_else(|| Failure::permanent(format!("the site has no secret `{name}`")))?;
-            let value = secrets_of_run.fetch(&name, source, plan).await?;
+            let value = secrets_of_run.fetch(&name, source, &plan.site.base).await?;
             masked["secrets"][&name] = "***".into();
-            secrets.insert(name, value.into());
+            secrets.insert(name, value.expose_secret().into());
         }
         scope["secrets"] = Json::Object(secrets);
         for name in secret_params(plan, &references) {
             let reference = plan.params.get(&name).and_then(Json::as_str).unwrap_or_default();
             let Some(source) = SecretSource::from_reference(reference) else { continue };
-            scope["params"][&name] = secrets_of_run.fetch(&format!("params.{name}"), &source, plan).await?.into();
+            let value = secrets_of_run.fetch(&format!("params.{name}"), &source, &plan.site.base).await?;
+            scope["params"][&name] = value.expose_secret().into();
             masked["params"][&name] = "***".into();
         }
         Ok(Scope { full: scope, masked })
-    }
-}
-
-/// Secrets of a run: each fetched once, all of them hidden from then on.
-#[derive(Default)]
-pub struct Secrets {
-    fetched: tokio::sync::Mutex<BTreeMap<String, SecretString>>,
-    known: std::sync::Mutex<Known>,
-}
-
-/// Secrets that must be hidden, and what hides all of them: made once for each that is new, since it costs milliseconds.
-#[derive(Default)]
-struct Known {
-    secrets: Vec<SecretString>,
-    masker: Option<Masker>,
-}
-
-impl Secrets {
-    /// A word in the place of every secret that could be asked for; for runs on mocked actions.
-    pub fn made_up(plan: &Plan) -> Self {
-        let of_site = plan.site.site.secrets.names().map(str::to_owned);
-        let of_params = plan.param_types.iter().filter(|(_, kind)| **kind == ParamType::Secret);
-        let names = of_site.chain(of_params.map(|(name, _)| format!("params.{name}")));
-        let fetched = names.map(|name| (name, SecretString::from("made-up secret"))).collect();
-        Self { fetched: tokio::sync::Mutex::new(fetched), known: std::sync::Mutex::default() }
-    }
-
-    async fn fetch(&self, name: &str, source: &SecretSource, plan: &Plan) -> Result<String, Failure> {
-        let mut fetched = self.fetched.lock().await;
-        if let Some(value) = fetched.get(name) {
-            return Ok(value.expose_secret().to_owned());
-        }
-        let value = source.fetch(name, &plan.site.base).await.map_err(|error| Failure::harmless(error.to_string()))?;
-        let text = value.expose_secret().to_owned();
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.secrets.push(value.clone());
-        known.masker = None;
-        drop(known);
-        fetched.insert(name.to_owned(), value);
-        Ok(text)
-    }
-
-    /// Hides every secret that was fetched so far.
-    pub fn masker(&self) -> Masker {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Known { secrets, masker } = &mut *known;
-        masker.get_or_insert_with(|| Masker::new(secrets.iter().map(ExposeSecret::expose_secret))).clone()
     }
 }
 
@@ -266,10 +227,11 @@ pub fn named_outputs(step: &PlanStep, scope: &Json, mut outputs: Outputs) -> Res
     if step.outputs.is_empty() {
         return Ok(outputs);
     }
-    let mut scope = scope.clone();
-    scope["outputs"] = json!(outputs);
+    let mut full = scope.clone();
+    full["outputs"] = json!(outputs);
+    let scope = Scope { full, masked: Json::Null };
     for (name, rule) in &step.outputs {
-        let value = rule.evaluate(&scope);
+        let value = rule.evaluate(&scope.full);
         let value = value.map_err(|error| Failure::unknown(format!("output `{name}` (`{}`): {error}", rule.text)))?;
         outputs.insert(name.clone(), value);
     }

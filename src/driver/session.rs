@@ -13,7 +13,7 @@ use super::child::Children;
 use super::group::Group;
 use super::limit::Limits;
 use super::locks::{self, Lined};
-use super::scope::{RunFacts, Secrets};
+use super::scope::RunFacts;
 use super::turn::Planned;
 use super::{DriverError, Ended, Options, Tenure};
 use crate::action::build::Swap;
@@ -21,6 +21,7 @@ use crate::action::databases::Databases;
 use crate::action::mask::Masker;
 use crate::action::process::Captured;
 use crate::action::said::Said;
+use crate::action::secrets::Secrets;
 use crate::action::{Context, Failure};
 use crate::event::{Effect, Event, Finding, Occasion, Outcome, Outputs, Record, Stream, Transcript};
 use crate::ids::{Actor, LockName, RunId, StepId};
@@ -159,11 +160,12 @@ impl Session {
         let (locked, run_locked) =
             if lockless { Default::default() } else { locks::of_run(&journal.locks().await?.held, &run) };
         let signed = super::signed::latest(&records).cloned().unwrap_or_default();
-        let secrets = if options.hooks.pretends() { Arc::new(Secrets::made_up(&plan)) } else { Arc::default() };
+        let secrets: Arc<Secrets> =
+            if options.hooks.pretends() { Arc::new(Secrets::made_up()) } else { Arc::default() };
         Ok(Self {
             locked,
             run_locked,
-            databases: Databases::new(plan.site.clone()),
+            databases: Databases::new(plan.site.clone(), Arc::clone(&secrets)),
             earlier: super::amend::earlier_plans(&records)?,
             earlier_databases: Vec::new(),
             children: Arc::new(Children::new(journal.clone(), options.clone(), plan.site.clone(), signed)),
@@ -263,7 +265,13 @@ impl Session {
 
     /// Takes in the end of a task.
     pub(super) fn take(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), DriverError> {
-        let done = done.map_err(|error| DriverError::Broken(format!("a task of this driver broke: {error}")))?;
+        // What a panic says may hold anything.
+        let broke = |error: tokio::task::JoinError| self.masker().text(&error.to_string());
+        let done =
+            done.map_err(|error| DriverError::Broken(format!("a task of this driver broke: {}", broke(error))))?;
+        for name in self.secrets.take_short() {
+            self.adopt_if_legal(Event::SecretTooShort { name });
+        }
         match done {
             Done::Prepared(step, attempt, ready) => {
                 self.busy.remove(&step);
@@ -390,7 +398,7 @@ impl Session {
         };
         let mut cx = self.context(&step, attempt, cancel);
         if plan.site.tree != self.plan.site.tree {
-            let databases = Databases::new(plan.site.clone());
+            let databases = Databases::new(plan.site.clone(), Arc::clone(&self.secrets));
             self.earlier_databases.push(databases.clone());
             cx.databases = databases;
             cx.site = plan.site.clone();

@@ -1,7 +1,7 @@
 //! The kinds of events by name.
 
 /// Every kind, as it stands in the journal.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 27] = [
     "run_started",
     "run_resumed",
     "run_amended",
@@ -11,12 +11,18 @@ pub const KINDS: [&str; 21] = [
     "attempt_failed",
     "attempt_probed",
     "step_waiting",
+    "undo_waiting",
+    "step_assigned",
     "step_answered",
     "word_refused",
     "step_expired",
+    "people_told",
     "skip_requested",
+    "deviation_requested",
+    "deviation_answered",
     "cancel_requested",
     "run_timed_out",
+    "secret_too_short",
     "rollback_requested",
     "rollback_started",
     "undo_started",

@@ -9,6 +9,7 @@ use crate::spec::actions::{ActionKind, ActionSpec, Args};
 use crate::spec::decode::Decoder;
 use crate::spec::problem::Source;
 use crate::spec::reference::{self, Malformed};
+use crate::spec::values::wipe;
 use crate::spec::yaml::{Node, Value};
 
 /// Whether a field of an action may hold a secret. Secrets never reach an argv, a log or the journal.
@@ -30,7 +31,10 @@ pub fn may_hold_secret(kind: ActionKind, path: &[&str]) -> bool {
 pub fn render_node(node: &Node, scope: &Json) -> Result<Node, Malformed> {
     let value = match &node.value {
         Value::Text(text) if text.contains("{{") => {
-            return Ok(Node::from_json(&reference::evaluate_template(text, scope)?, node.span));
+            let mut value = reference::evaluate_template(text, scope)?;
+            let rendered = Node::from_json(&value, node.span);
+            wipe(&mut value);
+            return Ok(rendered);
         }
         Value::List(items) => Value::List(items.iter().map(|item| render_node(item, scope)).collect::<Result<_, _>>()?),
         Value::Map(pairs) => Value::Map(
@@ -64,10 +68,11 @@ pub fn render_action(
         let (line, column) = source.position(action.key.start);
         Malformed(format!("{}:{line}:{column}: {}", source.name, error.0))
     })?;
-    let node = render_node(&action.args, scope)?;
+    let mut node = render_node(&action.args, scope)?;
     let input = render_node(&action.args, masked_scope)?.to_json();
     let mut d = Decoder::new(Arc::clone(source));
     let args = action.kind.decode(&node, &mut d);
+    node.wipe();
     match args {
         Some(args) if d.problems.is_empty() => Ok(Rendered { args, input }),
         _ => {

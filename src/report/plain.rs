@@ -57,6 +57,7 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::RunResumed { .. }
         | Event::CancelRequested { .. }
         | Event::RunTimedOut
+        | Event::SecretTooShort { .. }
         | Event::RunAmended { .. }
         | Event::RollbackRequested { .. }
         | Event::RollbackStarted { .. }
@@ -101,6 +102,13 @@ fn run_line(who: String, event: &Event) -> Line {
         Event::CancelRequested { by, reason } => {
             let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             Line::new(who, Some(StepState::Waiting), format!("{by} asked to cancel{reason}"))
+        }
+        Event::SecretTooShort { name } => {
+            let text = format!(
+                "secret `{name}` has fewer than 4 characters: it is hidden as it is, but not in base64, hex and other \
+                 encodings; use a longer one"
+            );
+            Line::new(who, Some(StepState::Waiting), text)
         }
         Event::RunTimedOut => Line::new(who, Some(StepState::Failed), "took longer than it may; what runs is stopped"),
         Event::RunAmended { by, reason, version, steps, voids, .. } => {

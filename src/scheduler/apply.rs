@@ -73,6 +73,8 @@ impl State {
             | Event::CancelRequested { .. }
             | Event::RollbackRequested { .. }
             | Event::WordRefused { .. } => self.hear(event, at)?,
+            // It is for people.
+            Event::SecretTooShort { .. } => {}
             Event::StepExpired { step } => self.on_expired(step, at)?,
             Event::PeopleTold { step, occasion, .. } => self.on_told(step, *occasion, at)?,
             Event::RunTimedOut => self.on_timed_out(at)?,

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use secrecy::SecretString;
+use zeroize::Zeroizing;
 
 use crate::record;
 use crate::spec::decode::Decoder;
 use crate::spec::rules::{Choice, exactly_one};
+use crate::spec::values::secret;
 use crate::spec::yaml::Node;
 
 record! {
@@ -79,23 +81,21 @@ impl SecretSource {
     /// # Errors
     /// When it cannot be had; the message never holds any of it.
     pub async fn fetch(&self, name: &str, base: &Path) -> Result<SecretString, SecretError> {
-        let text = if let Some(variable) = &self.env {
-            crate::config::variable(variable)
-                .ok_or_else(|| SecretError::NoVariable { name: name.into(), variable: variable.clone() })?
+        let text: Zeroizing<String> = if let Some(variable) = &self.env {
+            let value = crate::config::variable(variable);
+            value.ok_or_else(|| SecretError::NoVariable { name: name.into(), variable: variable.clone() })?.into()
         } else if let Some(file) = &self.file {
             let path = base.join(file);
-            tokio::fs::read_to_string(&path).await.map_err(|source| SecretError::NoFile {
-                name: name.into(),
-                path: path.display().to_string(),
-                source,
-            })?
+            let text = tokio::fs::read_to_string(&path).await;
+            let fail = |source| SecretError::NoFile { name: name.into(), path: path.display().to_string(), source };
+            text.map_err(fail)?.into()
         } else {
             self.run_command(name, base).await?
         };
-        Ok(SecretString::from(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
+        Ok(secret(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
     }
 
-    async fn run_command(&self, name: &str, base: &Path) -> Result<String, SecretError> {
+    async fn run_command(&self, name: &str, base: &Path) -> Result<Zeroizing<String>, SecretError> {
         let program = self.command.first().cloned().unwrap_or_default();
         let fail = |reason: String| SecretError::Command { name: name.into(), program: program.clone(), reason };
         let output = tokio::process::Command::new(&program)
@@ -108,6 +108,10 @@ impl SecretSource {
         if !output.status.success() {
             return Err(fail(format!("{}", output.status)));
         }
-        String::from_utf8(output.stdout).map_err(|_| fail("its output is not UTF-8".into()))
+        let text = String::from_utf8(output.stdout).map(Zeroizing::new);
+        text.map_err(|error| {
+            drop(Zeroizing::new(error.into_bytes()));
+            fail("its output is not UTF-8".into())
+        })
     }
 }

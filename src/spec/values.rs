@@ -3,7 +3,8 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
+use serde_json::{Value as Json, json};
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::decode::{Decode, Decoder, Schemas};
 use super::problem::Problem;
@@ -103,6 +104,22 @@ impl Decode for Millis {
     }
 }
 
+/// Wipes every text of a value.
+pub fn wipe(value: &mut Json) {
+    match value {
+        Json::String(text) => text.zeroize(),
+        Json::Array(items) => items.iter_mut().for_each(wipe),
+        Json::Object(fields) => fields.values_mut().for_each(wipe),
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+    }
+}
+
+/// A secret of a text, which is wiped: what it is made of is not left behind anywhere.
+pub fn secret(text: impl Into<Zeroizing<String>>) -> SecretString {
+    let text: Zeroizing<String> = text.into();
+    SecretString::from(Box::<str>::from(text.as_str()))
+}
+
 /// Text that may hold a secret: it is never printed.
 #[derive(Clone)]
 pub struct SecretText(SecretString);
@@ -110,7 +127,7 @@ pub struct SecretText(SecretString);
 impl SecretText {
     /// Wraps a text.
     pub fn new(text: String) -> Self {
-        Self(SecretString::from(text))
+        Self(secret(text))
     }
 
     /// The text, for the one place that needs it.
@@ -193,6 +210,13 @@ mod tests {
             static PATTERN: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| regex::Regex::new(DURATION).expect("a pattern"));
             proptest::prop_assert!(Millis::parse(&text).is_none() || PATTERN.is_match(&text), "{:?}", text);
         }
+    }
+
+    #[test]
+    fn what_is_wiped_is_gone() {
+        let mut value = json!({ "a": ["hunter2", 1], "b": { "c": "hunter2" } });
+        wipe(&mut value);
+        assert_eq!(value, json!({ "a": ["", 1], "b": { "c": "" } }));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroize as _;
+
 use super::problem::{Problem, Problems, Source, Span};
 
 mod careful;
@@ -57,6 +59,16 @@ pub struct Key {
 }
 
 impl Node {
+    /// Wipes every text in it: what was rendered may hold secrets.
+    pub fn wipe(&mut self) {
+        match &mut self.value {
+            Value::Text(text) => text.zeroize(),
+            Value::List(items) => items.iter_mut().for_each(Self::wipe),
+            Value::Map(pairs) => pairs.iter_mut().for_each(|(_, node)| node.wipe()),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) => {}
+        }
+    }
+
     /// The value of `key`, if this is a mapping that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {

@@ -29,6 +29,7 @@ mod report;
 mod rights;
 mod scale;
 mod schemas;
+mod secrets;
 mod signed;
 mod simulation;
 mod stored_journals;

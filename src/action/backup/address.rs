@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use reqwest::Url;
+use zeroize::Zeroizing;
 
+use crate::action::wiped::Wiped;
 use crate::transfer::Engine;
 
 /// Variables that libpq reads by itself, as the driver of the database does.
@@ -59,7 +61,7 @@ pub(crate) struct Address {
     /// Name of the database.
     pub(crate) database: String,
     user: Option<String>,
-    password: Option<String>,
+    password: Option<Zeroizing<String>>,
     host: Option<String>,
     port: Option<u16>,
     settings: BTreeMap<&'static str, String>,
@@ -77,7 +79,7 @@ impl Address {
         let mut address = Self {
             database: plain(url.path().trim_start_matches('/'))?,
             user: Some(plain(url.username())?).filter(|user| !user.is_empty()),
-            password: url.password().map(plain).transpose()?,
+            password: url.password().map(plain).transpose()?.map(Zeroizing::new),
             host: host.map(|host| host.trim_matches(['[', ']']).to_owned()).filter(|host| !host.is_empty()),
             port: url.port(),
             settings: BTreeMap::new(),
@@ -95,7 +97,7 @@ impl Address {
             "host" | "hostaddr" if postgres => self.host = Some(value),
             "socket" if !postgres => self.host = Some(value),
             "user" if postgres => self.user = Some(value),
-            "password" if postgres => self.password = Some(value),
+            "password" if postgres => self.password = Some(value.into()),
             "dbname" if postgres => self.database = value,
             "port" if postgres => {
                 self.port = Some(value.parse().map_err(|_| "the port of the address is no number".to_owned())?);
@@ -116,7 +118,7 @@ impl Address {
         if self.database.is_empty() {
             return Err("the address names no database".into());
         }
-        let parts = [Some(&self.database), self.user.as_ref(), self.password.as_ref(), self.host.as_ref()];
+        let parts = [Some(&self.database), self.user.as_ref(), self.password.as_deref(), self.host.as_ref()];
         if parts.into_iter().flatten().chain(self.settings.values()).any(|part| part.contains(char::is_control)) {
             return Err("the address has a line break or another control character in it".into());
         }
@@ -141,19 +143,20 @@ impl Address {
     }
 
     /// Variables of a tool of libpq: the password, and what this process has of libpq's own.
-    pub(crate) fn libpq_variables(&self) -> BTreeMap<String, String> {
-        let own =
-            POSTGRES_VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), crate::config::variable(name)?)));
-        let mut variables: BTreeMap<String, String> = own.collect();
+    pub(crate) fn libpq_variables(&self) -> BTreeMap<String, Wiped> {
+        let own = POSTGRES_VARIABLES
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), crate::config::variable(name)?.into())));
+        let mut variables: BTreeMap<String, Wiped> = own.collect();
         if let Some(password) = &self.password {
-            variables.insert("PGPASSWORD".into(), password.clone());
+            variables.insert("PGPASSWORD".into(), password.as_str().into());
         }
         variables
     }
 
     /// An option file for the tools of MariaDB (`product` is `MariaDB`) or MySQL.
-    pub(crate) fn option_file(&self, product: &str) -> String {
-        let mut text = "[client]\n".to_owned();
+    pub(crate) fn option_file(&self, product: &str) -> Zeroizing<String> {
+        let mut text = Zeroizing::new("[client]\n".to_owned());
         let mut line = |name: &str, value: &str| {
             let value = value.replace('\\', "\\\\").replace('"', "\\\"");
             writeln!(text, "{name}=\"{value}\"").expect("a string takes any text");
@@ -191,7 +194,7 @@ impl Address {
 }
 
 /// `%XX` as the bytes that they stand for.
-fn decode(text: &str) -> Option<String> {
+pub(crate) fn decode(text: &str) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let bytes = text.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());
@@ -222,7 +225,7 @@ mod tests {
         let address =
             postgres("postgres://ada:a%3Ab%5Cc@db:6000/w%20fm?sslmode=require&application_name=x").expect("read");
         assert_eq!(address.service_file(), "[piton]\ndbname=w fm\nhost=db\nport=6000\nuser=ada\nsslmode=require\n");
-        assert_eq!(address.libpq_variables()["PGPASSWORD"], "a:b\\c");
+        assert_eq!(&*address.libpq_variables()["PGPASSWORD"], "a:b\\c");
         let socket = postgres("postgres://postgres@localhost/x?host=%2Ftmp%2Fa&port=7").expect("read");
         assert_eq!(socket.service_file(), "[piton]\ndbname=x\nhost=/tmp/a\nport=7\nuser=postgres\n");
         assert!(postgres("postgres://u@[::1]/x").expect("read").service_file().contains("host=::1\n"));
@@ -233,11 +236,11 @@ mod tests {
         let socket = mariadb("mariadb://root:a%22b%5C%23@localhost/wfm?socket=%2Frun%2Fmy.sock&ssl-mode=DISABLED")
             .expect("read");
         let wanted = "[client]\nuser=\"root\"\npassword=\"a\\\"b\\\\#\"\nsocket=\"/run/my.sock\"\nskip-ssl\n";
-        assert_eq!(socket.option_file("MariaDB"), wanted);
+        assert_eq!(*socket.option_file("MariaDB"), wanted);
         let network = mariadb("mysql://localhost/wfm").expect("read").option_file("MySQL");
         let wanted =
             "[client]\nuser=\"root\"\nprotocol=\"tcp\"\nhost=\"localhost\"\nport=\"3306\"\nssl-mode=\"PREFERRED\"\n";
-        assert_eq!(network, wanted);
+        assert_eq!(*network, wanted);
     }
 
     #[test]

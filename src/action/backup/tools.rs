@@ -156,8 +156,8 @@ impl Desk {
         let service = self.write("service.conf", &address.service_file())?;
         let mut line = self.line(tool, "--dbname=service=piton", arguments);
         line.env = address.libpq_variables();
-        line.env.insert("PGSERVICEFILE".into(), service.display().to_string());
-        line.env.insert("PGAPPNAME".into(), name.to_owned());
+        line.env.insert("PGSERVICEFILE".into(), service.display().to_string().into());
+        line.env.insert("PGAPPNAME".into(), name.into());
         Ok(line)
     }
 
@@ -165,7 +165,7 @@ impl Desk {
     pub(crate) fn mariadb(&self, tool: &Tool, options: &str, arguments: &[&str]) -> Result<CommandLine, Failure> {
         let options = self.write("options.cnf", options)?;
         let mut line = self.line(tool, &format!("--defaults-file={}", options.display()), arguments);
-        line.env = BTreeMap::from([("MYSQL_HISTFILE".to_owned(), "/dev/null".to_owned())]);
+        line.env = BTreeMap::from([("MYSQL_HISTFILE".to_owned(), "/dev/null".into())]);
         Ok(line)
     }
 

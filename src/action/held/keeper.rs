@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
 use super::{Answer, End, Reply, Request, Slot, Spawned, write_line};
 use crate::action::mask::Masker;
@@ -71,6 +72,7 @@ pub async fn serve() -> io::Result<()> {
     let mut lines = BufReader::new(requests).lines();
     // An error while reading is the end of the driver as well.
     while let Ok(Some(line)) = lines.next_line().await {
+        let line = Zeroizing::new(line);
         match serde_json::from_str(&line) {
             Ok(Request::Start { id, slot, line, generation, is_shared }) => {
                 let stop = CancellationToken::new();
@@ -154,7 +156,8 @@ impl Keeper {
     }
 
     async fn reply(&self, id: u64, answer: Answer) {
-        let Ok(mut line) = serde_json::to_vec(&Reply { id, answer }) else { return };
+        let Ok(line) = serde_json::to_vec(&Reply { id, answer }) else { return };
+        let mut line = Zeroizing::new(line);
         line.push(b'\n');
         // A driver that is gone reads its results from the slots.
         let _ = self.replies.lock().await.write_all(&line).await;

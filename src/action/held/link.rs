@@ -19,6 +19,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::{Answer, Held, Reply, Request, Slot};
 use crate::action::Context;
@@ -218,7 +219,7 @@ impl Commands {
         let link = link.as_mut().expect("it was just opened");
         let (sender, receiver) = oneshot::channel();
         lock(&link.waiting).insert(id, sender);
-        let mut text = Vec::new();
+        let mut text = Zeroizing::new(Vec::with_capacity(start.size_hint()));
         let ids = std::mem::take(&mut *lock(&self.0.recorded));
         if !ids.is_empty() {
             push_line(&mut text, &Request::Forget { ids })?;
@@ -243,6 +244,7 @@ impl Commands {
     }
 }
 
+/// `text` should have room: what it outgrows is not wiped.
 fn push_line(text: &mut Vec<u8>, request: &Request) -> io::Result<()> {
     serde_json::to_writer(&mut *text, request).map_err(io::Error::other)?;
     text.push(b'\n');
@@ -270,6 +272,7 @@ impl Link {
 async fn listen(replies: OwnedReadHalf, waiting: Waiting, gone: CancellationToken) {
     let mut lines = BufReader::new(replies).lines();
     while let Ok(Some(line)) = lines.next_line().await {
+        let line = Zeroizing::new(line);
         let Ok(Reply { id, answer }) = serde_json::from_str(&line) else { break };
         if let Some(sender) = lock(&waiting).remove(&id) {
             let _ = sender.send(answer);

@@ -23,6 +23,7 @@ use super::durable;
 use super::mask::Masker;
 use super::process::{Captured, CommandLine, Finished};
 use super::service::proc::{self, Identity};
+use super::wiped::Wiped;
 use crate::config::rights::own_folder;
 use crate::ids::{RunId, StepId};
 
@@ -86,15 +87,15 @@ enum End {
 /// What is kept of a stream, with secrets; in base64.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
-    head: String,
-    tail: String,
+    head: Wiped,
+    tail: Wiped,
     total: u64,
 }
 
 impl Kept {
     fn of(captured: Captured) -> Self {
         let (head, tail, total) = captured.into_parts();
-        Self { head: STANDARD.encode(head), tail: STANDARD.encode(tail), total }
+        Self { head: STANDARD.encode(&*head).into(), tail: STANDARD.encode(&*tail).into(), total }
     }
 
     fn captured(&self, masker: &Masker) -> io::Result<Captured> {
@@ -133,6 +134,16 @@ enum Request {
     Stop { id: u64 },
     /// Its result is on record; nothing of it need be kept.
     Forget { ids: Vec<u64> },
+}
+
+impl Request {
+    /// Bytes that its line takes at most, as long as few characters must be escaped.
+    fn size_hint(&self) -> usize {
+        let Self::Start { line, .. } = self else { return 0 };
+        let argv: usize = line.argv.iter().map(|word| word.len() + 3).sum();
+        let env: usize = line.env.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        2 * (argv + env + line.stdin.as_ref().map_or(0, |text| text.len()) + line.cwd.as_os_str().len()) + 1024
+    }
 }
 
 /// What a holder answers to a start.

@@ -16,6 +16,11 @@ const LINE_LENGTH_MIN: usize = 8;
 /// Where programs wrap base64: RFC 2045 and `base64`, PEM.
 const WRAPS: [usize; 2] = [76, 64];
 
+/// Whether a secret is so short that only it itself is hidden, and none of its encodings.
+pub fn is_short(secret: &str) -> bool {
+    secret.trim().len() < ENCODED_LENGTH_MIN
+}
+
 /// Every form of a secret; some may be the same.
 pub(super) fn forms(secret: &str) -> Vec<Vec<u8>> {
     if secret.is_empty() {

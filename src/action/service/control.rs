@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use super::super::process::{self, CommandLine, Finished, Leftovers};
+use super::super::wiped::wiped;
 use super::super::{Context, Failure};
 use super::{Control, Status};
 use crate::event::Effect;
@@ -83,7 +84,7 @@ impl Controlled<'_> {
     async fn call(&self, verb: &str, argv: &[String]) -> Result<Finished, Failure> {
         let mut line = CommandLine::new(argv, &self.cx.site.base);
         line.leftovers = Leftovers::Keep;
-        line.env = self.cx.fences.variables();
+        line.env = wiped(self.cx.fences.variables());
         let cancel = self.cx.cancel.child_token();
         let run = process::run(&line, &cancel, &self.cx.masker);
         tokio::pin!(run);

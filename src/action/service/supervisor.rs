@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::super::process::{self, CommandLine};
+use super::super::wiped::wiped;
 use super::super::{Context, Failure, durable};
 use super::proc::{self, Identity, LOOK_EVERY, TOKEN_VARIABLE};
 use super::{Control, Status};
@@ -221,9 +222,9 @@ impl Supervised<'_> {
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
         let cwd = self.spec.cwd.as_ref().map_or_else(|| base.clone(), |cwd| base.join(cwd));
         let mut line = CommandLine::new(&self.spec.argv, &cwd);
-        line.env = self.cx.fences.variables();
-        line.env.extend(self.spec.env.clone());
-        line.env.insert(TOKEN_VARIABLE.into(), token.to_owned());
+        line.env = wiped(self.cx.fences.variables());
+        line.env.extend(wiped(self.spec.env.clone()));
+        line.env.insert(TOKEN_VARIABLE.into(), token.into());
         line
     }
 

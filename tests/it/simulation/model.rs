@@ -167,7 +167,8 @@ impl Model {
                 let rule = state.workflow().run().signed.as_ref();
                 is_signed(rule, signed.as_ref().and_then(|signed| signed.runbook.as_ref()))?;
             }
-            Event::StepSkipped { .. }
+            Event::SecretTooShort { .. }
+            | Event::StepSkipped { .. }
             | Event::StepExpired { .. }
             | Event::WordRefused { .. }
             | Event::SkipRequested { .. }

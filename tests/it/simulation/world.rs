@@ -203,6 +203,9 @@ impl World {
             14..16 if !kind => self.now = self.earlier(),
             _ => {}
         }
+        if chance(&mut self.signs, 2) {
+            self.something_is_noted()?;
+        }
         let commands = self.state.poll(self.now);
         if commands != self.state.poll(self.now) {
             return Err("asking twice gives two answers".into());
@@ -222,6 +225,17 @@ impl World {
         }
         let command = commands[self.rng.usize(0..commands.len())].clone();
         self.perform(command)
+    }
+
+    /// A note for people: a record like any other, of which nothing comes.
+    fn something_is_noted(&mut self) -> Turn {
+        let before = self.state.poll(self.now);
+        let event = Event::SecretTooShort { name: "pin".into() };
+        self.model.sees(&self.state, &event)?;
+        self.state.apply(&event, self.now).map_err(|error| format!("a note is refused: {error}"))?;
+        self.model.saw(&self.state, &event)?;
+        self.journal.push((event, self.now));
+        if self.state.poll(self.now) == before { Ok(()) } else { Err("a note changes what is done".into()) }
     }
 
     /// `asks_to_start` and `poll` agree on every step.
