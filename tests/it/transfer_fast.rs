@@ -112,6 +112,20 @@ async fn a_table_without_an_index_is_filled_once_and_only_while_it_is_empty() {
 }
 
 #[tokio::test]
+async fn statistics_are_renewed_where_a_tenth_of_the_rows_is_new() {
+    let pair = Pair::new(&format!(", {KEY}")).await;
+    let analyzed =
+        async || number(&pair.to, "SELECT analyze_count FROM pg_stat_user_tables WHERE relname = 'perf'").await;
+    let range = |from, to| Range { from: Some(from), to: Some(to) };
+    let part = |token: &str, range| CopyRequest { token: token.to_owned(), range, ..request(5_000) };
+    pair.copy(&part("most", range(0, 95 * 900))).await.expect("copies");
+    assert_eq!(analyzed().await, 1, "the table was empty");
+    pair.copy(&part("delta", range(95 * 900, 96 * 900))).await.expect("copies");
+    assert_eq!(analyzed().await, 1, "100 rows behind 9,500 say nothing new");
+    assert_eq!(pair.rows_and_keys().await.0, 9_600);
+}
+
+#[tokio::test]
 async fn rows_that_move_between_two_calls_are_neither_lost_nor_doubled() {
     // Each makes other rows young, or stand elsewhere than when the copy began.
     let moves = [

@@ -187,9 +187,23 @@ fn single(number: f64) -> Option<f32> {
     if !single.is_finite() {
         return None;
     }
+    if is_short(number) {
+        return Some(single);
+    }
     let mut digits = Digits::default();
     write!(digits, "{single}").ok()?;
     (digits.text().parse() == Ok(number)).then_some(single)
+}
+
+/// Whether a number is one of at most six digits, at most six of them behind its point. Every such number is the shortest text of
+/// its `real` (`FLT_DIG`), and division rounds to the nearest `double`, so one that is met there is that number.
+fn is_short(number: f64) -> bool {
+    [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6].into_iter().any(|scale| {
+        let whole = (number * scale).round_ties_even();
+        #[expect(clippy::float_cmp, reason = "the very same number is meant")]
+        let is_met = whole / scale == number;
+        whole.abs() < 1e6 && is_met
+    })
 }
 
 /// Room for the digits of a number, long enough for all but the greatest and the smallest.
@@ -333,6 +347,20 @@ mod tests {
             }
             let short = field(Form::Float4, Cell::Int(number));
             assert!(short.is_none() || short == long_way(Form::Float4, Kind::Float4, Value::Int(number)), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_short_number_is_the_text_of_its_real() {
+        for whole in (-1_000_000..1_000_000).step_by(37) {
+            for scale in [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6] {
+                let number = f64::from(whole) / scale;
+                let real = single(number).unwrap_or_else(|| panic!("{number} is a real"));
+                assert!(is_short(number) && real.to_string().parse() == Ok(number), "{number}");
+            }
+        }
+        for number in [1_234_567.0, 0.123_456_7, 1.0 / 3.0, 1e-7, f64::NAN, f64::INFINITY] {
+            assert!(!is_short(number), "{number}");
         }
     }
 

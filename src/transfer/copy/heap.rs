@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use tokio::sync::Mutex;
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::super::checkpoint::{self, TableCheckpoint};
 use super::super::chunk_hook::ChunkMoment;
 use super::super::database::Database;
+use super::super::engine::Engine;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
 use super::super::rows::{self, Lookups};
@@ -22,7 +24,7 @@ use super::CopyRequest;
 use super::pace::Pace;
 use super::place::Pages;
 use super::report::TableReport;
-use super::wire::{Wire, pass};
+use super::wire::{Block, HEADER, TRAILER, Wire, blocks};
 
 /// Pages of the first chunk; later ones follow from how long it took.
 const PAGES_FIRST: u64 = 1_000;
@@ -31,10 +33,14 @@ const PAGE_BYTES: u64 = 8_192;
 /// Rows of a page of a table that nobody has analyzed.
 const PAGE_ROWS: u64 = 50;
 const PAGES_MAX: u64 = 32_000;
+/// Pages below which a chunk is not made smaller for the sake of other workers.
+const PAGES_LEAST: u64 = 1_000;
 /// How long a chunk should take.
 const CHUNK_TIME: Duration = Duration::from_millis(1_500);
 /// Most workers of one table.
 const WORKERS_MAX: usize = 4;
+/// Blocks that are read ahead; 64 KiB each.
+const AHEAD: usize = 32;
 /// How long an additional connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -48,6 +54,13 @@ pub(super) struct HeapCopy<'a> {
     pub(super) pace: &'a Pace<'a>,
 }
 
+/// What one transaction wrote.
+struct Chunk {
+    range: (u64, u64),
+    rows: u64,
+    bytes: u64,
+}
+
 /// What the workers share.
 struct Shared {
     state: TableCheckpoint,
@@ -57,10 +70,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// The next pages to be read.
+    /// The next pages to be read; the last ones in smaller pieces, so that all workers end together.
     fn take(&mut self) -> Option<(u64, u64)> {
+        let left: u64 = self.left.iter().map(|(from, to)| to - from).sum();
+        let share = (left / (2 * WORKERS_MAX as u64)).max(PAGES_LEAST);
         let (from, to) = self.left.pop()?;
-        let end = to.min(from + self.chunk.max(1));
+        let end = to.min(from + self.chunk.min(share).max(1));
         if end < to {
             self.left.push((end, to));
         }
@@ -115,17 +130,19 @@ impl HeapCopy<'_> {
             let young = if is_held { Some(pages.is_young()) } else { None };
             self.find_young(source, target, &mut state, &mut report, young).await?;
         }
-        let mut left = if is_first || is_held { pages.left() } else { Vec::new() };
+        let by_pages = is_first || is_held;
+        let mut left = if by_pages { pages.left() } else { Vec::new() };
         left.reverse();
-        let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk() });
         let old = (!is_first).then(|| pages.is_old());
-        let mut others = self.others(&id, pages.left().iter().map(|(from, to)| to - from).sum()).await;
+        let mut others = self.others(&id, left.iter().map(|(from, to)| to - from).sum()).await;
+        let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk() });
         let started = Instant::now();
         let workers = std::iter::once((source, target)).chain(others.iter_mut().map(|(from, to)| (from, to)));
         let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
         try_join_all(work).await?;
-        let Shared { state, report, left, .. } = shared.into_inner();
-        if left.is_empty() {
+        let Shared { state, report, .. } = shared.into_inner();
+        // What was only read is left as well.
+        if !by_pages || state.pages.as_ref().is_none_or(|pages| pages.left().is_empty()) {
             return Ok((state, report));
         }
         // Workers leave pages behind for one reason only.
@@ -169,6 +186,7 @@ impl HeapCopy<'_> {
         others
     }
 
+    /// Reads chunk after chunk, while what was read before is written.
     async fn work(
         &self,
         source: &mut Session,
@@ -177,44 +195,124 @@ impl HeapCopy<'_> {
         old: Option<&str>,
         started: Instant,
     ) -> Result<(), TransferError> {
-        loop {
-            if !self.pace.ready().await? {
-                return Ok(());
+        // Reading ahead waits for writing, so what counts is how long the source keeps silent.
+        self.request.limits.lift(source).await?;
+        let patience = self.request.limits.statement;
+        let (to, mut from) = channel(AHEAD);
+        let read = async {
+            // Owned here, so that the writer sees the end of it.
+            let to = to;
+            loop {
+                let range = shared.lock().await.take();
+                let Some(range) = range else { break };
+                let mut more = vec![format!("t.ctid >= '({},0)' AND t.ctid < '({},0)'", range.0, range.1)];
+                more.extend(old.map(str::to_owned));
+                blocks(source, &self.wire.read(&more), u64::MAX, patience, &to).await?;
+                if to.send(Block { ends: Some(range), ..Block::default() }).await.is_err() {
+                    break;
+                }
             }
-            let Some(range) = shared.lock().await.take() else { return Ok(()) };
+            Ok::<(), TransferError>(())
+        };
+        let write = async {
+            let written = self.write(target, &mut from, shared, started).await;
+            // A reader that waits for room must not wait for ever.
+            drop(from);
+            written
+        };
+        let (read, written) = tokio::join!(read, write);
+        written.and(read)
+    }
+
+    /// Writes what comes, each chunk and the note that it is done in one transaction, until nothing comes or a person has it stop.
+    async fn write(
+        &self,
+        target: &mut Session,
+        from: &mut Receiver<Block>,
+        shared: &Mutex<Shared>,
+        started: Instant,
+    ) -> Result<(), TransferError> {
+        while self.pace.ready().await? {
+            let Some(first) = from.recv().await else { return Ok(()) };
             let begun = Instant::now();
-            let mut more = vec![format!("t.ctid >= '({},0)' AND t.ctid < '({},0)'", range.0, range.1)];
-            more.extend(old.map(str::to_owned));
             self.request.hook.at(ChunkMoment::BeforeRead).await;
             target.begin(Begin::Write).await?;
-            let (rows, bytes) = pass(source, target, &self.wire.read(&more), &self.wire.write).await?;
+            // Without its end a chunk is not committed: the reader says why it has none.
+            let Some(chunk) = self.fill(target, first, from).await? else { return Ok(()) };
             let took = begun.elapsed();
             let mut shared = shared.lock().await;
-            let mut next = shared.state.clone();
-            next.rows += rows;
-            next.chunk_no += 1;
-            next.counts.inserted += rows;
-            if let Some(pages) = &mut next.pages {
-                pages.finish(range);
-            }
-            checkpoint::advance(target, &self.request.token, &next).await?;
-            self.request.hook.at(ChunkMoment::BeforeCommit).await;
-            target.commit().await?;
-            self.request.hook.at(ChunkMoment::AfterCommit).await;
-            shared.state = next;
-            shared.report.read += rows;
-            shared.report.inserted += rows;
+            self.close(target, &mut shared, &chunk, started).await?;
             if self.request.chunk_rows == 0 {
                 shared.chunk = next_chunk(shared.chunk, took);
             }
             shared.chunk = shared.chunk.min(self.pages_max());
-            shared.report.elapsed = started.elapsed();
-            shared.report.all = shared.state.counts;
             let done = shared.state.rows;
             drop(shared);
-            self.pace.moved(begun, rows, bytes);
+            self.pace.moved(begun, chunk.rows, chunk.bytes);
             self.pace.tell(done);
         }
+        Ok(())
+    }
+
+    /// Streams one chunk into the open transaction; none where its end does not come.
+    async fn fill(
+        &self,
+        target: &mut Session,
+        mut block: Block,
+        from: &mut Receiver<Block>,
+    ) -> Result<Option<Chunk>, TransferError> {
+        let Session::Postgres(connection) = target else {
+            return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
+        };
+        let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
+        let mut sink = connection.copy_in_raw(&self.wire.write).await.map_err(wrong)?;
+        sink.send(HEADER.as_slice()).await.map_err(wrong)?;
+        let mut bytes = 0;
+        let range = loop {
+            if !block.bytes.is_empty() {
+                sink.send(block.bytes.as_slice()).await.map_err(wrong)?;
+                bytes += u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
+            }
+            if let Some(range) = block.ends {
+                break range;
+            }
+            let Some(next) = from.recv().await else {
+                // What the source says is the reason; the target may say what it likes to being left.
+                let _ = sink.abort("the source failed").await;
+                return Ok(None);
+            };
+            block = next;
+        };
+        sink.send(TRAILER.as_slice()).await.map_err(wrong)?;
+        let rows = sink.finish().await.map_err(wrong)?;
+        Ok(Some(Chunk { range, rows, bytes }))
+    }
+
+    /// Notes a chunk as done and commits.
+    async fn close(
+        &self,
+        target: &mut Session,
+        shared: &mut Shared,
+        chunk: &Chunk,
+        started: Instant,
+    ) -> Result<(), TransferError> {
+        let mut next = shared.state.clone();
+        next.rows += chunk.rows;
+        next.chunk_no += 1;
+        next.counts.inserted += chunk.rows;
+        if let Some(pages) = &mut next.pages {
+            pages.finish(chunk.range);
+        }
+        checkpoint::advance(target, &self.request.token, &next).await?;
+        self.request.hook.at(ChunkMoment::BeforeCommit).await;
+        target.commit().await?;
+        self.request.hook.at(ChunkMoment::AfterCommit).await;
+        shared.state = next;
+        shared.report.read += chunk.rows;
+        shared.report.inserted += chunk.rows;
+        shared.report.elapsed = started.elapsed();
+        shared.report.all = shared.state.counts;
+        Ok(())
     }
 
     /// Inserts the rows that were written since the copy began and whose key the target does not hold; without `young`, of all rows.

@@ -87,7 +87,7 @@ impl SortedCopy<'_> {
         let most = self.chunk_rows();
         let read = async {
             match rows {
-                Rows::Wire(wire) => blocks(source, &wire.read_sorted(after.as_deref()), most, patience, to).await,
+                Rows::Wire(wire) => blocks(source, &wire.read_sorted(after.as_deref()), most, patience, &to).await,
                 Rows::Feed(feed) => feed.blocks(source, after.as_deref(), most, patience, to).await,
             }
         };

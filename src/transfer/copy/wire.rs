@@ -10,6 +10,7 @@ use sqlx::encode::IsNull;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo};
 use sqlx::{Arguments, Encode, Postgres, Row, Type};
+use tokio::sync::mpsc::Sender;
 
 use super::super::engine::Engine;
 use super::super::error::TransferError;
@@ -301,45 +302,6 @@ fn range_clauses(plan: &TablePlan, range: Range) -> Option<Vec<String>> {
         .collect()
 }
 
-/// Passes what `read` yields into `write`, in the target's open transaction; returns its rows and bytes.
-pub(super) async fn pass(
-    source: &mut Session,
-    target: &mut Session,
-    read: &str,
-    write: &str,
-) -> Result<(u64, u64), TransferError> {
-    let (Session::Postgres(source), Session::Postgres(target)) = (source, target) else {
-        return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
-    };
-    let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
-    let mut rows = source.copy_out_raw(read).await.map_err(wrong)?;
-    let mut sink = target.copy_in_raw(write).await.map_err(wrong)?;
-    let mut buffer: Vec<u8> = Vec::with_capacity(2 * BUFFER);
-    let mut bytes = 0;
-    let length = |buffer: &[u8]| u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-    loop {
-        match rows.try_next().await {
-            Ok(Some(row)) => {
-                buffer.extend_from_slice(&row);
-                if buffer.len() >= BUFFER {
-                    sink.send(buffer.as_slice()).await.map_err(wrong)?;
-                    bytes += length(&buffer);
-                    buffer.clear();
-                }
-            }
-            Ok(None) => break,
-            Err(error) => {
-                // What the source says is the reason; the target may say what it likes to being left.
-                let _ = sink.abort("the source failed").await;
-                return Err(wrong(error));
-            }
-        }
-    }
-    sink.send(buffer.as_slice()).await.map_err(wrong)?;
-    bytes += length(&buffer);
-    Ok((sink.finish().await.map_err(wrong)?, bytes))
-}
-
 /// Whole rows of a stream, without header and trailer.
 #[derive(Debug, Default)]
 pub(super) struct Block {
@@ -349,6 +311,8 @@ pub(super) struct Block {
     pub(super) last: Vec<u8>,
     /// Else the key of the last of them, as the source has it.
     pub(super) key: Vec<Value>,
+    /// The pages that are whole with these rows, where a table is read page by page.
+    pub(super) ends: Option<(u64, u64)>,
 }
 
 /// Reads a stream into blocks of at most so many whole rows until it ends or nobody takes them; with `patience` it may not be silent for longer.
@@ -357,7 +321,7 @@ pub(super) async fn blocks(
     read: &str,
     most: u64,
     patience: Option<Duration>,
-    to: tokio::sync::mpsc::Sender<Block>,
+    to: &Sender<Block>,
 ) -> Result<(), TransferError> {
     let Session::Postgres(source) = source else {
         return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
@@ -365,6 +329,7 @@ pub(super) async fn blocks(
     let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
     let mut rows = source.copy_out_raw(read).await.map_err(wrong)?;
     let mut block = Block::default();
+    let mut last = 0;
     loop {
         let message = match patience {
             None => rows.try_next().await,
@@ -377,20 +342,19 @@ pub(super) async fn blocks(
         if row.is_empty() || row == TRAILER {
             continue;
         }
+        last = block.bytes.len();
         block.bytes.extend_from_slice(row);
         block.rows += 1;
         if block.bytes.len() >= BUFFER || block.rows >= most {
-            row.clone_into(&mut block.last);
+            block.last = block.bytes.split_at(last).1.to_vec();
             if to.send(std::mem::take(&mut block)).await.is_err() {
                 return Ok(());
             }
             block.bytes.reserve(2 * BUFFER);
-        } else {
-            block.last.clear();
-            block.last.extend_from_slice(row);
         }
     }
     if block.rows > 0 {
+        block.last = block.bytes.split_at(last).1.to_vec();
         let _ = to.send(block).await;
     }
     Ok(())
