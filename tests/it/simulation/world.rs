@@ -116,7 +116,7 @@ impl World {
                         self.replays()?;
                         return Ok(self.tally(outcome));
                     }
-                    if self.rests > RESTS_MAX {
+                    if self.rests > self.rests_max() {
                         return Err(format!("does not come to an end in a kind world; rests {outcome:?}"));
                     }
                     self.at_rest()?;
@@ -144,6 +144,12 @@ impl World {
     /// Whether everything goes well from here on.
     pub(super) fn kind(&self) -> bool {
         self.rests >= RESTS_UNTIL_KIND
+    }
+
+    /// After so many rests a run should be over. Whoever has it turned back has every step ask once more, both ways.
+    fn rests_max(&self) -> u32 {
+        let steps = u32::try_from(self.flow.steps().len()).expect("a few");
+        RESTS_MAX + self.turns_back * (2 * steps + 1)
     }
 
     /// The history so far, for the person who looks for the fault.
