@@ -277,6 +277,17 @@ struct Kept {
     walls: Option<Arc<Walls>>,
 }
 
+/// What a plan is put together from.
+struct Parts<'a> {
+    runbook: Runbook,
+    params: BTreeMap<String, Json>,
+    steps: Vec<PlanStep>,
+    site: LoadedSite,
+    source: &'a Arc<Source>,
+    base: &'a Path,
+    absent: BTreeSet<String>,
+}
+
 impl Plan {
     /// Makes the plan of a runbook file.
     ///
@@ -368,44 +379,47 @@ impl Plan {
         let Material { files, pins, absent } = found;
         let new = Kept { files, pins: Some(pins), walls: Some(walls.into()) };
         let Kept { files, pins, walls } = kept.unwrap_or(new);
-        let value = |error: Malformed| PlanError::Value(error.0);
-        let locks = runbook
-            .locks
-            .iter()
-            .map(|lock| render(&lock.value, &scope).map(LockName::new))
-            .collect::<Result<_, _>>()
-            .map_err(value)?;
-        let names =
-            |list: &[crate::spec::decode::Spanned<String>]| list.iter().map(|m| Milestone::new(&m.value)).collect();
-        let mut plan = Self {
-            name: runbook.name.value.clone(),
-            version: runbook.version.clone(),
-            description: runbook.description.clone(),
+        let mut plan = Self::of(Parts { runbook, params, steps, site, source, base, absent }, &scope)?;
+        (plan.files, plan.pins, plan.walls) = (Arc::new(files), pins.map(Arc::new), walls);
+        plan.digest = plan.compute_digest(&data);
+        Ok(plan)
+    }
+
+    /// The plan of these parts, without its files and its digest.
+    fn of(parts: Parts<'_>, scope: &Json) -> Result<Self, PlanError> {
+        let Parts { runbook, params, steps, site, source, base, absent } = parts;
+        let locks = runbook.locks.iter().map(|lock| render(&lock.value, scope).map(LockName::new));
+        let locks = locks.collect::<Result<_, _>>().map_err(|error: Malformed| PlanError::Value(error.0))?;
+        let names = |list: Vec<crate::spec::decode::Spanned<String>>| {
+            list.into_iter().map(|name| Milestone::new(name.value)).collect()
+        };
+        Ok(Self {
+            name: runbook.name.value,
+            version: runbook.version,
+            description: runbook.description,
             authors: runbook.authors.iter().map(Actor::new).collect(),
             digest: String::new(),
             params,
             site,
             source: Arc::clone(source),
             base: base.into(),
-            files: Arc::new(files),
-            pins: pins.map(Arc::new),
-            walls,
+            files: Arc::default(),
+            pins: None,
+            walls: None,
             absent,
             offered: None,
             index: StepIndex::new(&steps),
             steps,
-            windows: runbook.windows.clone(),
-            limits: runbook.limits.clone(),
-            deviations: runbook.deviations.clone(),
+            windows: runbook.windows,
+            limits: runbook.limits,
+            deviations: runbook.deviations,
             locks,
-            achieves: names(&runbook.achieves),
-            revokes: names(&runbook.revokes),
-            milestones: names(&runbook.requires.milestones),
+            achieves: names(runbook.achieves),
+            revokes: names(runbook.revokes),
+            milestones: names(runbook.requires.milestones),
             on_failure: runbook.on_failure,
             param_types: runbook.params.0.iter().map(|(key, param)| (key.text.clone(), param.r#type)).collect(),
-        };
-        plan.digest = plan.compute_digest(&data);
-        Ok(plan)
+        })
     }
 
     /// Digest over the meaning of runbook and site, the parameters and every file that a step uses or runs; `data` is the

@@ -31,6 +31,17 @@ impl State {
             self.events += 1;
             return Ok(());
         }
+        self.take_in(event, at)?;
+        self.events += 1;
+        self.note_order(event);
+        self.end_pauses(at);
+        self.advance();
+        self.choose();
+        Ok(())
+    }
+
+    /// What an event by itself changes.
+    fn take_in(&mut self, event: &Event, at: Timestamp) -> Result<(), IllegalEvent> {
         match event {
             Event::RunStarted { by, signed, .. } => {
                 self.check_start_signed(signed.as_deref())?;
@@ -88,27 +99,26 @@ impl State {
                 self.on_finished(*outcome, note.as_deref(), at)?;
             }
         }
-        self.events += 1;
-        if let Some(number) = event.step().and_then(|step| self.flow.number(step)) {
-            // What is only wanted, told or handed over has not happened to the step.
-            let happens = !matches!(
-                event,
-                Event::DeviationRequested { .. }
-                    | Event::DeviationAnswered { .. }
-                    | Event::PeopleTold { .. }
-                    | Event::StepAssigned { .. }
-            );
-            if happens {
-                self.steps[number].order = self.events;
-            }
-            if event.by().is_none() && !matches!(event, Event::PeopleTold { .. }) {
-                self.proposal_lapses(number);
-            }
-        }
-        self.end_pauses(at);
-        self.advance();
-        self.choose();
         Ok(())
+    }
+
+    /// When something last happened to the step of an event. Whatever a driver records of it ends what was only wanted.
+    fn note_order(&mut self, event: &Event) {
+        let Some(number) = event.step().and_then(|step| self.flow.number(step)) else { return };
+        // What is only wanted, told or handed over has not happened to the step.
+        let happens = !matches!(
+            event,
+            Event::DeviationRequested { .. }
+                | Event::DeviationAnswered { .. }
+                | Event::PeopleTold { .. }
+                | Event::StepAssigned { .. }
+        );
+        if happens {
+            self.steps[number].order = self.events;
+        }
+        if event.by().is_none() && !matches!(event, Event::PeopleTold { .. }) {
+            self.proposal_lapses(number);
+        }
     }
 
     /// What may come before the start and after an end.
