@@ -51,7 +51,7 @@ pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<E
             });
             let step = ask.step.as_ref().map_or("the run", |step| step.as_str());
             out.line(format!("{}  {step}  waits {age} for {}{expires}", summary.run, ask.whom()))?;
-            out.line(format!("    {}", words::cut(&ask.prompt, 160)))?;
+            out.line(format!("    {}", ask.line(160)))?;
             for line in ask.details(now, &zone) {
                 out.line(format!("    {line}"))?;
             }

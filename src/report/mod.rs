@@ -14,6 +14,7 @@ pub mod graph;
 pub mod lines;
 pub mod live;
 pub mod logs;
+pub mod markdown;
 pub mod page;
 pub mod people;
 pub mod plain;

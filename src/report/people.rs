@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::{deviations, words};
+use super::{deviations, markdown, words};
 use crate::event::{Answer, WaitKind};
 use crate::ids::{Actor, How, Level, RunId, StepId};
 use crate::scheduler::{FieldRule, State, StepView, WaitRule};
@@ -108,6 +108,26 @@ impl Ask {
         if self.quorum > 1 { format!("{who}; {} of {} {word}", self.approved.len(), self.quorum) } else { who }
     }
 
+    /// The question as lines for a terminal.
+    pub fn lines(&self, paint: words::Paint) -> Vec<String> {
+        match self.kind {
+            AskKind::Manual => markdown::to_lines(&self.prompt, paint),
+            AskKind::Approval | AskKind::Doubt | AskKind::Undo | AskKind::Deviation => {
+                self.prompt.lines().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// The question, or the beginning of it, as one line.
+    pub fn line(&self, chars_max: usize) -> String {
+        match self.kind {
+            AskKind::Manual => words::cut(&markdown::to_line(&self.prompt), chars_max),
+            AskKind::Approval | AskKind::Doubt | AskKind::Undo | AskKind::Deviation => {
+                words::cut(&self.prompt, chars_max)
+            }
+        }
+    }
+
     /// Whether this person may answer it and has not.
     pub fn is_open_to(&self, person: &Actor) -> bool {
         let is_theirs = self.assignee.as_ref().is_none_or(|assignee| assignee == person);
@@ -167,65 +187,18 @@ pub fn asks(state: &State, run: &RunId, now: Timestamp) -> Vec<Ask> {
 
 /// What one step asks.
 pub fn ask(view: &StepView<'_>, run: &RunId, now: Timestamp) -> Option<Ask> {
-    let step = view.rule().id.clone();
-    let word = words::shell(step.as_str());
     if view.asks_a_person() {
-        let commands = [("ran", "it finished"), ("not-ran", "it changed nothing")]
-            .map(|(flag, _)| format!("piton decide {run} {word} --{flag} --reason 'how you know'"));
-        let started = view.started_at().map(|at| format!(" at {at}")).unwrap_or_default();
-        let error = view.error().map(|error| format!(" ({})", words::cut(error, 160))).unwrap_or_default();
-        return Some(Ask {
-            prompt: format!(
-                "attempt {} started{started} and its result is unknown{error}; look at the system: did it do its work?",
-                view.attempts()
-            ),
-            kind: AskKind::Doubt,
-            commands: commands.into(),
-            ..Ask::to_anybody(step)
-        });
+        return Some(doubt(view, run));
     }
     if view.undo_failed() {
-        let error = view.error().map(|error| format!(": {}", words::cut(error, 200))).unwrap_or_default();
-        return Some(Ask {
-            prompt: format!("{error}; mend the cause and resume, which tries it again, or say what was done instead")
-                .trim_start_matches(": ")
-                .to_owned(),
-            kind: AskKind::Undo,
-            commands: vec![
-                format!("piton resume {run}"),
-                format!("piton decide {run} {word} --undone --reason 'what you did by hand'"),
-                format!("piton decide {run} {word} --leave --reason 'why it may stay'"),
-            ],
-            ..Ask::to_anybody(step)
-        });
+        return Some(failed_undo(view, run));
     }
-    if !view.is_asked() {
-        return None;
-    }
-    let rule = view.question()?;
-    let sign = if rule.identity == Level::Ssh { " --sign KEY" } else { "" };
-    let (kind, commands) = match rule.kind {
-        WaitKind::Approval => (
-            AskKind::Approval,
-            vec![
-                format!("piton approve {run} {word}{sign}"),
-                format!("piton approve {run} {word} --reject --comment 'why not'{sign}"),
-            ],
-        ),
-        WaitKind::Manual => {
-            let flags = form_flags(rule);
-            let mut commands = vec![format!("piton answer {run} {word}{flags}{sign}")];
-            if view.undo_waits() {
-                commands.push(format!("piton approve {run} {word} --reject --comment 'why it cannot be undone'{sign}"));
-            }
-            if view.assignee().is_some() {
-                commands.push(format!("piton assign {run} {word} --to NAME --reason 'why'{sign}"));
-            }
-            (AskKind::Manual, commands)
-        }
-    };
+    let rule = view.question().filter(|_| view.is_asked())?;
     Some(Ask {
-        kind,
+        kind: match rule.kind {
+            WaitKind::Approval => AskKind::Approval,
+            WaitKind::Manual => AskKind::Manual,
+        },
         prompt: view.prompt().unwrap_or_default().to_owned(),
         allowed: view.who_may_answer(now),
         exclude: rule.exclude.clone(),
@@ -238,9 +211,61 @@ pub fn ask(view: &StepView<'_>, run: &RunId, now: Timestamp) -> Option<Ask> {
         expires_at: view.expires_at(),
         told_at: view.told_at(),
         said: view.answers().iter().filter_map(|(by, answer, _)| said(by, answer)).collect(),
-        commands,
-        step: Some(step),
+        commands: commands(view, rule, run),
+        ..Ask::to_anybody(view.rule().id.clone())
     })
+}
+
+/// Whether an attempt ran.
+fn doubt(view: &StepView<'_>, run: &RunId) -> Ask {
+    let word = words::shell(view.rule().id.as_str());
+    let command = |flag: &str| format!("piton decide {run} {word} --{flag} --reason 'how you know'");
+    let started = view.started_at().map(|at| format!(" at {at}")).unwrap_or_default();
+    let error = view.error().map(|error| format!(" ({})", words::cut(error, 160))).unwrap_or_default();
+    let attempt = view.attempts();
+    Ask {
+        prompt: format!(
+            "attempt {attempt} started{started} and its result is unknown{error}; look at the system: did it do its work?"
+        ),
+        kind: AskKind::Doubt,
+        commands: vec![command("ran"), command("not-ran")],
+        ..Ask::to_anybody(view.rule().id.clone())
+    }
+}
+
+/// What becomes of a step whose undo failed.
+fn failed_undo(view: &StepView<'_>, run: &RunId) -> Ask {
+    let word = words::shell(view.rule().id.as_str());
+    let error = view.error().map(|error| format!(": {}", words::cut(error, 200))).unwrap_or_default();
+    Ask {
+        prompt: format!("{error}; mend the cause and resume, which tries it again, or say what was done instead")
+            .trim_start_matches(": ")
+            .to_owned(),
+        kind: AskKind::Undo,
+        commands: vec![
+            format!("piton resume {run}"),
+            format!("piton decide {run} {word} --undone --reason 'what you did by hand'"),
+            format!("piton decide {run} {word} --leave --reason 'why it may stay'"),
+        ],
+        ..Ask::to_anybody(view.rule().id.clone())
+    }
+}
+
+/// The commands that answer a question.
+fn commands(view: &StepView<'_>, rule: &WaitRule, run: &RunId) -> Vec<String> {
+    let word = words::shell(view.rule().id.as_str());
+    let sign = if rule.identity == Level::Ssh { " --sign KEY" } else { "" };
+    let reject = |why: &str| format!("piton approve {run} {word} --reject --comment '{why}'{sign}");
+    match rule.kind {
+        WaitKind::Approval => vec![format!("piton approve {run} {word}{sign}"), reject("why not")],
+        WaitKind::Manual => {
+            let mut commands = vec![format!("piton answer {run} {word}{}{sign}", form_flags(rule))];
+            commands.extend(view.undo_waits().then(|| reject("why it cannot be undone")));
+            let hand_over = || format!("piton assign {run} {word} --to NAME --reason 'why'{sign}");
+            commands.extend(view.assignee().map(|_| hand_over()));
+            commands
+        }
+    }
 }
 
 /// A word that was said to a question that is still open, with its remark.

@@ -63,13 +63,13 @@ pub fn line(watch: &Watch, record: &Record) -> Line {
         | Event::RollbackStarted { .. }
         | Event::RunFinished { .. } => run_line(who, &record.event),
         Event::StepWaiting { step, prompt, .. } | Event::UndoWaiting { step, prompt, .. } => {
-            let ask = state.and_then(|state| state.step(step)).and_then(|view| {
-                people::ask(&view, &record.run, record.at).filter(|_| record.run == watch.subject.run)
-            });
+            let ask =
+                state.and_then(|state| state.step(step)).and_then(|view| people::ask(&view, &record.run, record.at));
             let whom = ask.as_ref().map_or_else(|| "a person".to_owned(), people::Ask::whom);
             let what =
                 if matches!(record.event, Event::UndoWaiting { .. }) { "waits to be undone by" } else { "waits for" };
-            let text = format!("{what} {whom}: {}", words::cut(prompt, 200));
+            let prompt = ask.as_ref().map_or_else(|| words::cut(prompt, 200), |ask| ask.line(200));
+            let text = format!("{what} {whom}: {prompt}");
             let mut line = Line::new(who, Some(StepState::Waiting), text);
             line.more = ask.map(|ask| ask.commands).unwrap_or_default();
             line
@@ -296,7 +296,7 @@ pub fn closing(watch: &Watch, now: Timestamp, outcome: Outcome, paint: Paint) ->
     }
     let asks = people::asks(state, run, now);
     for ask in &asks {
-        lines.push(paint.warn(&format!("{} waits for {}: {}", ask.about(), ask.whom(), words::cut(&ask.prompt, 300))));
+        lines.push(paint.warn(&format!("{} waits for {}: {}", ask.about(), ask.whom(), ask.line(300))));
         lines.extend(ask.commands.iter().map(|command| format!("    {command}")));
     }
     match outcome {

@@ -24,8 +24,11 @@ pub struct Run<'a> {
     pub records: &'a [Record],
 }
 
+/// What a run that a step of this one started asks of people.
+pub type Below = (RunId, people::Ask);
+
 /// The machine form: `run, runbook, version, digest, site, outcome, steps` and more; `outcome` is null while it is open.
-pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
+pub fn to_json(run: Run<'_>, below: &[Below], now: Timestamp) -> Json {
     let Run { run: id, plan, state, records } = run;
     let started = records.first();
     let by = started.and_then(|record| match &record.event {
@@ -55,6 +58,14 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
             })
         })
         .collect();
+    let of_run = |run: &RunId, ask: &people::Ask| {
+        let mut ask = ask.to_json();
+        ask["run"] = json!(run);
+        ask
+    };
+    let own = people::asks(state, id, now);
+    let waiting_for = own.iter().map(|ask| of_run(id, ask));
+    let below = below.iter().map(|(run, ask)| of_run(run, ask));
     json!({
         "run": id, "runbook": plan.name, "version": plan.version, "digest": plan.digest,
         "site": plan.site.site.name, "outcome": state.outcome(), "note": state.note(),
@@ -62,7 +73,7 @@ pub fn to_json(run: Run<'_>, now: Timestamp) -> Json {
         "steps": steps,
         "windows": windows::measure(plan, state).iter().map(|window| window.to_json(now)).collect::<Vec<_>>(),
         "deviations": deviations, "signed": signed::to_json(signed::of_records(records)),
-        "waiting_for": people::asks(state, id, now).iter().map(people::Ask::to_json).collect::<Vec<_>>(),
+        "waiting_for": waiting_for.chain(below).collect::<Vec<_>>(),
     })
 }
 
@@ -100,7 +111,7 @@ fn remark(view: &StepView<'_>) -> String {
 }
 
 /// The table for people.
-pub fn to_text(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> String {
+pub fn to_text(run: Run<'_>, below: &[Below], now: Timestamp, zone: &TimeZone, paint: Paint) -> String {
     let Run { run: id, plan, state, .. } = run;
     let mut lines = vec![head(run, now, zone, paint), String::new()];
     for deviation in state.deviations() {
@@ -137,14 +148,23 @@ pub fn to_text(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> S
         lines.push(if window.is_over_budget(now) { paint.bad(&text) } else { text });
     }
     for ask in people::asks(state, id, now) {
-        lines.push(String::new());
-        lines.push(paint.warn(&format!("{} waits for {}", ask.about(), ask.whom())));
-        lines.extend(ask.prompt.lines().map(|line| format!("    {line}")));
-        lines.extend(ask.details(now, zone).into_iter().map(|line| format!("    {line}")));
-        lines.extend(ask.commands.iter().map(|command| format!("  {}", paint.bold(command))));
+        lines.extend(asked(&ask.about(), &ask, now, zone, paint));
+    }
+    for (run, ask) in below {
+        lines.extend(asked(&format!("{} of run {run}", ask.about()), ask, now, zone, paint));
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// One question: who is asked, what, and the commands to answer with.
+fn asked(about: &str, ask: &people::Ask, now: Timestamp, zone: &TimeZone, paint: Paint) -> Vec<String> {
+    let what = if ask.is_undo { "waits to be undone by" } else { "waits for" };
+    let mut lines = vec![String::new(), paint.warn(&format!("{about} {what} {}", ask.whom()))];
+    lines.extend(ask.lines(paint).iter().map(|line| format!("    {line}").trim_end().to_owned()));
+    lines.extend(ask.details(now, zone).into_iter().map(|line| format!("    {line}")));
+    lines.extend(ask.commands.iter().map(|command| format!("  {}", paint.bold(command))));
+    lines
 }
 
 fn head(run: Run<'_>, now: Timestamp, zone: &TimeZone, paint: Paint) -> String {

@@ -151,6 +151,7 @@ fn block(watch: &Watch, state: &State, now: Timestamp, paint: Paint, notice: Opt
                     let id = &view.rule().id;
                     lines.push(format!("    {}", step_line(&watch.label(run, id.as_str()), &view, now, paint)));
                     lines.extend(how_far(watch, run, &view, paint).map(|line| format!("  {line}")));
+                    lines.extend(asks(run, &view, now, paint).into_iter().map(|line| format!("  {line}")));
                 }
             }
         }
@@ -195,13 +196,16 @@ fn at_work(watch: &Watch, view: &StepView<'_>, now: Timestamp, paint: Paint) -> 
     let id = &view.rule().id;
     let mut lines = vec![format!("  {}", step_line(id.as_str(), view, now, paint))];
     lines.extend(how_far(watch, &watch.subject.run, view, paint));
-    if matches!(view.state(), StepState::Waiting | StepState::InDoubt | StepState::Undoing)
-        && let Some(ask) = watch.state().and_then(|_| people::ask(view, &watch.subject.run, now))
-    {
-        let until = ask.expires_at.map(|at| format!(", {} left", words::duration(words::between(now, at))));
-        lines.push(format!("      waits for {}{}", ask.whom(), until.unwrap_or_default()));
-        lines.extend(ask.commands.first().map(|command| format!("      {}", paint.bold(command))));
-    }
+    lines.extend(asks(&watch.subject.run, view, now, paint));
+    lines
+}
+
+/// What a step asks of people, and the command to answer with.
+fn asks(run: &RunId, view: &StepView<'_>, now: Timestamp, paint: Paint) -> Vec<String> {
+    let Some(ask) = people::ask(view, run, now) else { return Vec::new() };
+    let until = ask.expires_at.map(|at| format!(", {} left", words::duration(words::between(now, at))));
+    let mut lines = vec![format!("      waits for {}{}", ask.whom(), until.unwrap_or_default())];
+    lines.extend(ask.commands.first().map(|command| format!("      {}", paint.bold(command))));
     lines
 }
 

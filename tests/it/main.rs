@@ -2,6 +2,7 @@
 
 mod approvals;
 mod architecture;
+mod by_hand;
 mod cli;
 mod cli_amend;
 mod cli_deviations;

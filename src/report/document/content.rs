@@ -12,11 +12,11 @@ use serde_json::Value as Json;
 
 use super::steps::{self, ChangeWords, CheckWords, MoveWords, StepWords};
 use super::timeline;
-use crate::event::{Answer, Event, Outcome, Record, SkipReason};
+use crate::event::{Answer, Event, Outcome, Record, SkipReason, WaitKind};
 use crate::journal::{Proof, RunSummary};
 use crate::report::audit::{self, Entry};
 use crate::report::status::Run;
-use crate::report::{deviations, graph, people, signed, windows, words};
+use crate::report::{deviations, graph, markdown, people, signed, windows, words};
 use crate::scheduler::{State, StepState};
 
 /// Steps beyond which no graph is drawn: nobody could read it.
@@ -100,6 +100,7 @@ pub struct Content {
     /// Whether the graph is too large for a sheet of paper.
     graph_is_tall: bool,
     people: Vec<Told>,
+    by_hand: Vec<ByHand>,
     changes: Vec<ChangeWords>,
     moves: Vec<MoveWords>,
     checks: Vec<CheckWords>,
@@ -150,6 +151,17 @@ struct Told {
     step: Option<String>,
     who: Option<String>,
     what: String,
+}
+
+/// What somebody was to do by hand.
+#[derive(Debug, Serialize)]
+struct ByHand {
+    at: String,
+    seq: u64,
+    step: String,
+    is_undo: bool,
+    /// The instructions as HTML that was made here.
+    html: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -264,6 +276,7 @@ impl Content {
             graph: drawn.then(|| graph::svg::draw("", &plan.steps, Some(&graph::states_of(state)))),
             graph_is_tall: plan.steps.len() > GRAPH_ON_PAPER_MAX,
             people: entries.iter().filter_map(|entry| person(entry, zone)).collect(),
+            by_hand: entries.iter().filter_map(|entry| by_hand(entry, zone)).collect(),
             changes: steps::changes(sources),
             moves,
             checks: steps::checks(sources),
@@ -387,6 +400,22 @@ fn person(entry: &Entry<'_>, zone: &TimeZone) -> Option<Told> {
         }
     }
     Some(told(entry, zone, Some(who), what))
+}
+
+/// What a question for work by hand said.
+fn by_hand(entry: &Entry<'_>, zone: &TimeZone) -> Option<ByHand> {
+    let (step, prompt, is_undo) = match &entry.record.event {
+        Event::StepWaiting { step, wait: WaitKind::Manual, prompt, .. } => (step, prompt, false),
+        Event::UndoWaiting { step, prompt, .. } => (step, prompt, true),
+        _ => return None,
+    };
+    Some(ByHand {
+        at: words::day_and_clock(entry.record.at, zone),
+        seq: entry.record.seq,
+        step: step.to_string(),
+        is_undo,
+        html: markdown::to_html(prompt),
+    })
 }
 
 fn window_words(sources: &Sources<'_>) -> Vec<WindowWords> {

@@ -1,6 +1,7 @@
 //! The report of a run: one page that needs nothing else, to read, print and hand to an auditor.
 //!
-//! The page comes from a Handlebars template, ours or a user's; every text is escaped, so nothing that a run says can become part of the page. It
+//! The page comes from a Handlebars template, ours or a user's; every text is escaped, and of Markdown only
+//! what `markdown` makes of it is taken as it is, so nothing that a run says can become part of the page. It
 //! proves nothing by itself: the bundle beside it does, and the page says how. Called by `piton report`.
 
 mod content;
