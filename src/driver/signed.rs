@@ -94,9 +94,10 @@ impl<'a> Thing<'a> {
         }
         by.dedup_by(|one, other| one.name == other.name && one.key == other.key);
         if by.is_empty() {
-            return Err(match whys.is_empty() {
-                true => self.without_signature(),
-                false => format!("no signature of {} counts: {}", self.what, whys.join("; ")),
+            return Err(if whys.is_empty() {
+                self.without_signature()
+            } else {
+                format!("no signature of {} counts: {}", self.what, whys.join("; "))
             });
         }
         Ok((SignedFiles { list: offered.list.clone(), entry, by, trusted: Vec::new() }, whys))

@@ -106,7 +106,7 @@ impl State {
         self.stops_waiting(number);
         let why = "nobody answered in time".to_owned();
         if for_undo {
-            self.undo_was_not_done(number, why);
+            self.undo_was_not_done(number, &why);
             return Ok(());
         }
         self.steps[number].error = Some(why);
@@ -142,7 +142,7 @@ impl State {
                 let why = comment.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
                 let why = format!("rejected by `{by}`{why}");
                 if for_undo {
-                    self.undo_was_not_done(number, why);
+                    self.undo_was_not_done(number, &why);
                 } else {
                     self.steps[number].error = Some(why);
                     self.steps[number].finished_at = Some(at);

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use piton::event::{Answer, Change, Choice, Effect, Event, Finding, Outcome, SignedFiles, SkipReason, StepAmended};
+use piton::event::{
+    Answer, Change, Choice, Effect, Event, Finding, Outcome, Signed, SignedFiles, SkipReason, StepAmended,
+};
 use piton::ids::{Actor, Milestone, StepId};
 use piton::scheduler::{FieldRule, Idempotent, NeedOutcome, Phase, SignRule, State, StepRule, StepState, StepView};
 use serde_json::Value;
@@ -89,6 +91,14 @@ fn is_signed(rule: Option<&SignRule>, files: Option<&SignedFiles>) -> Check {
     ensure(people.len() >= *quorum as usize, || format!("goes by what only {people:?} signed"))
 }
 
+/// An amendment goes by what enough people signed, and so does the site that it may bring.
+fn is_amended_by_signers(state: &State, signed: Option<&Signed>) -> Check {
+    let rule = state.workflow().run().signed.as_ref();
+    is_signed(rule, signed.and_then(|signed| signed.runbook.as_ref()))?;
+    let site = signed.filter(|signed| signed.brings_site);
+    site.map_or(Ok(()), |signed| is_signed(rule, signed.new_site.as_ref()))
+}
+
 fn need_is_met(needed: StepView<'_>, outcome: NeedOutcome, at_the_end: bool) -> bool {
     let deliberate = matches!(needed.skip_reason(), Some(SkipReason::When | SkipReason::Person { .. }));
     let state = needed.state();
@@ -145,12 +155,7 @@ impl Model {
             Event::RollbackStarted { .. } => self.turns_back()?,
             Event::RollbackRequested { .. } => self.is_asked_back(state)?,
             Event::RunAmended { steps, signed, .. } => {
-                let rule = state.workflow().run().signed.as_ref();
-                let signed = signed.as_deref();
-                is_signed(rule, signed.and_then(|signed| signed.runbook.as_ref()))?;
-                if signed.is_some_and(|signed| signed.brings_site) {
-                    is_signed(rule, signed.and_then(|signed| signed.new_site.as_ref()))?;
-                }
+                is_amended_by_signers(state, signed.as_deref())?;
                 self.is_amended(state, steps);
             }
             Event::UndoStarted { step, .. } => self.undoes(state, step)?,
@@ -176,6 +181,12 @@ impl Model {
             | Event::DeviationAnswered { .. } => {}
         }
         self.against.hears(state, event);
+        self.notes_place(event);
+        Ok(())
+    }
+
+    /// When something last happened to the step of an event. What is only wanted, told or handed over has not.
+    fn notes_place(&mut self, event: &Event) {
         let place = self.place;
         let is_wish = matches!(
             event,
@@ -187,7 +198,6 @@ impl Model {
         if let Some(step) = event.step().filter(|_| !is_wish) {
             self.account(step).last = place;
         }
-        Ok(())
     }
 
     /// Looks at `state` once the event is true.
