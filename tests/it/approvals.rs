@@ -2,9 +2,6 @@
 //!
 //! Each case has a store of its own, made by the real program, with people whose keys `ssh-keygen` made. `who` and `cases` list the ways.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use piton::config::Clock;
 use piton::driver::{self, Options};
 use piton::event::{Event, LockChange};
@@ -15,6 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 
 use super::cli::{Desk, Said};
+use crate::support::keys::keygen;
 
 mod cases;
 mod who;
@@ -39,16 +37,6 @@ steps:
 struct Stage {
     desk: Desk,
     runtime: Runtime,
-}
-
-fn keygen(folder: &Path, args: &[&str], input: &str) -> String {
-    let mut command = Command::new("ssh-keygen");
-    command.args(args).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("ssh-keygen is there");
-    std::io::Write::write_all(&mut child.stdin.take().expect("is piped"), input.as_bytes()).expect("is read");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
 }
 
 impl Stage {

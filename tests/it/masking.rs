@@ -93,8 +93,8 @@ fn ten_megabytes_of_secrets_in_every_encoding_leave_no_trace() {
     let all: Vec<(String, String)> = [PASS, KEY].into_iter().flat_map(encodings).collect();
     let text = output(&all);
     std::fs::write(desk.path("long"), &text).expect("can be written");
-    let each: String = all.iter().map(|(printed, _)| format!("{printed}\n")).collect();
-    desk.write("each", &each);
+    let each: Vec<&str> = all.iter().map(|(printed, _)| printed.as_str()).collect();
+    desk.write("each", &(each.join("\n") + "\n"));
     desk.write("pass", PASS);
     desk.write("key", KEY);
     desk.write(

@@ -3,10 +3,10 @@
 //! Keys are made by `ssh-keygen`, and lists are signed and verified by it as well as by the program.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::cli::{Desk, Said};
+use crate::support::keys::keygen;
 
 mod ways;
 
@@ -28,16 +28,6 @@ const STEPS: &str = "steps:
   - { id: child, needs: [tables], runbook: { path: sub/child.yaml } }
   - { id: hand, needs: [child], manual: { instructions: by-hand.md } }
 ";
-
-pub fn keygen(folder: &Path, args: &[&str], input: &str) -> String {
-    let mut command = Command::new("ssh-keygen");
-    command.args(args).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("ssh-keygen is there");
-    std::io::Write::write_all(&mut child.stdin.take().expect("is piped"), input.as_bytes()).expect("is read");
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// A project with a site, a runbook and people, in which everything is as it should be.
 pub struct Project {

@@ -180,8 +180,8 @@ pub fn signers(data: &[u8]) {
     }
     // A line that names a person and a key has both.
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let mut one = Signers::default();
-        one.add_file(line).expect("every line was read");
-        assert!(!one.is_empty(), "a line that says nothing was taken");
+        let mut own = Signers::default();
+        own.add_file(line).expect("every line was read");
+        assert!(!own.is_empty(), "a line that says nothing was taken");
     }
 }

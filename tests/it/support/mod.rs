@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub(crate) mod databases;
+pub(crate) mod keys;
 pub(crate) mod lab;
 pub(crate) mod mariadb;
 pub(crate) mod perf;

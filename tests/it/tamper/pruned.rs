@@ -94,7 +94,7 @@ pub(super) const CASES: &[Case] = &[
     (
         "who pruned",
         |f| {
-            f.sql("UPDATE tombstones SET body = replace(body, '\"what\":\"contents\"', '\"what\":\"run\"') WHERE number = 2")
+            f.sql("UPDATE tombstones SET body = replace(body, '\"what\":\"contents\"', '\"what\":\"run\"') WHERE number = 2");
         },
         Plainly("tombstone 2: its seal does not hold"),
     ),
@@ -141,7 +141,7 @@ pub(super) const CASES: &[Case] = &[
     (
         "two tombstones swapped",
         |f| {
-            f.sql("UPDATE tombstones SET number = 9 WHERE number = 1; UPDATE tombstones SET number = 1 WHERE number = 2; UPDATE tombstones SET number = 2 WHERE number = 9")
+            f.sql("UPDATE tombstones SET number = 9 WHERE number = 1; UPDATE tombstones SET number = 1 WHERE number = 2; UPDATE tombstones SET number = 2 WHERE number = 9");
         },
         Plainly("tombstone 1: it is tombstone 2: it was moved"),
     ),
