@@ -73,12 +73,13 @@ async fn list(fresh: &Fresh, filter: &SessionFilter) -> Vec<SessionInfo> {
 
 /// The sessions of a filter as soon as each is in the state that is awaited.
 async fn settled(fresh: &Fresh, filter: &SessionFilter, states: &[SessionState]) -> Vec<SessionInfo> {
-    for _ in 0..500 {
+    for _ in 0..100 {
         let found = list(fresh, filter).await;
         if found.iter().map(|info| info.state).eq(states.iter().copied()) {
             return found;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // MariaDB looks for open transactions anew only when nobody has asked for 100 ms.
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     panic!("{states:?} did not come: {:?}", list(fresh, filter).await);
 }

@@ -467,7 +467,9 @@ async fn kill_the_server(engine: Engine) {
             .take_while(|fault| ground.hurt_at(fault, || victim.kill_and_start()))
             .count();
         let wanted = target.commits() - 1;
-        assert!((wanted..=wanted * 3).contains(&kills), "{}: {kills} kills", ground.what);
+        // By pages, chunks that were read ahead are committed even when their source is gone.
+        let fewest = if target == Target::Keyless { wanted / 2 } else { wanted };
+        assert!((fewest..=wanted * 3).contains(&kills), "{}: {kills} kills", ground.what);
         ground.finish();
         ground.account().await;
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -141,17 +143,23 @@ pub(super) fn changes(sources: &Sources<'_>) -> Vec<ChangeWords> {
     changes
 }
 
+/// A moment of a range, which may be written in seconds since the epoch, as people read it.
+fn moment(text: String, zone: &TimeZone) -> String {
+    let at = text.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    at.map_or(text, |at| words::day_and_clock(at, zone))
+}
+
 /// From where to where rows were copied, in words.
-fn range_of(input: Option<&Json>) -> Option<String> {
+fn range_of(input: Option<&Json>, zone: &TimeZone) -> Option<String> {
     let range = input?.get("range");
-    let end = |name: &str| text_at(range, name);
+    let end = |name: &str| text_at(range, name).map(|text| moment(text, zone));
     let range = match (end("from"), end("to")) {
         (Some(from), Some(to)) => Some(format!("from {from} to {to}")),
         (Some(from), None) => Some(format!("from {from} on")),
         (None, Some(to)) => Some(format!("up to {to}")),
         (None, None) => None,
     };
-    let split = text_at(input, "at").map(|at| format!("split at {at}"));
+    let split = text_at(input, "at").map(|at| format!("split at {}", moment(at, zone)));
     let parts: Vec<String> = [range, split].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -168,7 +176,7 @@ pub(super) fn moves(sources: &Sources<'_>) -> Vec<MoveWords> {
         MoveWords {
             step: step.id.to_string(),
             what: format!("{} to {}{tables}{policy}", place("from"), place("to")),
-            range: range_of(input),
+            range: range_of(input, sources.zone),
             rows: of("rows"),
             inserted: of("inserted"),
             updated: of("updated"),

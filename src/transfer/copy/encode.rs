@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_short_number_is_the_text_of_its_real() {
-        for whole in (-1_000_000..1_000_000).step_by(37) {
+        for whole in (-999_999..1_000_000).step_by(37) {
             for scale in [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6] {
                 let number = f64::from(whole) / scale;
                 let real = single(number).unwrap_or_else(|| panic!("{number} is a real"));
