@@ -57,7 +57,7 @@ fn the_8x_update_is_refused_before_the_milestone_and_accepted_after_it() {
 
     let moved = run(&lab, "two-step-guarded.yaml", "moved", &["--param", "settle=5s"]);
     assert!(moved.status.success(), "{}", said(&moved));
-    assert_nothing_lost(&lab.evidence("moved"));
+    assert_nothing_lost(&lab.evidence("last"));
 
     let updated = run(&lab, "update-to-8x.yaml", "updated", &[]);
     assert!(updated.status.success(), "{}", said(&updated));

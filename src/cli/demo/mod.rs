@@ -20,7 +20,7 @@ use super::watch::watch;
 use crate::driver::{self, DriverError, Ended, Options};
 use crate::event::Outcome;
 use crate::ids::RunId;
-use crate::journal::{Journal, JournalError, SealError, SealKey};
+use crate::journal::{Journal, JournalError, RunFilter, SealError, SealKey};
 use crate::lab::loss::{self, Procedure};
 use crate::lab::{self, Lab, LabError, LabOptions};
 use crate::plan::{Given, Plan, PlanError};
@@ -33,6 +33,8 @@ static SCHEMAS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/schemas");
 
 /// How many timesteps the vendor's pass over the history takes.
 const PASS_TIMESTEPS: i64 = 3;
+/// How the names of the runbooks begin that start and stop the lab.
+const LAB_RUNBOOKS: &str = "wfm-lab-";
 
 /// What the demo shows.
 #[derive(Debug, Clone, clap::Args)]
@@ -135,7 +137,7 @@ pub(super) async fn run(args: &DemoArgs, out: Out) -> Result<Exit, CliError> {
 async fn show(args: &DemoArgs, stage: &Stage) -> Result<Outcome, DemoError> {
     if let Some(run) = &args.evidence {
         let scene = Scene::open(args.dir.as_deref().unwrap_or(Path::new(".")), args.procedure).await?;
-        let run = scene.journal.find_run(run).await?;
+        let run = scene.find(run).await?;
         let evidence = scene.evidence(&run).await?;
         evidence.show(stage, scene.store.as_path(), &run);
         return Ok(if evidence.holds() { Outcome::Succeeded } else { Outcome::Failed });
@@ -339,6 +341,17 @@ impl Scene {
     }
 
     /// What the run did, measured in the lab's databases.
+    /// The run that a person means; `last` is the latest that is more than a start or stop of the lab.
+    async fn find(&self, run: &str) -> Result<RunId, DemoError> {
+        if run != "last" {
+            return Ok(self.journal.find_run(run).await?);
+        }
+        let runs = self.journal.runs(&RunFilter::default()).await?;
+        let last = runs.into_iter().find(|summary| !summary.runbook.starts_with(LAB_RUNBOOKS));
+        let last = last.ok_or_else(|| JournalError::UnknownRun(run.to_owned()))?;
+        Ok(last.run)
+    }
+
     async fn evidence(&self, run: &RunId) -> Result<Evidence, DemoError> {
         let told = driver::read(&self.journal, run).await?;
         let facts = Facts::new(&told.plan, &told.state, &told.records);
