@@ -122,6 +122,16 @@ impl<'s> Forger<'s> {
         }
     }
 
+    /// Puts an older copy in the place of the whole store.
+    fn put_older_back(&mut self) {
+        self.close();
+        for name in ["piton.db", "piton.db-wal", "piton.db-shm", "piton.db-anchor"] {
+            let _ = std::fs::remove_file(self.path(name));
+        }
+        copy(self.scene.older.path(), self.folder.path());
+        self.open();
+    }
+
     fn sql(&mut self, text: &str) {
         let db = self.db.as_mut().expect("is open");
         self.runtime.block_on(sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned())).execute(db)).expect(text);

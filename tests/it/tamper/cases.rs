@@ -342,16 +342,5 @@ pub(super) const OF_ENDS: &[Case] = &[
         },
         With(ANCHOR, "record 1 of run ended: it is missing"),
     ),
-    (
-        "the whole store as it was before",
-        |f| {
-            f.close();
-            for name in ["piton.db", "piton.db-wal", "piton.db-shm", "piton.db-anchor"] {
-                let _ = std::fs::remove_file(f.path(name));
-            }
-            copy(f.scene.older.path(), f.folder.path());
-            f.open();
-        },
-        With(ANCHOR, "an older copy was put back"),
-    ),
+    ("the whole store as it was before", |f| f.put_older_back(), With(ANCHOR, "an older copy was put back")),
 ];

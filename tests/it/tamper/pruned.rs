@@ -280,14 +280,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     (
         "the whole store as it was before it was pruned",
-        |f| {
-            f.close();
-            for name in ["piton.db", "piton.db-wal", "piton.db-shm", "piton.db-anchor"] {
-                let _ = std::fs::remove_file(f.path(name));
-            }
-            copy(f.scene.older.path(), f.folder.path());
-            f.open();
-        },
+        |f| f.put_older_back(),
         With(ANCHOR, "an older copy was put back"),
     ),
 ];
