@@ -66,11 +66,12 @@ impl Limits {
         let mut set = "SET SESSION wait_timeout = 31536000 /*M!100300 , idle_transaction_timeout = 0, \
                        idle_readonly_transaction_timeout = 0, idle_write_transaction_timeout = 0 */"
             .to_owned();
-        if let Some(limit) = self.statement {
-            let ms = limit.as_millis();
-            let _ = write!(set, " /*M!100101 , max_statement_time = {}.{:03} */", ms / 1_000, ms % 1_000);
-            let _ = write!(set, " /*!50708 , max_execution_time = {ms} */");
-        }
+        let (seconds_most, ms_most) = self.statement.map(|limit| limit.as_millis()).map_or_else(
+            || ("DEFAULT".to_owned(), "DEFAULT".to_owned()),
+            |ms| (format!("{}.{:03}", ms / 1_000, ms % 1_000), ms.to_string()),
+        );
+        let _ = write!(set, " /*M!100101 , max_statement_time = {seconds_most} */");
+        let _ = write!(set, " /*!50708 , max_execution_time = {ms_most} */");
         if let Some(limit) = self.lock.map(seconds) {
             let _ = write!(set, " , lock_wait_timeout = {limit}, innodb_lock_wait_timeout = {limit}");
         }

@@ -73,7 +73,7 @@ async fn list(fresh: &Fresh, filter: &SessionFilter) -> Vec<SessionInfo> {
 
 /// The sessions of a filter as soon as each is in the state that is awaited.
 async fn settled(fresh: &Fresh, filter: &SessionFilter, states: &[SessionState]) -> Vec<SessionInfo> {
-    for _ in 0..100 {
+    for _ in 0..50 {
         let found = list(fresh, filter).await;
         if found.iter().map(|info| info.state).eq(states.iter().copied()) {
             return found;

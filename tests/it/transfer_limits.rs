@@ -198,6 +198,44 @@ async fn a_statement_that_takes_too_long_is_undone_whole_and_named() {
 }
 
 #[tokio::test]
+async fn a_limit_holds_for_every_table_of_a_set() {
+    let limits = Limits { statement: Some(Duration::from_secs(1)), ..Limits::default() };
+    let mapping = MAPPING
+        .replace("all: [item]", "all: [early, item]")
+        .replace("tables: {", "tables: { early: { columns: { id: id } },");
+    let request = CopyRequest {
+        limits,
+        ..CopyRequest::new(Mapping::from_yaml(&mapping).expect("valid"), "all", Policy::Fail, "run/step")
+    };
+    for (to, slow) in [
+        (
+            Engine::Mariadb,
+            "CREATE TRIGGER slow BEFORE INSERT ON item FOR EACH ROW SET NEW.label = CONCAT(NEW.label, LEFT(SLEEP(60), 0))",
+        ),
+        (
+            Engine::Postgres,
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$",
+        ),
+    ] {
+        let pair = Pair::new(Engine::Postgres, to, ", PRIMARY KEY (id)").await;
+        for side in [&pair.from, &pair.to] {
+            side.run("CREATE TABLE early (id INTEGER NOT NULL, PRIMARY KEY (id))").await;
+        }
+        pair.from.run("INSERT INTO early VALUES (1), (2)").await;
+        pair.to.run(slow).await;
+        if to == Engine::Postgres {
+            pair.to.run("CREATE TRIGGER slow BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION slow()").await;
+        }
+        let cancel = CancellationToken::new();
+        let done = copy(&pair.from.database, &pair.to.database, &request, &|_| {}, &cancel);
+        let done = tokio::time::timeout(Duration::from_secs(30), done).await.expect("it is limited");
+        let error = done.expect_err("too slow");
+        assert!(is_limit(&error, "statement_timeout"), "{to}: {error:?}");
+        assert_eq!(pair.there().await, 2, "{to}: the table before it is there");
+    }
+}
+
+#[tokio::test]
 async fn a_comparison_does_not_wait_for_a_locked_table_for_ever() {
     let pair = Pair::new(Engine::Postgres, Engine::Postgres, ", PRIMARY KEY (id)").await;
     pair.copy(Limits::default(), ChunkHook::default()).await.expect("copies");

@@ -340,7 +340,6 @@ impl Scene {
         Ok((ended, Some(evidence)))
     }
 
-    /// What the run did, measured in the lab's databases.
     /// The run that a person means; `last` is the latest that is more than a start or stop of the lab.
     async fn find(&self, run: &str) -> Result<RunId, DemoError> {
         if run != "last" {
@@ -352,6 +351,7 @@ impl Scene {
         Ok(last.run)
     }
 
+    /// What the run did, measured in the lab's databases.
     async fn evidence(&self, run: &RunId) -> Result<Evidence, DemoError> {
         let told = driver::read(&self.journal, run).await?;
         let facts = Facts::new(&told.plan, &told.state, &told.records);

@@ -13,7 +13,6 @@ use tokio::sync::mpsc::{Receiver, channel};
 use super::super::checkpoint::{self, TableCheckpoint};
 use super::super::chunk_hook::ChunkMoment;
 use super::super::database::Database;
-use super::super::engine::Engine;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
 use super::super::rows::{self, Lookups};
@@ -24,7 +23,7 @@ use super::CopyRequest;
 use super::pace::Pace;
 use super::place::Pages;
 use super::report::TableReport;
-use super::wire::{Block, HEADER, TRAILER, Wire, blocks};
+use super::wire::{Block, Sink, Wire, blocks};
 
 /// Pages of the first chunk; later ones follow from how long it took.
 const PAGES_FIRST: u64 = 1_000;
@@ -261,30 +260,21 @@ impl HeapCopy<'_> {
         mut block: Block,
         from: &mut Receiver<Block>,
     ) -> Result<Option<Chunk>, TransferError> {
-        let Session::Postgres(connection) = target else {
-            return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
-        };
-        let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
-        let mut sink = connection.copy_in_raw(&self.wire.write).await.map_err(wrong)?;
-        sink.send(HEADER.as_slice()).await.map_err(wrong)?;
-        let mut bytes = 0;
+        let mut sink = Sink::begin(target, &self.wire.write).await?;
         let range = loop {
-            if !block.bytes.is_empty() {
-                sink.send(block.bytes.as_slice()).await.map_err(wrong)?;
-                bytes += u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
-            }
+            sink.put(&block.bytes).await?;
             if let Some(range) = block.ends {
                 break range;
             }
             let Some(next) = from.recv().await else {
-                // What the source says is the reason; the target may say what it likes to being left.
-                let _ = sink.abort("the source failed").await;
+                // What the source says is the reason.
+                sink.abort("the source failed").await;
                 return Ok(None);
             };
             block = next;
         };
-        sink.send(TRAILER.as_slice()).await.map_err(wrong)?;
-        let rows = sink.finish().await.map_err(wrong)?;
+        let bytes = sink.bytes;
+        let rows = sink.end().await?;
         Ok(Some(Chunk { range, rows, bytes }))
     }
 

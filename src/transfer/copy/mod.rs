@@ -197,6 +197,7 @@ impl Copier<'_> {
                     pace: &self.pace,
                 };
                 (state, report) = heap.run(&mut self.source, &mut self.target, state, report).await?;
+                self.request.limits.set(&mut self.source).await?;
                 self.finish(&plan, &mut state).await?;
             }
             Way::Sorted(wire) => {
@@ -230,12 +231,9 @@ impl Copier<'_> {
         if inserted < u64::try_from(known / 10).unwrap_or(0) {
             return;
         }
-        // Where the server is at it already, there is no need to wait for that.
-        let at_once = self.target.run(&format!("ANALYZE (SKIP_LOCKED) {table}"), Vec::new()).await;
-        if at_once.is_err() {
-            // Before PostgreSQL 12 it can only be waited for.
-            let _ = self.target.run(&format!("ANALYZE {table}"), Vec::new()).await;
-        }
+        // Where the server is at it already, there is no need to wait for that. Before PostgreSQL 12, which knows no such way, it
+        // is left to the server altogether.
+        let _ = self.target.run(&format!("ANALYZE (SKIP_LOCKED) {table}"), Vec::new()).await;
     }
 
     /// Chooses; `docs/design/transfer.md` has the table.
@@ -355,13 +353,13 @@ fn place_of(plan: &TablePlan) -> String {
 
 /// What a table needs once its rows are there: its indexes, its sequences.
 async fn complete(target: &mut Session, request: &CopyRequest, plan: &TablePlan) -> Result<(), TransferError> {
+    if target.engine() != Engine::Postgres {
+        // Their indexes stay where they are, and SQLite's AUTOINCREMENT and MariaDB's AUTO_INCREMENT follow inserts by themselves.
+        return Ok(());
+    }
     request.limits.lift(target).await?;
     indexes::build(target, &request.token, &plan.source.name).await?;
-    // SQLite's AUTOINCREMENT and MariaDB's AUTO_INCREMENT follow inserts by themselves.
-    if target.engine() == Engine::Postgres {
-        super::postgres::advance_sequences(target, plan).await?;
-    }
-    Ok(())
+    super::postgres::advance_sequences(target, plan).await
 }
 
 /// True where the target holds no row that the copy could meet: none at all, or none within the range where the time is part of the key.

@@ -16,7 +16,7 @@ use super::CopyRequest;
 use super::feed::Feed;
 use super::pace::Pace;
 use super::report::TableReport;
-use super::wire::{Block, HEADER, TRAILER, Wire, blocks};
+use super::wire::{Block, Sink, Wire, blocks};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// Rows of a transaction where the caller names none.
@@ -152,21 +152,15 @@ impl SortedCopy<'_> {
         from: &mut Receiver<Block>,
     ) -> Result<Written, TransferError> {
         let mut written = Written { rows: 0, bytes: 0, last: Vec::new(), key: Vec::new(), is_end: true };
-        let Session::Postgres(connection) = target else {
-            return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
-        };
-        let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
         let begun = Instant::now();
         let (most, bytes_most) = (self.chunk_rows(), self.pace.bytes_max());
-        let mut sink = connection.copy_in_raw(self.from.write()).await.map_err(wrong)?;
-        sink.send(HEADER.as_slice()).await.map_err(wrong)?;
+        let mut sink = Sink::begin(target, self.from.write()).await?;
         loop {
-            sink.send(block.bytes.as_slice()).await.map_err(wrong)?;
+            sink.put(&block.bytes).await?;
             written.rows += block.rows;
-            written.bytes += u64::try_from(block.bytes.len()).unwrap_or(u64::MAX);
             written.last = block.last;
             written.key = block.key;
-            if written.rows >= most || written.bytes >= bytes_most || begun.elapsed() >= CHUNK_TIME {
+            if written.rows >= most || sink.bytes >= bytes_most || begun.elapsed() >= CHUNK_TIME {
                 written.is_end = false;
                 break;
             }
@@ -175,8 +169,8 @@ impl SortedCopy<'_> {
                 None => break,
             }
         }
-        sink.send(TRAILER.as_slice()).await.map_err(wrong)?;
-        sink.finish().await.map_err(wrong)?;
+        written.bytes = sink.bytes;
+        sink.end().await?;
         Ok(written)
     }
 

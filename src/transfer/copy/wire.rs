@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use sqlx::encode::IsNull;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnection, PgCopyIn, PgTypeInfo};
 use sqlx::{Arguments, Encode, Postgres, Row, Type};
 use tokio::sync::mpsc::Sender;
 
@@ -23,9 +23,9 @@ use super::super::value::{Kind, Value};
 /// Bytes that are gathered before they are sent: a server sends one message per row.
 pub(super) const BUFFER: usize = 64 * 1024;
 /// What a binary COPY begins with: its signature, no flags, no extension.
-pub(super) const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with.
-pub(super) const TRAILER: [u8; 2] = [0xff, 0xff];
+const TRAILER: [u8; 2] = [0xff, 0xff];
 /// The oldest server that reads a range of pages without reading all pages before it.
 const TID_RANGES: i64 = 140_000;
 
@@ -315,6 +315,48 @@ pub(super) struct Block {
     pub(super) ends: Option<(u64, u64)>,
 }
 
+fn wrong(error: sqlx::Error) -> TransferError {
+    TransferError::sql(Engine::Postgres, &error)
+}
+
+/// A binary COPY into a table, in the open transaction of its session; dropped before its end it leaves nothing.
+pub(super) struct Sink<'c> {
+    copy: PgCopyIn<&'c mut PgConnection>,
+    /// Bytes of rows that went in.
+    pub(super) bytes: u64,
+}
+
+impl<'c> Sink<'c> {
+    pub(super) async fn begin(target: &'c mut Session, write: &str) -> Result<Self, TransferError> {
+        let Session::Postgres(connection) = target else {
+            return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
+        };
+        let mut copy = connection.copy_in_raw(write).await.map_err(wrong)?;
+        copy.send(HEADER.as_slice()).await.map_err(wrong)?;
+        Ok(Self { copy, bytes: 0 })
+    }
+
+    /// Sends whole rows.
+    pub(super) async fn put(&mut self, rows: &[u8]) -> Result<(), TransferError> {
+        if !rows.is_empty() {
+            self.copy.send(rows).await.map_err(wrong)?;
+            self.bytes += u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        }
+        Ok(())
+    }
+
+    /// Ends it and gives how many rows the target counted.
+    pub(super) async fn end(mut self) -> Result<u64, TransferError> {
+        self.copy.send(TRAILER.as_slice()).await.map_err(wrong)?;
+        self.copy.finish().await.map_err(wrong)
+    }
+
+    /// Gives up; the target may say what it likes to being left.
+    pub(super) async fn abort(self, why: &str) {
+        let _ = self.copy.abort(why).await;
+    }
+}
+
 /// Reads a stream into blocks of at most so many whole rows until it ends or nobody takes them; with `patience` it may not be silent for longer.
 pub(super) async fn blocks(
     source: &mut Session,
@@ -326,7 +368,6 @@ pub(super) async fn blocks(
     let Session::Postgres(source) = source else {
         return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
     };
-    let wrong = |error: sqlx::Error| TransferError::sql(Engine::Postgres, &error);
     let mut rows = source.copy_out_raw(read).await.map_err(wrong)?;
     let mut block = Block::default();
     let mut last = 0;
