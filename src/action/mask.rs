@@ -100,7 +100,7 @@ impl Masker {
 
     /// Starts on a stream.
     pub fn stream(&self) -> MaskStream {
-        MaskStream { masker: self.clone(), held: Vec::new() }
+        MaskStream { masker: self.clone(), held: Vec::new(), covered: 0 }
     }
 }
 
@@ -109,6 +109,8 @@ impl Masker {
 pub struct MaskStream {
     masker: Masker,
     held: Vec<u8>,
+    /// So many of the held bytes, from the first on, belong to a secret for which the mask was given.
+    covered: usize,
 }
 
 impl MaskStream {
@@ -119,9 +121,9 @@ impl MaskStream {
         self.release(safe)
     }
 
-    /// How many bytes are held back.
+    /// How many bytes are held back for which nothing was given yet.
     pub fn withheld(&self) -> usize {
-        self.held.len()
+        self.held.len().saturating_sub(self.covered)
     }
 
     /// Gives what was held back; the stream is over.
@@ -129,24 +131,25 @@ impl MaskStream {
         self.release(self.held.len())
     }
 
-    /// Gives the held bytes before `safe`; a secret that starts before it goes as a whole.
+    /// Gives the held bytes before `safe`. Of a secret that starts before it the mask is given; its bytes behind it stay, for
+    /// another secret may begin among them.
     fn release(&mut self, safe: usize) -> Vec<u8> {
         let Some(search) = self.masker.search.clone() else { return std::mem::take(&mut self.held) };
         let mut out = Vec::with_capacity(safe);
-        let mut at = 0;
+        let mut at = self.covered;
         for found in search.finds(&self.held) {
             if found.start >= safe {
                 break;
             }
-            out.extend_from_slice(&self.held[at..found.start]);
-            out.extend_from_slice(MASK.as_bytes());
-            at = found.end;
+            if found.start >= at {
+                out.extend_from_slice(&self.held[at..found.start]);
+                out.extend_from_slice(MASK.as_bytes());
+            }
+            at = at.max(found.end);
         }
-        if at < safe {
-            out.extend_from_slice(&self.held[at..safe]);
-            at = safe;
-        }
-        self.held.drain(..at);
+        out.extend_from_slice(self.held.get(at..safe).unwrap_or_default());
+        self.held.drain(..safe);
+        self.covered = at.saturating_sub(safe);
         out
     }
 }
@@ -173,6 +176,15 @@ mod tests {
             let encoded = STANDARD.encode(format!("{lead}{SECRET} and more"));
             assert!(masker.text(&encoded).contains(MASK), "{lead}: {encoded}");
         }
+    }
+
+    #[test]
+    fn secrets_that_overlap_are_hidden_to_the_end_of_the_last() {
+        let masker = Masker::new(["db-prod-2024", "2024-tokenvalue99", "99!"]);
+        assert_eq!(masker.text("a db-prod-2024-tokenvalue99! b"), "a *** b");
+        let mut stream = masker.stream();
+        let shown = [stream.push(b"a db-prod-2024-token"), stream.push(b"value99! b"), stream.finish()].concat();
+        assert_eq!(shown, b"a *** b");
     }
 
     /// Encodings as other programs make them, not as the masker does.
@@ -250,6 +262,19 @@ mod tests {
                 prop_assert!(!shown.contains(part), "{part} in {shown}");
             }
             prop_assert!(cut + masker.margin() > 41 || shown.ends_with(" d *** e"), "{shown}");
+        }
+
+        #[test]
+        fn secrets_that_overlap_leave_no_rest_wherever_they_are_cut(
+            secrets in prop::collection::vec("[ab]{2,9}", 1..5), text in "[abc]{0,60}", length in 1_usize..9
+        ) {
+            let masker = Masker::new(&secrets);
+            let mut stream = masker.stream();
+            let mut seen: Vec<u8> = text.as_bytes().chunks(length).flat_map(|chunk| stream.push(chunk)).collect();
+            seen.extend(stream.finish());
+            let seen = String::from_utf8(seen).expect("ASCII");
+            prop_assert_eq!(&seen, &masker.text(&text));
+            prop_assert!(secrets.iter().all(|secret| !seen.contains(secret.as_str())), "{} of {}", seen, text);
         }
 
         #[test]

@@ -1,8 +1,8 @@
 //! Finds the forms of secrets in bytes, at a speed at which hiding them does not show.
 //!
 //! Most output holds no secret. So places where a form may begin are looked for first, by its first bytes and many bytes at a
-//! time; only there the forms that begin like this are compared. What is found is what an automaton finds, at the first place
-//! where a form begins the longest one, without the time that it takes to make one. Used by the masker.
+//! time; only there the forms that begin like this are compared. What is found is every stretch of bytes that forms cover, also
+//! where one begins inside of another. Used by the masker.
 
 use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, Input, MatchKind, Span};
@@ -42,13 +42,13 @@ impl Search {
         Self::Automaton(Box::new(automaton))
     }
 
-    /// Every form in `bytes`, none inside of another.
+    /// Every stretch of `bytes` that forms cover which overlap each other.
     pub(super) fn finds<'s>(&'s self, bytes: &'s [u8]) -> Finds<'s> {
         let passes = match self {
             Self::Passes(passes) => passes.len(),
             Self::Automaton(_) => 0,
         };
-        Finds { search: self, bytes, at: 0, ahead: vec![None; passes] }
+        Finds { search: self, bytes, at: 0, next: None, ahead: vec![None; passes] }
     }
 }
 
@@ -84,17 +84,34 @@ impl Pass {
     }
 }
 
-/// The places of forms, the first one first.
+/// What forms cover, the first stretch first.
 pub(super) struct Finds<'s> {
     search: &'s Search,
     bytes: &'s [u8],
+    /// Forms that begin before this place were met.
     at: usize,
+    /// The form that begins the next stretch, where it was met already.
+    next: Option<Span>,
     /// What each pass has found ahead of `at`.
     ahead: Vec<Option<(usize, usize)>>,
 }
 
 impl Finds<'_> {
-    fn next_of(&mut self, passes: &[Pass]) -> Option<Span> {
+    /// The longest form at the first place from `at` on where one begins.
+    fn form(&mut self) -> Option<Span> {
+        let search = self.search;
+        let found = match search {
+            Search::Passes(passes) => self.form_of(passes),
+            Search::Automaton(automaton) => {
+                let rest = self.at.min(self.bytes.len())..self.bytes.len();
+                automaton.find(Input::new(self.bytes).span(rest)).map(|found| found.span())
+            }
+        };
+        self.at = found.map_or(self.bytes.len(), |found| found.start + 1);
+        found
+    }
+
+    fn form_of(&mut self, passes: &[Pass]) -> Option<Span> {
         while self.at < self.bytes.len() {
             let at = self.at;
             for (pass, ahead) in passes.iter().zip(&mut self.ahead) {
@@ -109,11 +126,7 @@ impl Finds<'_> {
                 (place == self.at).then(|| pass.length(beginning, &self.bytes[place..]))
             });
             match lengths.max() {
-                Some(length @ 1..) => {
-                    let found = Span::from(self.at..self.at + length);
-                    self.at = found.end;
-                    return Some(found);
-                }
+                Some(length @ 1..) => return Some(Span::from(self.at..self.at + length)),
                 Some(_) | None => self.at += 1,
             }
         }
@@ -125,14 +138,15 @@ impl Iterator for Finds<'_> {
     type Item = Span;
 
     fn next(&mut self) -> Option<Span> {
-        match self.search {
-            Search::Passes(passes) => self.next_of(passes),
-            Search::Automaton(automaton) => {
-                let found = automaton.find(Input::new(self.bytes).span(self.at..self.bytes.len()))?.span();
-                self.at = found.end;
-                Some(found)
+        let mut found = self.next.take().or_else(|| self.form())?;
+        while let Some(more) = self.form() {
+            if more.start >= found.end {
+                self.next = Some(more);
+                break;
             }
+            found.end = found.end.max(more.end);
         }
+        Some(found)
     }
 }
 
@@ -169,6 +183,23 @@ mod tests {
             let forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
             let bytes = text.as_bytes();
             prop_assert_eq!(found(&forms, bytes), plainly(&forms, bytes));
+        }
+
+        #[test]
+        fn whatever_a_form_covers_is_found_and_nothing_else(text in "[abc]{0,80}", forms in prop::collection::vec("[abc]{2,7}", 1..12)) {
+            let bytes = text.as_bytes();
+            let mut covered = vec![false; bytes.len()];
+            for form in &forms {
+                for place in (0..bytes.len()).filter(|place| bytes[*place..].starts_with(form.as_bytes())) {
+                    covered[place..place + form.len()].fill(true);
+                }
+            }
+            let forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
+            let mut met = vec![false; bytes.len()];
+            for span in found(&forms, bytes) {
+                met[span.start..span.end].fill(true);
+            }
+            prop_assert_eq!(met, covered);
         }
     }
 }
