@@ -38,6 +38,13 @@ struct Place<'a> {
     span: Span,
 }
 
+impl Place<'_> {
+    /// A place of no step, decided before the run.
+    fn before_the_run(in_foreach: bool, span: Span) -> Self {
+        Self { step: None, in_foreach, secrets: false, own_outputs: false, decided: true, span }
+    }
+}
+
 /// A step that uses an output of another, which must come before it.
 struct Use<'a> {
     target: &'a Step,
@@ -90,17 +97,7 @@ impl<'a> Names<'a> {
     /// Checks the whole runbook.
     pub fn check(mut self) {
         for lock in &self.runbook.locks {
-            self.template(
-                &lock.value,
-                &Place {
-                    step: None,
-                    in_foreach: false,
-                    secrets: false,
-                    own_outputs: false,
-                    decided: true,
-                    span: lock.span,
-                },
-            );
+            self.template(&lock.value, &Place::before_the_run(false, lock.span));
         }
         self.plain_names();
         for step in &self.runbook.steps {
@@ -155,28 +152,10 @@ impl<'a> Names<'a> {
         if let Some(items) = fields.foreach.as_ref().map(|foreach| &foreach.value.items)
             && let Some(text) = items.value.as_str()
         {
-            self.expression(
-                text,
-                &Place {
-                    step: None,
-                    in_foreach: false,
-                    secrets: false,
-                    own_outputs: false,
-                    decided: true,
-                    span: items.span,
-                },
-            );
+            self.expression(text, &Place::before_the_run(false, items.span));
         }
         if let Some(key) = fields.foreach.as_ref().and_then(|foreach| foreach.value.key.as_ref()) {
-            let place = Place {
-                step: None,
-                in_foreach: true,
-                secrets: false,
-                own_outputs: false,
-                decided: true,
-                span: key.span,
-            };
-            self.expression(&key.value, &place);
+            self.expression(&key.value, &Place::before_the_run(true, key.span));
         }
     }
 
