@@ -14,6 +14,7 @@ use crate::action::said::Said;
 use crate::action::{Action, Context, Failure};
 use crate::event::{Finding, Outputs};
 use crate::plan::{Plan, PlanStep, render_action};
+use crate::scheduler::StepView;
 use crate::spec::actions::ActionSpec;
 use crate::spec::runbook::Undo;
 
@@ -43,6 +44,25 @@ pub enum Ready {
     Fail(Failure),
 }
 
+/// What an attempt has to know of those before it.
+#[derive(Default)]
+pub struct Earlier {
+    /// What the first of them saw, if anything of it may still be there.
+    pub before: Option<Json>,
+    /// Whether a person undid them, so that the action has yet to take note.
+    pub undone_by_hand: bool,
+}
+
+impl Earlier {
+    /// Of this step.
+    pub fn of(view: Option<StepView<'_>>) -> Self {
+        Self {
+            before: view.and_then(|view| view.before()),
+            undone_by_hand: view.is_some_and(|view| view.undone_by_hand()),
+        }
+    }
+}
+
 /// The action of `spec`, rendered.
 pub fn make(
     plan: &Plan,
@@ -63,7 +83,7 @@ pub async fn prepare(
     cx: &Context,
     scope: Scope,
     check_when: bool,
-    first_before: Option<Json>,
+    earlier: Earlier,
 ) -> Ready {
     if check_when && let Some(when) = &step.when {
         match when.evaluate(&scope.full) {
@@ -81,7 +101,13 @@ pub async fn prepare(
         Ok(made) => made,
         Err(failure) => return Ready::Fail(failure),
     };
-    let before = match first_before.filter(|before| !before.is_null()) {
+    // Safe to repeat: it counts as told only once the start of an attempt that got ready is on record.
+    if earlier.undone_by_hand
+        && let Err(failure) = action.undone(cx).await
+    {
+        return Ready::Fail(failure);
+    }
+    let before = match earlier.before.filter(|before| !before.is_null()) {
         Some(before) => before,
         None => match action.before(cx).await {
             Ok(before) => before,

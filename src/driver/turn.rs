@@ -146,13 +146,13 @@ impl Session {
         let step = self.planned(&id);
         let cancel = self.occupy(&id, Work::Prepare);
         let cx = self.context(&step, attempt, cancel);
-        let before = self.state.step(&id).and_then(|view| view.before());
+        let earlier = attempt::Earlier::of(self.state.step(&id));
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);
         let (plan, secrets) = (self.plan.clone(), self.secrets.clone());
         let planned = step.clone();
         let prepared = self.launch(&planned, async move {
             let ready = match gathered.with_secrets(&plan, &secrets).await {
-                Ok(scope) => attempt::prepare(&plan, &step, &cx, scope, check_when, before).await,
+                Ok(scope) => attempt::prepare(&plan, &step, &cx, scope, check_when, earlier).await,
                 Err(failure) => attempt::Ready::Fail(failure),
             };
             Done::Prepared(id, attempt, ready)
@@ -187,7 +187,7 @@ impl Session {
             .with_secrets(&self.plan, &self.secrets)
             .await;
         let ready = match scope {
-            Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, None).await,
+            Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, attempt::Earlier::default()).await,
             Err(failure) => attempt::Ready::Fail(failure),
         };
         let prepared = match ready {

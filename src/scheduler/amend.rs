@@ -336,11 +336,12 @@ impl State {
         }
     }
 
-    /// Nothing is known of the step but how often it was tried, and that a person passed it over.
+    /// Nothing is known of the step but how often it was tried, that a person passed it over, and that one undid it.
     fn start_afresh(&mut self, number: usize) {
         let (attempts, undo_attempts) = (self.steps[number].attempts, self.steps[number].undo_attempts);
         let skipped = self.steps[number].skipped.clone().filter(|_| self.steps[number].status == Status::Skipped);
-        self.steps[number] = Step { attempts, undo_attempts, ..Step::new() };
+        let undone_by_hand = self.steps[number].undone_by_hand;
+        self.steps[number] = Step { attempts, undo_attempts, undone_by_hand, ..Step::new() };
         if let Some(reason) = skipped.filter(|reason| matches!(**reason, crate::event::SkipReason::Person { .. })) {
             self.steps[number].status = Status::Skipped;
             self.steps[number].skipped = Some(reason);

@@ -57,8 +57,13 @@ impl State {
                 });
             }
             Event::StepSkipped { step, reason } => self.on_skipped(step, reason, at)?,
-            Event::AttemptStarted { step, attempt, before, input: _ } => {
+            Event::AttemptStarted { step, attempt, before, input } => {
                 self.on_attempt_started(step, *attempt, before, at)?;
+                // What could not be got ready has no input, and told its action nothing.
+                if !input.is_null() {
+                    let number = self.numbered(step)?;
+                    self.steps[number].undone_by_hand = false;
+                }
             }
             Event::AttemptSucceeded { step, attempt, outputs, said: _ } => {
                 let number = self.running_attempt(step, *attempt)?;

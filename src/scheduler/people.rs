@@ -152,7 +152,7 @@ impl State {
             Answer::Completed { form, .. } => {
                 let for_undo = self.steps[number].status == Status::UndoWaiting;
                 self.stops_waiting(number);
-                if for_undo { self.undone(number, at) } else { self.succeeds(number, form, at) }
+                if for_undo { self.undone_by_hand(number, at) } else { self.succeeds(number, form, at) }
             }
             Answer::Ran { outputs, .. } => {
                 self.leaves_doubt(number);
@@ -162,7 +162,7 @@ impl State {
                 self.leaves_doubt(number);
                 self.did_not_run(number);
             }
-            Answer::Undone { .. } => self.undone(number, at),
+            Answer::Undone { .. } => self.undone_by_hand(number, at),
             Answer::Left { reason } => {
                 let (what, by, reason) = (Departure::Leave, by.clone(), reason.clone());
                 let voices = vec![by.clone()];

@@ -245,7 +245,14 @@ impl State {
         let step = &mut self.steps[number];
         step.status = Status::Undone;
         step.dirty = false;
+        step.undone_by_hand = false;
         step.finished_at = Some(at);
+    }
+
+    /// A person undid the next step on the way back. No action took part, so its own has yet to take note.
+    pub(super) fn undone_by_hand(&mut self, number: usize, at: Timestamp) {
+        self.undone(number, at);
+        self.steps[number].undone_by_hand = true;
     }
 
     /// A person lets a step stay whose undo failed.

@@ -91,6 +91,8 @@ pub(super) struct Step {
     pub(super) dirty_before: bool,
     /// Whether its work was changed since its latest attempt, so that the next one looks at another world.
     pub(super) looks_afresh: bool,
+    /// Whether a person undid it and its action does not know of that yet: it is told before it begins again.
+    pub(super) undone_by_hand: bool,
     pub(super) when_checked: bool,
     /// Number of the event that was its latest, for the order of undoing.
     pub(super) order: u64,
@@ -139,6 +141,7 @@ impl Step {
             dirty: false,
             dirty_before: false,
             looks_afresh: false,
+            undone_by_hand: false,
             when_checked: false,
             order: 0,
             turned: 0,

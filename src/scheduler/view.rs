@@ -179,6 +179,11 @@ impl<'a> StepView<'a> {
         self.step().status == Status::UndoFailed
     }
 
+    /// Whether a person undid it since its latest attempt that got ready, so that its action is to be told.
+    pub fn undone_by_hand(&self) -> bool {
+        self.step().undone_by_hand
+    }
+
     /// Whether only a person can say what its attempt did.
     pub fn asks_a_person(&self) -> bool {
         self.step().status == Status::Asked

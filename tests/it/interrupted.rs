@@ -52,16 +52,14 @@ fn work_that_was_done_before_a_crash_counts_only_once_its_postcondition_holds() 
     assert_eq!(state(&desk.show(), "set"), "in_doubt");
 }
 
-#[test]
-fn a_copy_that_was_taken_back_is_copied_again_when_the_run_goes_on() {
+/// A copy that is taken back like this, as far as the run does it by itself, in a run that then goes no further back.
+fn taken_back(undo: &str) -> Desk {
     let desk = desk();
     desk.write(
         "map.yaml",
         "apiVersion: piton/v1\nkind: Mapping\nname: map\nsets: { all: [t] }\ntables:\n  t: { columns: { id: id, text: text } }\n",
     );
-    desk.runbook(
-        "copy",
-        "steps:
+    let steps = "steps:
   - { id: source, db.execute: { database: a, sql: 'CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, text TEXT)' } }
   - { id: rows, needs: [source], db.execute: { database: a, sql: \"INSERT INTO t VALUES (1, 'one'), (2, 'two')\" } }
   - { id: target, db.execute: { database: b, sql: 'CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, text TEXT)' } }
@@ -69,16 +67,56 @@ fn a_copy_that_was_taken_back_is_copied_again_when_the_run_goes_on() {
   - id: copy
     needs: [leap]
     db.copy: { from: a, to: b, map: map.yaml, tables: all, policy: fail }
-    undo: { db.execute: { database: b, sql: DELETE FROM t } }
+    undo: { UNDO }
   - { id: mended, needs: [copy], exec: { shell: test -e mended }, idempotent: yes }
   - { id: there, needs: [mended], db.assert: { database: b, sql: SELECT count(*) AS n FROM t, expect: { value: 2 } } }
 on_failure: rollback
-",
-    );
+";
+    desk.runbook("copy", &steps.replace("UNDO", undo));
+    desk
+}
+
+/// Takes the rows out of the target, as a person does who undoes the copy.
+fn empties(desk: &Desk) {
+    desk.runbook("empty", "steps:\n  - { id: empty, db.execute: { database: b, sql: DELETE FROM t } }\n");
+    desk.piton(&["--site", "site.yaml", "run", "empty.yaml"]).exits(0);
+}
+
+#[test]
+fn a_copy_that_was_taken_back_is_copied_again_when_the_run_goes_on() {
+    let desk = taken_back("db.execute: { database: b, sql: DELETE FROM t }");
     desk.piton(&["--site", "site.yaml", "run", "copy.yaml"]).exits(5);
     assert_eq!(state(&desk.show(), "copy"), "undone");
     desk.write("mended", "");
     desk.piton(&["resume", "last"]).exits(0);
+}
+
+#[test]
+fn a_copy_that_a_person_took_back_is_copied_again_as_well() {
+    let desk = taken_back("manual: { instructions: Empty the table }");
+    desk.piton(&["--site", "site.yaml", "run", "copy.yaml", "--run-id", "r"]).exits(6);
+    empties(&desk);
+    desk.piton(&["answer", "r", "copy"]).exits(0);
+    desk.piton(&["resume", "r"]).exits(5);
+    desk.write("mended", "");
+    desk.piton(&["resume", "r"]).exits(0);
+    desk.piton(&["audit", "verify", "r"]).exits(0);
+}
+
+#[test]
+fn a_copy_that_a_person_says_is_undone_is_copied_again_even_if_it_first_cannot_start() {
+    let desk = taken_back("exec: { argv: ['false'] }");
+    desk.piton(&["--site", "site.yaml", "run", "copy.yaml", "--run-id", "r"]).exits(5);
+    empties(&desk);
+    desk.piton(&["decide", "r", "copy", "--undone", "--reason", "emptied it"]).exits(0);
+    desk.piton(&["resume", "r"]).exits(5);
+    desk.write("mended", "");
+    // An attempt that cannot even be got ready leaves the progress to be forgotten by the next one.
+    std::fs::rename(desk.path("b.db"), desk.path("kept.db")).expect("moved away");
+    desk.write("b.db", "no database at all, only a text that is longer than the head of one");
+    desk.piton(&["resume", "r"]).exits(5);
+    std::fs::rename(desk.path("kept.db"), desk.path("b.db")).expect("moved back");
+    desk.piton(&["resume", "r"]).exits(0);
 }
 
 #[test]
