@@ -134,14 +134,16 @@ impl Session {
     pub(super) fn step_lock_change(&self, events: &[Event]) -> LockChange {
         let free = self.done_with_locks();
         let guard = events.iter().filter_map(|event| {
-            let (step, undoes) = match event {
-                Event::AttemptStarted { step, .. } => (step, false),
-                Event::UndoStarted { step, .. } => (step, true),
+            let (step, undoes, by_hand) = match event {
+                Event::AttemptStarted { step, .. } => (step, false, false),
+                Event::UndoStarted { step, .. } => (step, true, false),
+                Event::UndoWaiting { step, .. } => (step, true, true),
                 _ => return None,
             };
             let locks = self.locked.get(step).filter(|_| !free.contains(step))?.len() as u64;
             let repeatable = self.state.step(step).is_some_and(|view| view.rule().idempotent != Idempotent::No);
-            let stays = !undoes && (!repeatable || self.outlives(step));
+            // Whoever undoes it by hand is at work also while no driver is.
+            let stays = by_hand || (!undoes && (!repeatable || self.outlives(step)));
             Some(LockGuard { step: step.clone(), locks, stays })
         });
         LockChange { guard: guard.collect(), free: free.clone(), ..LockChange::default() }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{Deferred, Done, Session, Undoing, Work};
 use super::{DriverError, attempt, scope};
+use crate::action::Failure;
 use crate::action::build::Part;
 use crate::event::{Event, LockChange, Record, WaitKind};
 use crate::ids::StepId;
@@ -91,6 +92,13 @@ impl Session {
                 Ok(true)
             }
             Command::OpenUndoWait { step, expires_ms } => {
+                if self.busy.contains_key(&step) {
+                    return Ok(false);
+                }
+                if self.lacks_locks(&step) {
+                    self.wait_for_locks(step);
+                    return Ok(false);
+                }
                 self.open_undo_wait(step, expires_ms).await?;
                 Ok(true)
             }
@@ -190,23 +198,35 @@ impl Session {
             Ok(scope) => attempt::prepare(&self.plan, &step, &cx, scope, check_when, attempt::Earlier::default()).await,
             Err(failure) => attempt::Ready::Fail(failure),
         };
-        let prepared = match ready {
+        let rendered = match ready {
             attempt::Ready::Skip => {
                 return self.adopt(Event::StepSkipped { step: id, reason: crate::event::SkipReason::When });
             }
-            // A question that cannot be asked as written is asked with its error, so that nothing is hidden.
-            attempt::Ready::Fail(failure) => (failure.error, crate::plan::digest(&serde_json::Value::Null)),
-            attempt::Ready::Go(prepared) => {
-                (prompt(&prepared.input, &self.plan.files), crate::plan::digest(&prepared.input))
-            }
+            attempt::Ready::Fail(failure) => Err(failure),
+            attempt::Ready::Go(prepared) => Ok(prepared.input),
         };
-        let (prompt, input) = (prepared.0, Some(prepared.1));
+        let plan = Arc::clone(&self.plan);
+        let (prompt, input, expires_at) = self.question(rendered, &plan, expires_ms);
+        let is_manual = step.action.kind == ActionKind::Manual;
+        let wait = if is_manual { WaitKind::Manual } else { WaitKind::Approval };
+        self.adopt(Event::StepWaiting { step: id, wait, prompt, expires_at, input: Some(input) })
+    }
+
+    /// What is asked, the digest of what it is about, and when its time is over. What cannot be asked as written is asked with its
+    /// error, so that nothing is hidden but secrets.
+    fn question(
+        &mut self,
+        rendered: Result<serde_json::Value, Failure>,
+        plan: &Plan,
+        expires_ms: Option<i64>,
+    ) -> (String, String, Option<jiff::Timestamp>) {
+        let (prompt, input) = match rendered {
+            Ok(input) => (prompt(&input, &plan.files), crate::plan::digest(&input)),
+            Err(failure) => (self.masker().text(&failure.error), crate::plan::digest(&serde_json::Value::Null)),
+        };
         let now = self.moment();
         let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
-        let kind = self.plan.step(&id).map(|step| step.action.kind);
-        let wait =
-            if kind == Some(crate::spec::actions::ActionKind::Manual) { WaitKind::Manual } else { WaitKind::Approval };
-        self.adopt(Event::StepWaiting { step: id, wait, prompt, expires_at, input })
+        (prompt, input, expires_at)
     }
 
     /// Renders what a person is asked to undo by hand and records that they are.
@@ -220,13 +240,7 @@ impl Session {
             (Ok(_), Some(Undo::Auto(_)) | None) => Ok(serde_json::Value::Null),
             (Err(failure), _) => Err(failure),
         };
-        let (prompt, input) = match rendered {
-            Ok(input) => (prompt(&input, &plan.files), crate::plan::digest(&input)),
-            // What cannot be asked as written is asked with its error, so that nothing is hidden.
-            Err(failure) => (self.masker().text(&failure.error), crate::plan::digest(&serde_json::Value::Null)),
-        };
-        let now = self.moment();
-        let expires_at = expires_ms.and_then(|ms| now.checked_add(jiff::SignedDuration::from_millis(ms)).ok());
+        let (prompt, input, expires_at) = self.question(rendered, &plan, expires_ms);
         self.adopt(Event::UndoWaiting { step: id, prompt, expires_at, input })
     }
 
