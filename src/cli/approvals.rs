@@ -31,20 +31,16 @@ pub(super) async fn run(global: &Global, args: &Approvals, out: Out) -> Result<E
                 continue;
             }
             found += 1;
-            // Of a doubt, since the attempt began.
-            let began = || ask.step.as_ref().and_then(|step| told.state.step(step)).and_then(|view| view.started_at());
-            let since = ask.since.or_else(began);
             if out.json {
                 let mut line = ask.to_json();
                 line["run"] = json!(summary.run);
                 line["runbook"] = json!(summary.runbook);
-                line["since"] = json!(since);
                 line["site"] = json!(told.plan.site.site.name);
                 line["digest"] = json!(told.plan.digest);
                 out.json_line(&line)?;
                 continue;
             }
-            let age = since.map_or_else(String::new, |since| words::duration(words::between(since, now)));
+            let age = ask.since.map_or_else(String::new, |since| words::duration(words::between(since, now)));
             let expires = ask.expires_at.map_or_else(String::new, |at| match words::between(now, at) {
                 left if at > now => format!("; expires in {}", words::duration(left)),
                 _ => "; expired".to_owned(),

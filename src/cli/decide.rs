@@ -71,7 +71,9 @@ pub(super) async fn run(global: &Global, args: Decide, out: Out) -> Result<Exit,
 
 /// What a person says that the attempt gave; all mistakes at once. What other steps use may not be left out.
 pub(super) fn outputs_of(plan: &Plan, step: &StepId, given: &[String]) -> Result<Outputs, CliError> {
-    let planned = plan.step(step).expect("the step was looked up in this plan");
+    let gone =
+        || CliError::Usage(format!("the runbook of this run has no step `{step}` any more; it can only be undone"));
+    let planned = plan.step(step).ok_or_else(gone)?;
     let known = crate::plan::output_names(planned.outputs.keys(), &planned.action);
     let (mut outputs, mut wrong) = (Outputs::new(), Vec::new());
     for text in given {

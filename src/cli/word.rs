@@ -17,10 +17,11 @@ use crate::spec::problem::did_you_mean;
 /// The step that a person means.
 pub(super) fn step_of(told: &Told, name: &str) -> Result<StepId, CliError> {
     let id = StepId::new(name);
-    if told.plan.step(&id).is_some() {
+    // A step that an amendment took out may still have to be undone.
+    if told.state.step(&id).is_some() {
         return Ok(id);
     }
-    let known: Vec<&str> = told.plan.steps.iter().map(|step| step.id.as_str()).collect();
+    let known: Vec<&str> = told.state.steps().map(|view| view.rule().id.as_str()).collect();
     let help = did_you_mean(name, known.iter().copied()).map(|help| format!("; {help}")).unwrap_or_default();
     Err(CliError::Usage(format!("this run has no step `{name}`{help}")))
 }

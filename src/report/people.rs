@@ -228,6 +228,7 @@ fn doubt(view: &StepView<'_>, run: &RunId) -> Ask {
             "attempt {attempt} started{started} and its result is unknown{error}; look at the system: did it do its work?"
         ),
         kind: AskKind::Doubt,
+        since: view.started_at(),
         commands: vec![command("ran"), command("not-ran")],
         ..Ask::to_anybody(view.rule().id.clone())
     }
@@ -242,6 +243,7 @@ fn failed_undo(view: &StepView<'_>, run: &RunId) -> Ask {
             .trim_start_matches(": ")
             .to_owned(),
         kind: AskKind::Undo,
+        since: view.started_at(),
         commands: vec![
             format!("piton resume {run}"),
             format!("piton decide {run} {word} --undone --reason 'what you did by hand'"),

@@ -239,6 +239,13 @@ impl State {
             if behind || point(place) {
                 return Err(refuse(id, "lies behind a point of no return and cannot be done again"));
             }
+            // It is undone as it was done, and by its rules: those must be about the same kind of undo.
+            let by_hand = |rule: &StepRule| rule.undo_wait.is_some();
+            if undo && by_hand(self.rule(old)) != by_hand(&amendment.flow.steps()[place]) {
+                let why =
+                    "is undone by hand in one runbook and not in the other; have its undo changed first, then redo it";
+                return Err(refuse(id, why));
+            }
             // Whoever needs it and is done stands on what is done anew.
             let mut open = vec![place];
             let mut seen = BTreeSet::new();

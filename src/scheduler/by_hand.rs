@@ -16,7 +16,19 @@ impl State {
     /// The rules of what a step asks of people, or would ask.
     pub(super) fn question(&self, number: usize) -> Option<&WaitRule> {
         let rule = self.rule(number);
-        if self.steps[number].status == Status::UndoWaiting { &rule.undo_wait } else { &rule.wait }.as_deref()
+        if self.asks_of_undo(number) { &rule.undo_wait } else { &rule.wait }.as_deref()
+    }
+
+    /// Whether what people are asked is to undo it, or was, and it could not be done.
+    fn asks_of_undo(&self, number: usize) -> bool {
+        let step = &self.steps[number];
+        let failed = step.status == Status::UndoFailed && step.asked.as_ref().is_some_and(|asked| asked.for_undo);
+        step.status == Status::UndoWaiting || failed
+    }
+
+    /// Refuses somebody who says that it was undone and who was not to undo it.
+    pub(super) fn check_undoer(&self, number: usize, by: &Actor, at: Timestamp) -> Result<(), IllegalEvent> {
+        if self.asks_of_undo(number) { self.check_person(number, by, at) } else { Ok(()) }
     }
 
     /// Whether it waits for an answer now.

@@ -249,6 +249,9 @@ impl State {
             let why = "to leave it is a deviation, to which more people must agree; ask for it as one";
             return Err(IllegalEvent::Answer { step: step.clone(), by: by.clone(), why });
         }
+        if matches!(answer, Answer::Undone { .. }) {
+            self.check_undoer(number, by, at)?;
+        }
         if !is_asked {
             return Ok(());
         }

@@ -125,6 +125,9 @@ fn an_undo_that_cannot_be_done_leaves_the_run_stuck_and_is_asked_again() {
     let ask = asked(&desk, "r");
     assert_eq!(ask["kind"], "undo");
     assert!(ask["prompt"].as_str().expect("text").contains("no key"), "{ask}");
+    assert!(ask["since"].is_string(), "{ask}");
+    let other = desk.piton(&["decide", "r", "rack", "--undone", "--reason", "so I heard", "--as", "eve"]).exits(2);
+    assert!(other.err.contains("not among those who may answer"), "{}", other.err);
     desk.piton(&["decide", "r", "rack", "--undone", "--reason", "it fell over", "--as", "ann"]).exits(0);
     desk.piton(&["resume", "r"]).exits(4);
 }
@@ -147,6 +150,66 @@ fn a_driver_that_is_killed_while_an_undo_waits_asks_nobody_twice() {
     desk.piton(&["resume", "r"]).exits(4);
     assert_eq!((count("undo_waiting"), count("undo_succeeded")), (1, 1));
     desk.piton(&["audit", "verify", "r"]).exits(0);
+}
+
+/// A rack that is put up and stays, and what comes behind it and fails.
+fn put_up(undo: &str) -> Desk {
+    desk(&format!(
+        "steps:\n  - {{ id: rack, exec: {{ argv: ['true'] }}, undo: {{ {undo} }} }}\n  - {{ id: fails, needs: [rack], exec: {{ argv: ['false'] }}, idempotent: yes }}\n"
+    ))
+}
+
+#[test]
+fn a_step_is_not_redone_under_another_kind_of_undo() {
+    let (manual, exec) = ("manual: { instructions: Take it down }", "exec: { argv: [touch, down] }");
+    for (old, new) in [(manual, exec), (exec, manual)] {
+        let desk = put_up(old);
+        run(&desk).exits(4);
+        desk.runbook(
+            "job",
+            &format!("steps:\n  - {{ id: rack, exec: {{ argv: [echo] }}, undo: {{ {new} }} }}\n  - {{ id: fails, needs: [rack], exec: {{ argv: ['true'] }}, idempotent: yes }}\n"),
+        );
+        let amend = |choice: &str| {
+            desk.piton(&["resume", "r", "--runbook", "job.yaml", "--reason", "better", "--yes", choice, "rack"])
+        };
+        let refused = amend("--redo").exits(2);
+        assert!(refused.err.contains("undone by hand in one runbook and not in the other"), "{}", refused.err);
+        amend("--keep").exits(0);
+        assert!(!desk.path("down").exists());
+    }
+}
+
+#[test]
+fn the_undo_of_a_step_that_was_taken_out_is_answered_by_its_name() {
+    let desk = put_up("manual: { instructions: Take it down }");
+    run(&desk).exits(4);
+    desk.runbook(
+        "job",
+        "on_failure: rollback\nsteps:\n  - { id: fails, exec: { argv: ['false'] }, idempotent: yes }\n",
+    );
+    desk.piton(&["resume", "r", "--runbook", "job.yaml", "--reason", "no rack", "--yes"]).exits(6);
+    assert_eq!(asked(&desk, "r")["step"], "rack");
+    let unknown = desk.piton(&["answer", "r", "rakc"]).exits(2);
+    assert!(unknown.err.contains("did you mean `rack`"), "{}", unknown.err);
+    let gone = desk.piton(&["decide", "r", "rack", "--ran", "--reason", "x"]).exits(2);
+    assert!(gone.err.contains("no step `rack` any more"), "{}", gone.err);
+    desk.piton(&["answer", "r", "rack"]).exits(0);
+    desk.piton(&["resume", "r"]).exits(4);
+    assert_eq!(desk.show()["outcome"], "rolled_back");
+}
+
+#[test]
+fn whoever_undoes_by_hand_has_the_locks_of_the_step_meanwhile() {
+    let desk = desk(&RACK.replace("    needs: [first]\n", "    needs: [first]\n    locks: [north/rack]\n"));
+    run(&desk).exits(6);
+    let locks = desk.piton(&["locks", "--json"]).exits(0).json();
+    assert_eq!(
+        (&locks[0]["lock"], &locks[0]["step"], &locks[0]["stays"]),
+        (&json!("north/rack"), &json!("rack"), &json!(true))
+    );
+    desk.piton(&["answer", "r", "rack", "--set", "plugs=2", "--as", "ann"]).exits(0);
+    desk.piton(&["resume", "r"]).exits(4);
+    assert!(desk.piton(&["locks"]).exits(0).out.contains("no locks are held"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use piton::scheduler::{FieldRule, Idempotent, NeedOutcome, Phase, SignRule, Stat
 use serde_json::Value;
 
 use super::against::Against;
+use super::asked::is_undone_as_before;
 use super::world::renaming;
 
 /// The model's account of one step.
@@ -414,6 +415,7 @@ impl Model {
         let rule = state.workflow().run().signed.as_ref();
         is_signed(rule, signed.as_ref().and_then(|signed| signed.runbook.as_ref()))?;
         self.against.is_amended(was, event)?;
+        self.redo.iter().try_for_each(|step| is_undone_as_before(was, state, step))?;
         for entry in steps.iter().filter(|entry| matches!(entry.change, Change::Changed | Change::Inputs)) {
             self.was_changed(was, state, &entry.step, entry.choice)?;
         }
