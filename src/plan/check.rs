@@ -7,6 +7,7 @@ use globset::Glob;
 use super::graph::Graph;
 use super::names::{Names, repeated};
 use super::params;
+use crate::ids::Actor;
 use crate::site::Site;
 use crate::spec::actions::{ActionKind, ActionSpec, CrashDefault};
 use crate::spec::deviations::Deviations;
@@ -317,6 +318,33 @@ fn check_site(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
         }
     }
     sessions_of_files(runbook, site, problems);
+    assignees(runbook, site, problems);
+}
+
+/// Whose work by hand it is must be one who may answer, or nobody can. What a template says shows only when the run is planned.
+fn assignees(runbook: &Runbook, site: &Site, problems: &mut Vec<Problem>) {
+    for action in super::actions_of(runbook).filter(|action| action.kind == ActionKind::Manual) {
+        let names = |node: Option<&Node>| match node.map(|node| &node.value) {
+            None => Some(Vec::new()),
+            Some(Value::List(items)) => {
+                let plain = |item: &Node| item.text().filter(|text| !text.contains("{{")).map(str::to_owned);
+                items.iter().map(plain).collect::<Option<Vec<_>>>()
+            }
+            Some(_) => None,
+        };
+        let Some(node) = action.args.get("assignee") else { continue };
+        let Some(name) = node.text().filter(|text| !text.contains("{{") && *text != "run.starter") else { continue };
+        let among = |groups, people| Some(site.people_in(&names(groups)?, &names(people)?));
+        let Some(Some(people)) = among(action.args.get("groups"), action.args.get("people")) else { continue };
+        if !people.contains(&Actor::new(name)) {
+            let message = format!("`{name}` is not among those who may answer, so nobody could");
+            let known: Vec<&str> = people.iter().map(Actor::as_str).collect();
+            let help = did_you_mean(name, known.iter().copied())
+                .unwrap_or_else(|| "name one of them, or add the person to `people`".into());
+            let problem = Problem::new("plan::unfit_assignee", message, node.span).label("may not answer");
+            problems.push(problem.help(help));
+        }
+    }
 }
 
 /// SQLite has no sessions; where the address is a secret, that shows only when the step runs.

@@ -213,6 +213,9 @@ impl Trial<'_> {
                     }
                 };
                 people.reverse();
+                if let (Some(assignee), false) = (view.assignee(), answers.is_empty()) {
+                    self.hand_over(&id, assignee, people.last()).await?;
+                }
                 for answer in answers {
                     let by = people.pop().unwrap_or_else(|| Actor::new("mock:person"));
                     self.say(&id, by.as_str(), answer).await?;
@@ -223,6 +226,14 @@ impl Trial<'_> {
         Ok(spoken)
     }
 
+    /// Has work by hand be done by one who may do it, where that is not whose it is: whoever starts a run on mocks is nobody of the site.
+    async fn hand_over(&self, step: &StepId, from: &Actor, to: Option<&Actor>) -> Result<(), DriverError> {
+        let Some(to) = to.filter(|to| *to != from) else { return Ok(()) };
+        let reason = "the mocked starter may not answer it".to_owned();
+        let event = Event::StepAssigned { step: step.clone(), by: mocked(to.as_str(), true), to: to.clone(), reason };
+        driver::say_in_trial(&self.clock, &self.journal, &self.run, &event).await.map(|_| ())
+    }
+
     async fn say(&self, step: &StepId, by: &str, answer: Answer) -> Result<(), DriverError> {
         let event = Event::StepAnswered { step: step.clone(), by: mocked(by, true), answer };
         driver::say_in_trial(&self.clock, &self.journal, &self.run, &event).await.map(|_| ())
@@ -231,9 +242,12 @@ impl Trial<'_> {
     /// Work by hand, reported done with a form that fits.
     fn by_hand(asks: &WaitRule, rule: Option<&Mock>) -> Answer {
         let filled = |field: &FieldRule| {
-            let least = field.minimum.unwrap_or(1.0);
-            #[expect(clippy::cast_possible_truncation, reason = "a smallest number of a form is a small number")]
-            let whole = least.ceil() as i64;
+            let most = field.maximum.unwrap_or(f64::INFINITY);
+            let least = field.minimum.unwrap_or(1.0).min(most);
+            // Within the bounds, as long as a whole number is.
+            let nearest = if least.ceil() <= most { least.ceil() } else { most.floor() };
+            #[expect(clippy::cast_possible_truncation, reason = "a bound of a form is a small number")]
+            let whole = nearest as i64;
             let value = match field.kind {
                 FieldKind::Text => json!("mock"),
                 FieldKind::Integer => json!(whole),
@@ -342,6 +356,7 @@ fn order_of_undoing(told: &Told, lived: &mut Lived) {
 fn people(wait: &WaitRule) -> Vec<Actor> {
     let open = (1..=wait.quorum.max(1)).map(|number| Actor::new(format!("mock:person{number}")));
     let named: Vec<Actor> = match (&wait.assignee, &wait.allowed) {
+        (Some(assignee), Some(allowed)) if !allowed.contains(assignee) => allowed.clone(),
         (Some(assignee), _) => vec![assignee.clone()],
         (None, Some(allowed)) => allowed.clone(),
         (None, None) => open.collect(),

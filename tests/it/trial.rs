@@ -104,3 +104,16 @@ fn a_sweep_goes_through_every_failure_and_crash_and_finds_the_rules_kept() {
         json["sweep"]["never"].as_array().expect("a list").iter().filter_map(serde_json::Value::as_str).collect();
     assert!(never.contains(&"`shout` never succeeded"), "{never:?}");
 }
+
+#[test]
+fn work_by_hand_is_done_by_one_who_may_and_within_the_bounds_of_its_form() {
+    let desk = Desk::new();
+    desk.write("site.yaml", "apiVersion: piton/v1\nkind: Site\nname: here\npeople:\n  ann: { groups: [ops] }\n");
+    desk.runbook("rack", "steps:\n  - { id: rack, manual: { instructions: Look, groups: [ops], assignee: run.starter, form: { errors: { type: integer, maximum: 0 }, share: { type: number, maximum: 0.5 } } } }\n");
+    desk.write(
+        "rack.test.yaml",
+        "apiVersion: piton/v1\nkind: Test\ncases:\n  - { name: done, expect: { outcome: succeeded } }\n",
+    );
+    let said = desk.piton(&["--site", "site.yaml", "test", "rack.yaml"]).exits(0);
+    assert!(said.out.ends_with("1 of 1 cases as expected\n"), "{}", said.out);
+}
