@@ -187,6 +187,8 @@ pub struct Context {
     pub children: Arc<dyn RunChild>,
     /// Opens databases of the site once per run.
     pub databases: databases::Databases,
+    /// Fetches secrets of the site once per run, and knows them from then on.
+    pub secrets: Arc<secrets::Secrets>,
     /// Hides secrets in whatever is recorded or shown.
     pub masker: mask::Masker,
     /// What takes the place of actions, if anything does.

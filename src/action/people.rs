@@ -7,7 +7,6 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::http::Prepared;
-use super::mask::Masker;
 use super::process::{self, CommandLine};
 use super::{Action, Context, Failure, Preview};
 use crate::event::Outputs;
@@ -26,11 +25,8 @@ async fn tell(own: Option<&Hook>, cx: &Context, message: &Value) -> Result<bool,
         (_, Some(HookSite { secret: Some(name), .. })) => {
             let unknown = || Failure::permanent(format!("the site has no secret `{}`", name.value));
             let source: &SecretSource = cx.site.site.secrets.get(&name.value).ok_or_else(unknown)?;
-            let url = source.fetch(&name.value, &cx.site.base).await;
-            let url = url.map_err(|error| Failure::harmless(error.to_string()))?;
-            let hidden = Masker::new([url.expose_secret()]);
-            let told = webhook(url.expose_secret(), cx, message).await;
-            told.map_err(|failure| Failure { error: hidden.text(&failure.error), ..failure })
+            let url = cx.secrets.fetch(&name.value, source, &cx.site.base).await?;
+            webhook(url.expose_secret(), &Context { masker: cx.secrets.masker(), ..cx.clone() }, message).await
         }
         (_, Some(HookSite { command: None, webhook: None, secret: None }) | None) => Ok(false),
     }

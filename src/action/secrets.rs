@@ -4,7 +4,7 @@
 //! by the databases of a site for their addresses.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -18,10 +18,18 @@ const MADE_UP: &str = "made-up secret";
 
 /// Secrets of a run.
 pub struct Secrets {
-    /// By name and source: an amendment may bring another source under the same name.
-    fetched: tokio::sync::Mutex<BTreeMap<(String, String), SecretString>>,
+    fetched: tokio::sync::Mutex<BTreeMap<Key, SecretString>>,
     known: Arc<Mutex<Known>>,
     is_made_up: bool,
+}
+
+/// What makes a secret the one that was fetched before: an amendment may bring another source under the same name, and another
+/// folder makes another file of the same relative path.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    name: String,
+    source: String,
+    base: PathBuf,
 }
 
 /// Secrets that must be hidden, and what hides all of them: made once for each that is new, since it costs milliseconds.
@@ -79,7 +87,7 @@ impl Secrets {
             return Ok(SecretString::from(MADE_UP));
         }
         let mut fetched = self.fetched.lock().await;
-        let key = (name.to_owned(), format!("{source:?}"));
+        let key = Key { name: name.to_owned(), source: format!("{source:?}"), base: base.to_owned() };
         if let Some(value) = fetched.get(&key) {
             return Ok(value.clone());
         }
@@ -166,6 +174,17 @@ mod tests {
         assert_eq!(secrets.take_short(), Vec::<String>::new(), "it was told");
         drop(secrets);
         assert_eq!(without_secrets("pa55word").as_deref(), Some("pa55word"), "nobody knows it any more");
+    }
+
+    #[tokio::test]
+    async fn a_relative_file_in_another_folder_is_another_secret() {
+        let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let secrets = Secrets::default();
+        for (folder, text) in [(&here, "hunter2"), (&there, "pa55word")] {
+            std::fs::write(folder.path().join("secret"), text).expect("written");
+            let fetched = secrets.fetch("a", &of_file(Path::new("secret")), folder.path()).await.expect("is there");
+            assert_eq!(fetched.expose_secret(), text);
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Place {
             pins: None,
             walls: None,
             children: Arc::new(NoChildren),
+            secrets: Arc::default(),
             masker: Masker::default(),
             swap: None,
             held: None,

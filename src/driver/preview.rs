@@ -79,6 +79,7 @@ fn context(plan: &Plan, step: &PlanStep, by: &Actor, state_dir: &std::path::Path
         cancel: CancellationToken::new(),
         progress: Arc::new(|_| {}),
         databases: databases.clone(),
+        secrets: Arc::default(),
         masker: Masker::default(),
         swap: None,
         held: None,

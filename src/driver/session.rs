@@ -378,6 +378,7 @@ impl Session {
             cancel,
             progress: Arc::new(move |progress| observer.progress(&run, &id, &progress)),
             databases: self.databases.clone(),
+            secrets: Arc::clone(&self.secrets),
             masker: self.masker(),
             swap: self.swap.clone(),
             held: None,

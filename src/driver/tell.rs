@@ -23,7 +23,7 @@ impl Session {
         let message = self.message(&id, occasion);
         let cancel = self.occupy(&id, Work::Tell);
         let of_undo = self.state.step(&id).is_some_and(|view| view.undo_waits());
-        let (plan, step, cx) = if of_undo {
+        let (plan, step, mut cx) = if of_undo {
             let Undoing { plan, step, cx } = self.context_of_undo(&id, 1, cancel.clone());
             (plan, step, cx)
         } else {
@@ -37,6 +37,7 @@ impl Session {
         self.launch_and_go_on(&planned, async move {
             let work = async {
                 let scope = gathered.with_secrets(&plan, &secrets).await?;
+                cx.masker = secrets.masker();
                 let asks = match step.undo.as_deref() {
                     Some(Undo::Action(undo)) if of_undo => undo,
                     _ => &step.action,

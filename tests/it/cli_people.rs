@@ -62,6 +62,24 @@ fn people_are_told_before_the_run_rests() {
 }
 
 #[test]
+fn the_secret_address_of_a_hook_is_fetched_once_and_hidden_from_then_on() {
+    let desk = Desk::new();
+    site(
+        &desk,
+        "notify: { secret: hook }\nsecrets: { hook: { command: [sh, -c, 'echo x >> fetched; cat address'] } }\n",
+    );
+    desk.write("address", "http://127.0.0.1:1/s3cret-way");
+    desk.runbook(
+        "job",
+        "steps:\n  - { id: go, approval: { prompt: 'Sure?' } }\n  - { id: too, approval: { prompt: 'Really?' } }\n",
+    );
+    desk.piton(&["run", "job.yaml", "--site", "site.yaml"]).exits(6);
+    assert_eq!(std::fs::read_to_string(desk.path("fetched")).expect("it was fetched"), "x\n");
+    let records = desk.piton(&["audit", "last", "--json"]).exits(0).out;
+    assert!(records.contains("people_told") && !records.contains("s3cret-way"), "{records}");
+}
+
+#[test]
 fn a_message_that_does_not_get_through_changes_nothing() {
     let desk = Desk::new();
     site(&desk, "notify: { command: [sh, -c, 'echo no line >&2; exit 3'] }\n");
