@@ -378,3 +378,43 @@ fn what_is_newly_a_point_of_no_return_bars_the_way_as_well() {
     let redo = vec![entry("a", Change::Same, Some(Choice::Redo)), entry("point", Change::Rules, Some(Choice::Keep))];
     assert!(story.refuses(rules(true), redo).contains("point of no return"));
 }
+
+#[test]
+fn a_question_stands_still_while_steps_are_undone_to_be_done_again() {
+    let later = Timestamp::from_second(1).expect("in range");
+    let question = StepRule { wait: Some(Box::new(WaitRule::new(WaitKind::Approval))), ..step("b", &[]) };
+    let steps = || vec![undoable("a", &[]), question.clone()];
+    let mut story = Story::new(steps());
+    story.succeed("a").say(&Event::StepWaiting {
+        step: "b".into(),
+        wait: WaitKind::Approval,
+        prompt: "?".into(),
+        expires_at: Some(later),
+        input: Some("i".into()),
+    });
+    story.ends(Outcome::Waiting);
+    story.amend(steps(), vec![entry("a", Change::Same, Some(Choice::Redo))]);
+    assert_eq!(story.state.next_wake(), None, "nobody is asked now");
+    assert!(matches!(story.state.poll(later)[..], [Command::Undo { .. }]), "{:?}", story.state.poll(later));
+    story.undo("a");
+    assert_eq!(story.state.next_wake(), Some(later));
+    let expired = Command::Record(Event::StepExpired { step: "b".into() });
+    assert!(story.state.poll(later).contains(&expired), "its time goes on with the run");
+}
+
+#[test]
+fn who_undid_a_step_is_remembered_until_it_begins_again() {
+    let mut story = Story::new(vec![
+        StepRule { undo_wait: Some(Box::new(WaitRule::new(WaitKind::Manual))), ..undoable("a", &[]) },
+        StepRule { on_failure: OnFailure::Rollback, ..step("b", &["a"]) },
+    ]);
+    story.succeed("a").fail("b", Effect::None).settle();
+    let (prompt, input) = ("?".to_owned(), "i".to_owned());
+    story.say(&Event::UndoWaiting { step: "a".into(), prompt, expires_at: None, input });
+    let answer = crate::event::Answer::Completed { form: Outputs::new(), evidence: [].into(), comment: None };
+    let by_hand = |story: &Story| story.state.step(&"a".into()).is_some_and(|view| view.undone_by_hand());
+    assert!(!by_hand(&story));
+    story.say(&Event::StepAnswered { step: "a".into(), by: "ann".into(), answer });
+    assert_eq!(story.is("a"), StepState::Undone);
+    assert!(by_hand(&story));
+}

@@ -61,10 +61,7 @@ impl State {
     }
 
     fn poll_starts(&self, now: Timestamp, out: &mut Vec<Command>) {
-        for &(_, number) in self.expiries.range(..=(now, usize::MAX)) {
-            out.push(Command::Record(Event::StepExpired { step: self.id(number) }));
-        }
-        self.poll_tells(now, out);
+        self.poll_questions(now, out);
         let Some(slot) = self.stage_slot() else { return };
         for (&number, &on) in &self.to_skip[slot] {
             let reason = SkipReason::Need(self.id(on));
@@ -86,9 +83,18 @@ impl State {
         }
     }
 
-    /// Whom to tell that they are waited for.
-    fn poll_tells(&self, now: Timestamp, out: &mut Vec<Command>) {
-        for &number in &self.waiting {
+    /// Whether a question goes on now. On the way back only the one about the next undo does: those of the main part stand
+    /// still while steps are undone to be done again.
+    fn goes_on(&self, number: usize) -> bool {
+        self.stage != Stage::Rollback || self.undo_stack.last() == Some(&number)
+    }
+
+    /// Questions whose time is over, and whom to tell that they are waited for.
+    fn poll_questions(&self, now: Timestamp, out: &mut Vec<Command>) {
+        for &(_, number) in self.expiries.range(..=(now, usize::MAX)).filter(|(_, number)| self.goes_on(*number)) {
+            out.push(Command::Record(Event::StepExpired { step: self.id(number) }));
+        }
+        for &number in self.waiting.iter().filter(|number| self.goes_on(**number)) {
             let is_over = self.steps[number].ends_at().is_some_and(|ends_at| ends_at <= now);
             if let Some((_, occasion)) = self.tell_due(number).filter(|(at, _)| *at <= now && !is_over) {
                 out.push(Command::Tell { step: self.id(number), occasion });
@@ -139,10 +145,7 @@ impl State {
     fn poll_rollback(&self, now: Timestamp, out: &mut Vec<Command>) {
         let Some(&number) = self.undo_stack.last() else { return };
         let status = self.steps[number].status;
-        for &(_, number) in self.expiries.range(..=(now, usize::MAX)) {
-            out.push(Command::Record(Event::StepExpired { step: self.id(number) }));
-        }
-        self.poll_tells(now, out);
+        self.poll_questions(now, out);
         let due = status == Status::UndoDue || matches!(status, Status::UndoPause(at) if at <= now);
         if let Some(rule) = self.rule(number).undo_wait.as_ref().filter(|_| due) {
             out.push(Command::OpenUndoWait { step: self.id(number), expires_ms: rule.expires_ms });
@@ -157,14 +160,11 @@ impl State {
             return None;
         }
         let mut wakes = vec![self.deadline()];
-        if self.stage == Stage::Rollback {
-            wakes.push(self.expiries.first().map(|&(at, _)| at));
-            wakes.extend(self.waiting.iter().map(|&number| self.tell_due(number).map(|(at, _)| at)));
-        }
         if self.may_start() {
             wakes.push(self.next_pause().map(|(at, _)| at));
-            wakes.push(self.expiries.first().map(|&(at, _)| at));
-            wakes.extend(self.waiting.iter().map(|&number| self.tell_due(number).map(|(at, _)| at)));
+        }
+        if self.may_start() || self.stage == Stage::Rollback {
+            wakes.push(self.next_of_questions());
         }
         if self.stage == Stage::Rollback
             && let Some(&number) = self.undo_stack.last()
@@ -173,6 +173,13 @@ impl State {
             wakes.push(Some(at));
         }
         wakes.into_iter().flatten().min()
+    }
+
+    /// When a question ends next or people are to be told of one.
+    fn next_of_questions(&self) -> Option<Timestamp> {
+        let ends = self.expiries.iter().find(|(_, number)| self.goes_on(*number)).map(|&(at, _)| at);
+        let open = self.waiting.iter().filter(|number| self.goes_on(**number));
+        open.filter_map(|&number| self.tell_due(number).map(|(at, _)| at)).chain(ends).min()
     }
 
     /// The first pause to end of a step whose part it is. A run that was amended may have to wait for what comes before.
