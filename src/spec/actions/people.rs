@@ -6,7 +6,7 @@ use crate::spec::decode::Decoder;
 use crate::spec::problem::Problem;
 use crate::spec::rules::{Choice, exactly_one, more_than_zero};
 use crate::spec::values::{Millis, SecretText};
-use crate::spec::yaml::Node;
+use crate::spec::yaml::{Node, Value};
 use crate::{choice, record};
 
 choice! {
@@ -158,10 +158,25 @@ record! {
 }
 
 fn check_field(node: &Node, d: &mut Decoder) {
-    let is_enum = node.get("type").and_then(Node::text) == Some("enum");
-    if is_enum && node.get("values").is_none() {
-        let problem = Problem::new("spec::missing_key", "a field of the type `enum` lacks `values`", node.span);
-        d.problem(problem.label("in here").help("add `values: [green, red]`"));
+    let r#type = node.get("type");
+    if r#type.is_some_and(|node| d.is_pending(node)) {
+        return;
+    }
+    let is_enum = r#type.and_then(Node::text) == Some("enum");
+    match node.get("values") {
+        None if is_enum => {
+            let problem = Problem::new("spec::missing_key", "a field of the type `enum` lacks `values`", node.span);
+            d.problem(problem.label("in here").help("add `values: [green, red]`"));
+        }
+        Some(Node { value: Value::List(items), span }) if is_enum && items.is_empty() => {
+            let problem = Problem::new("spec::one_of", "a field of the type `enum` has no word to choose", *span);
+            d.problem(problem.label("nothing in here").help("write `values: [green, red]`"));
+        }
+        Some(values) if !is_enum => {
+            let problem = Problem::new("spec::one_of", "`values` belongs to a field of the type `enum`", values.span);
+            d.problem(problem.label("would be ignored").help("add `type: enum`, or take the words out"));
+        }
+        Some(_) | None => {}
     }
 }
 
