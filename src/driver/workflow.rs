@@ -126,6 +126,32 @@ fn retry(retry: &runbook::Retry) -> Retry {
     }
 }
 
+/// What every question says of the people that it is put to.
+struct Common<'a> {
+    groups: &'a [String],
+    people: &'a [String],
+    expires: Option<Millis>,
+    escalate: Option<&'a Escalate>,
+    remind: Option<Millis>,
+    identity: Option<Require>,
+}
+
+impl<'a> From<&'a Approval> for Common<'a> {
+    fn from(asks: &'a Approval) -> Self {
+        let Approval { groups, people, expires, escalate, remind, identity, .. } = asks;
+        let (expires, remind, identity) = (*expires, *remind, *identity);
+        Self { groups, people, expires, escalate: escalate.as_ref(), remind, identity }
+    }
+}
+
+impl<'a> From<&'a Manual> for Common<'a> {
+    fn from(asks: &'a Manual) -> Self {
+        let Manual { groups, people, expires, escalate, remind, identity, .. } = asks;
+        let (expires, remind, identity) = (*expires, *remind, *identity);
+        Self { groups, people, expires, escalate: escalate.as_ref(), remind, identity }
+    }
+}
+
 /// Who may answer, how many must, until when. What cannot be read as a question lets nobody answer.
 fn wait_rule(plan: &Plan, action: &ActionSpec, starter: &Actor) -> Option<Box<WaitRule>> {
     let site = &plan.site.site;
@@ -135,41 +161,36 @@ fn wait_rule(plan: &Plan, action: &ActionSpec, starter: &Actor) -> Option<Box<Wa
         _ => return None,
     };
     let base = WaitRule { identity: level(site.required()), ..WaitRule::new(kind) };
-    let identity = |own: Option<Require>| level(site.required()).max(own.map(level).unwrap_or_default());
     let among = |groups: &[String], people: &[String]| {
         site.people_in(groups, people).map(|people| people.into_iter().collect::<Vec<_>>())
     };
-    let more = |escalate: Option<&Escalate>| {
-        escalate
-            .map(|more| Escalation { allowed: among(&more.groups, &more.people), expires_ms: more.expires.map(whole) })
+    let more = |more: &Escalate| Escalation {
+        allowed: among(&more.groups, &more.people),
+        expires_ms: more.expires.map(whole),
     };
-    let tells = action.args.get("notify").is_some() || site.notify.is_some();
+    let common = |asks: Common<'_>| WaitRule {
+        allowed: among(asks.groups, asks.people),
+        expires_ms: asks.expires.map(whole),
+        identity: level(site.required()).max(asks.identity.map(level).unwrap_or_default()),
+        escalation: asks.escalate.map(more),
+        remind_ms: asks.remind.map(whole),
+        tells: action.args.get("notify").is_some() || site.notify.is_some(),
+        ..WaitRule::new(kind)
+    };
     let rule = match kind {
         WaitKind::Approval => question::<Approval>(plan, action).map(|asks| WaitRule {
             quorum: asks.quorum.max(1),
             exclude: people(plan, &asks.exclude, starter),
-            allowed: among(&asks.groups, &asks.people),
-            expires_ms: asks.expires.map(whole),
-            identity: identity(asks.identity),
-            escalation: more(asks.escalate.as_ref()),
-            remind_ms: asks.remind.map(whole),
-            tells,
-            ..base.clone()
+            ..common(Common::from(&asks))
         }),
         WaitKind::Manual => question::<Manual>(plan, action).map(|asks| WaitRule {
-            allowed: among(&asks.groups, &asks.people),
-            expires_ms: asks.expires.map(whole),
-            identity: identity(asks.identity),
-            escalation: more(asks.escalate.as_ref()),
-            remind_ms: asks.remind.map(whole),
-            tells,
             assignee: asks.assignee.as_ref().map(|name| match name.as_str() {
                 "run.starter" => Actor::new(starter.as_str()),
                 name => Actor::new(name),
             }),
             form: asks.form.iter().map(|(name, field)| field_rule(name, field)).collect(),
             wants_evidence: asks.evidence == Evidence::Required,
-            ..base.clone()
+            ..common(Common::from(&asks))
         }),
     };
     Some(Box::new(rule.unwrap_or(WaitRule { allowed: Some(Vec::new()), ..base })))
