@@ -1,10 +1,15 @@
-//! What must hold of questions to people: who may answer, until when, and whose work it is.
+//! Questions to people: what they answer, and what must hold of it: who may answer, until when, and whose work it is.
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use piton::event::{Answer, Outputs, WaitKind};
 use piton::ids::{Actor, StepId};
-use piton::scheduler::{State, WaitRule};
+use piton::scheduler::{State, StepState, StepView, WaitRule};
 
 use super::model::{Check, Model, ensure, view};
+use super::random::chance;
+use super::world::World;
 
 impl Model {
     /// Somebody who is asked, in time.
@@ -48,4 +53,45 @@ impl Model {
         let held = self.assignees.insert(step.clone(), to.clone());
         ensure(held.as_ref() != Some(to), || format!("`{step}` is {to}'s already"))
     }
+}
+
+/// What is undone to be done again is asked for in the way in which it is undone.
+pub(super) fn is_undone_as_before(was: &State, state: &State, step: &StepId) -> Check {
+    let by_hand = |state: &State| state.step(step).map(|view| view.rule().undo_wait.is_some());
+    let before = by_hand(was);
+    ensure(before.is_none() || before == by_hand(state), || {
+        format!("`{step}` is undone in one way and asked about in another")
+    })
+}
+
+impl World {
+    pub(super) fn asking_step(&mut self) -> Option<StepId> {
+        let asking: Vec<&StepId> = self.state.steps().filter(asks).map(|step| &step.rule().id).collect();
+        (!asking.is_empty()).then(|| asking[self.rng.usize(0..asking.len())].clone())
+    }
+
+    /// What a person would say about this step: the truth about doubts, most often yes to the rest.
+    pub(super) fn answer(&mut self, step: &StepId) -> Answer {
+        let no = !self.kind() && chance(&mut self.rng, 15);
+        if self.state.step(step).is_some_and(|view| view.undo_failed()) {
+            let reason = "did it by hand".to_owned();
+            return if no { Answer::Left { reason } } else { Answer::Undone { reason } };
+        }
+        let asked = self.state.step(step).filter(StepView::undo_waits).map(|_| WaitKind::Manual);
+        match asked.or_else(|| self.wait_kind(step)) {
+            Some(_) if no => Answer::Rejected { comment: None },
+            Some(WaitKind::Approval) if self.rng.u32(0..8) == 0 => Answer::Withdrawn { comment: None },
+            Some(WaitKind::Approval) => Answer::Approved { comment: None },
+            Some(WaitKind::Manual) => {
+                Answer::Completed { form: self.filled_in(step), evidence: BTreeMap::new(), comment: None }
+            }
+            None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into(), outputs: Outputs::new() },
+            None => Answer::NotRan { reason: "seen".into() },
+        }
+    }
+}
+
+/// Whether a step asks something of people.
+pub(super) fn asks(step: &StepView<'_>) -> bool {
+    matches!(step.state(), StepState::Waiting | StepState::InDoubt) || step.undo_failed() || step.undo_waits()
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use piton::event::{Answer, Change, Effect, Event, Finding, Outcome, Outputs, Signed, StepAmended, WaitKind};
+use piton::event::{Change, Effect, Event, Finding, Outcome, Outputs, Signed, StepAmended, WaitKind};
 use piton::ids::StepId;
-use piton::scheduler::{Command, IllegalEvent, Mutant, State, StepState, StepView, Workflow};
+use piton::scheduler::{Command, IllegalEvent, Mutant, State, Workflow};
 use serde_json::{Value, json};
 
+use super::asked::asks;
 use super::model::Model;
 use super::random::{self, PEOPLE, chance, person};
 
@@ -33,7 +34,7 @@ struct Busy {
 pub(super) const WITH_WHIMS: u64 = 1 << 40;
 
 pub(super) struct World {
-    rng: Rng,
+    pub(super) rng: Rng,
     /// Rolls for signatures, apart from all else, so that a seed tells the story that it told before there were any.
     signs: Rng,
     /// What people want against the runbook has dice of its own.
@@ -46,7 +47,7 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     busy: BTreeMap<StepId, Busy>,
     /// Per step: whether its latest attempt really changed the world.
-    did: BTreeMap<StepId, bool>,
+    pub(super) did: BTreeMap<StepId, bool>,
     images: u64,
     rests: u32,
     crashes: u32,
@@ -362,7 +363,7 @@ impl World {
         chance(&mut self.rng, 30)
     }
 
-    fn wait_kind(&self, step: &StepId) -> Option<WaitKind> {
+    pub(super) fn wait_kind(&self, step: &StepId) -> Option<WaitKind> {
         self.flow.rule(step)?.wait.as_ref().map(|wait| wait.kind)
     }
 
@@ -504,31 +505,6 @@ impl World {
         self.flow.steps()[number].id.clone()
     }
 
-    fn asking_step(&mut self) -> Option<StepId> {
-        let asking: Vec<&StepId> = self.state.steps().filter(asks).map(|step| &step.rule().id).collect();
-        (!asking.is_empty()).then(|| asking[self.rng.usize(0..asking.len())].clone())
-    }
-
-    /// What a person would say about this step: the truth about doubts, most often yes to the rest.
-    fn answer(&mut self, step: &StepId) -> Answer {
-        let no = !self.kind() && chance(&mut self.rng, 15);
-        if self.state.step(step).is_some_and(|view| view.undo_failed()) {
-            let reason = "did it by hand".to_owned();
-            return if no { Answer::Left { reason } } else { Answer::Undone { reason } };
-        }
-        let asked = self.state.step(step).filter(StepView::undo_waits).map(|_| WaitKind::Manual);
-        match asked.or_else(|| self.wait_kind(step)) {
-            Some(_) if no => Answer::Rejected { comment: None },
-            Some(WaitKind::Approval) if self.rng.u32(0..8) == 0 => Answer::Withdrawn { comment: None },
-            Some(WaitKind::Approval) => Answer::Approved { comment: None },
-            Some(WaitKind::Manual) => {
-                Answer::Completed { form: self.filled_in(step), evidence: BTreeMap::new(), comment: None }
-            }
-            None if self.did.get(step) == Some(&true) => Answer::Ran { reason: "seen".into(), outputs: Outputs::new() },
-            None => Answer::NotRan { reason: "seen".into() },
-        }
-    }
-
     /// An event out of the blue.
     fn nonsense(&mut self) -> Turn {
         let (step, attempt) = (self.any_step(), self.rng.u32(0..3));
@@ -592,11 +568,6 @@ pub(super) fn renaming(entry: &StepAmended) -> Option<(&StepId, &StepId)> {
         Change::Renamed { from } => Some((from, &entry.step)),
         _ => None,
     }
-}
-
-/// Whether a step asks something of people.
-fn asks(step: &StepView<'_>) -> bool {
-    matches!(step.state(), StepState::Waiting | StepState::InDoubt) || step.undo_failed() || step.undo_waits()
 }
 
 fn started(signed: Option<Box<Signed>>) -> Event {
