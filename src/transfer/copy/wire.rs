@@ -315,6 +315,7 @@ pub(super) struct Block {
     pub(super) ends: Option<(u64, u64)>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn wrong(error: sqlx::Error) -> TransferError {
     TransferError::sql(Engine::Postgres, &error)
 }

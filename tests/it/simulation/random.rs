@@ -206,7 +206,10 @@ pub(super) fn amended(rng: &mut Rng, flow: &Workflow, number: usize) -> (Workflo
         rule.undo_wait = rule.undo_wait.filter(|_| rule.has_undo);
         // Without dice, so that a seed tells the story that it told before: what is undone by hand is not any more, or is now.
         let of_another = || flow.steps().iter().find_map(|other| other.undo_wait.clone());
-        if rule.has_undo && entries.last().is_some_and(|entry| entry.step == rule.id) && (number + place) % 4 == 0 {
+        if rule.has_undo
+            && entries.last().is_some_and(|entry| entry.step == rule.id)
+            && (number + place).is_multiple_of(4)
+        {
             rule.undo_wait = if rule.undo_wait.is_some() { None } else { of_another() };
         }
         names.insert(old.id.clone(), rule.id.clone());
