@@ -239,9 +239,11 @@ async fn verify(global: &Global, args: &Verify, out: Out) -> Result<Exit, CliErr
     }
     let mut wanted = runs(&place, &args.which).await?;
     if args.which.all {
-        for anchor in &anchors {
-            if !wanted.contains(&anchor.run) {
-                wanted.push(anchor.run.clone());
+        // Those as well of which nothing is left but what names them.
+        let stones = place.journal.tombstones().await?;
+        for run in anchors.iter().map(|anchor| &anchor.run).chain(stones.iter().map(|stone| &stone.run)) {
+            if !wanted.contains(run) {
+                wanted.push(run.clone());
             }
         }
     }

@@ -296,7 +296,8 @@ impl Journal {
     /// The proof, and what it is of.
     pub(super) async fn proved(&self, run: &RunId, trust: Trust<'_>) -> Result<(Proof, Evidence), JournalError> {
         let found = self.evidence(run).await?;
-        let is_noted = found.lost.is_some() || trust.anchors.iter().any(|anchor| anchor.run == *run);
+        let is_anchored = trust.anchors.iter().any(|anchor| anchor.run == *run);
+        let is_noted = found.lost.is_some() || is_anchored || !found.stones.is_empty();
         if found.rows.is_empty() && found.seals.is_empty() && !is_noted {
             return Err(JournalError::UnknownRun(run.to_string()));
         }

@@ -80,8 +80,13 @@ impl Stones {
         proof.pruned = self.told();
     }
 
-    /// Whether the run is what is left of it. Gives the number of the tombstone that only left the latest record.
+    /// Whether the run is what is left of it.
     pub(in crate::journal) fn judge_left(&self, rows: &[Row], seals: &[Seal], proof: &mut Proof) {
+        if let (true, Some(Inscription { number, head, .. })) = (rows.is_empty(), self.good.last()) {
+            proof.add(None, format!("the run is gone although tombstone {number} left record {}", head.seq));
+            return;
+        }
+        self.judge_heads(rows, proof);
         let Some(grave) = self.grave() else { return };
         let number = grave.number;
         let empty = rows.iter().filter(|row| row.payload.is_empty()).count() as u64;
@@ -108,6 +113,19 @@ impl Stones {
         if seals.len() as u64 != grave.seals {
             let (there, then) = (seals.len(), grave.seals);
             proof.add(None, format!("it has {there} seals, and tombstone {number} left {then}"));
+        }
+    }
+}
+
+impl Stones {
+    /// Whether the records are there that tombstones left as the latest of a run which can be read back.
+    fn judge_heads(&self, rows: &[Row], proof: &mut Proof) {
+        let gone = self.good.iter().filter(|text| text.what == What::Run).map(|text| text.head.seq).max().unwrap_or(0);
+        for Inscription { number, head, .. } in self.good.iter().filter(|text| !text.what.is_grave()) {
+            let is_there = || rows.iter().any(|row| (row.seq, &row.hash) == (head.seq, &head.hash));
+            if head.seq >= gone && !is_there() {
+                proof.add(head.seq, format!("it is not the record that tombstone {number} left"));
+            }
         }
     }
 }

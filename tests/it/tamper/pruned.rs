@@ -49,6 +49,13 @@ fn bring_back(forger: &mut Forger<'_>, run: &str) {
     forger.put(run, &rows);
 }
 
+/// Takes away all of a run but its tombstone.
+fn forget(forger: &mut Forger<'_>, run: &str) {
+    forger.put(run, &[]);
+    forger.sql(&format!("DELETE FROM runs WHERE run = '{run}'; DELETE FROM seals WHERE run = '{run}'"));
+    forger.drop_anchor();
+}
+
 /// A tombstone of the forger's own for a run, sealed with a key of the forger's.
 fn own_tombstone(forger: &mut Forger<'_>, run: &str, like: &str) {
     let query = sqlx::query_scalar("SELECT body FROM tombstones WHERE run = ?").bind(like.to_owned());
@@ -277,6 +284,33 @@ pub(super) const CASES: &[Case] = &[
             f.drop_anchor();
         },
         With(ANCHOR, "tombstone 4: it is missing: it was noted elsewhere"),
+    ),
+    (
+        "a pruned run as if it had never been, but for its tombstone",
+        |f| forget(f, "gone"),
+        Plainly("run gone: the run is gone although tombstone 1 left record "),
+    ),
+    (
+        "the same of a run without contents",
+        |f| forget(f, "bare"),
+        Plainly("run bare: the run is gone although tombstone 2 left record "),
+    ),
+    (
+        "the same of a run that only lost its texts",
+        |f| forget(f, "quiet"),
+        Plainly("run quiet: the run is gone although tombstone 4 left record "),
+    ),
+    (
+        "the end of a run that lost its texts",
+        |f| {
+            let mut rows = f.rows("quiet");
+            rows.pop();
+            f.put("quiet", &rows);
+            f.sql(&format!("DELETE FROM seals WHERE run = 'quiet' AND seq > {}", rows.len()));
+            f.sql("UPDATE runs SET outcome = NULL WHERE run = 'quiet'");
+            f.drop_anchor();
+        },
+        Plainly("of run quiet: it is not the record that tombstone 4 left"),
     ),
     (
         "the whole store as it was before it was pruned",
