@@ -113,6 +113,23 @@ async fn a_log_that_another_process_needs_is_told_and_emptied_later() {
 }
 
 #[tokio::test]
+async fn the_log_is_emptied_also_where_the_file_is_too_large_to_be_rewritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = key(folder.path());
+    let path = folder.path().join("j.db");
+    let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens").with_seals(key.clone());
+    let run = speaking(&journal, "word").await;
+    prune(&journal, &key, vec![order(&journal, &run, What::Run).await]).await.expect("is pruned");
+    let log = || std::fs::metadata(folder.path().join("j.db-wal")).map_or(0, |meta| meta.len());
+    assert!(log() > 0, "it holds pages as they were");
+    let file = std::fs::File::options().write(true).open(&path).expect("opens");
+    file.set_len(257 * 1024 * 1024).expect("grows");
+    let Journal::Sqlite(store) = &journal else { panic!("it is a file") };
+    assert_eq!(store.tidy(true, true).await.expect("works"), Tidied::Driven);
+    assert_eq!(log(), 0);
+}
+
+#[tokio::test]
 async fn a_pruning_cut_at_any_byte_leaves_whole_states() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = key(folder.path());

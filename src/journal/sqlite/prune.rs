@@ -103,13 +103,11 @@ impl Sqlite {
     pub(in crate::journal) async fn tidy(&self, rewrite: bool, is_driven: bool) -> Result<Tidied, JournalError> {
         let fault = |error| self.fault(error);
         let large = std::fs::metadata(&*self.path).is_ok_and(|meta| meta.len() > DRIVEN_BYTES_MAX);
-        if rewrite && is_driven && large {
-            return Ok(Tidied::Driven);
-        }
+        let too_large = rewrite && is_driven && large;
         let mut writer = self.writer.lock().await;
         // Each try would wait as long as an append may.
         sqlx::raw_sql("PRAGMA busy_timeout = 100").execute(&mut *writer).await.map_err(fault)?;
-        let mut left = if rewrite { vec!["VACUUM", EMPTY_LOG] } else { vec![EMPTY_LOG] };
+        let mut left = if rewrite && !too_large { vec!["VACUUM", EMPTY_LOG] } else { vec![EMPTY_LOG] };
         for _ in 0..TRIES {
             while let Some(text) = left.first() {
                 if !is_done(&mut writer, text).await.map_err(fault)? {
@@ -125,6 +123,7 @@ impl Sqlite {
         let again = format!("PRAGMA busy_timeout = {}", super::BUSY_WAIT.as_millis());
         sqlx::raw_sql(sqlx::AssertSqlSafe(again)).execute(&mut *writer).await.map_err(fault)?;
         Ok(match (left.is_empty(), rewrite) {
+            (true, true) if too_large => Tidied::Driven,
             (true, true) => Tidied::Gone,
             (true, false) => Tidied::Fragments,
             (false, _) => Tidied::Busy,
