@@ -176,7 +176,11 @@ async fn a_text_goes_when_nobody_names_it_any_more() {
         // Evidence is another matter.
         prune(&journal, &key, vec![order(&journal, &alone, What::Evidence).await]).await.expect("is pruned");
         let there: BTreeSet<String> = ["e0".repeat(32), "ff".repeat(32)].into();
-        assert_eq!(journal.evidence_gone(&there).await.expect("looks"), [].into(), "others handed in the same file");
+        assert_eq!(
+            journal.evidence_gone(&there).await.expect("looks"),
+            [].into(),
+            "others handed in the same file"
+        );
         prune(
             &journal,
             &key,
@@ -344,4 +348,51 @@ async fn a_way_back_is_closed_for_who_was_pruned() {
         let graves = journal.graves().await.expect("reads");
         assert_eq!(graves[&b].stands_on.as_ref().map(|stands| stands.milestones.len()), Some(1));
     }
+}
+
+/// Waits until somebody waits for a lock in the database.
+async fn until_somebody_waits(conn: &mut sqlx::PgConnection) {
+    let text = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()";
+    while sqlx::query_scalar::<_, i64>(text).fetch_one(&mut *conn).await.expect("reads") == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_word_of_a_person_and_a_pruning_wait_for_each_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = key(folder.path());
+    let url = super::tests::database();
+    let journal = Journal::open(&url).await.expect("opens").with_seals(key.clone());
+    let connect = async || <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.expect("connects");
+    let (mut other, mut eye) = (connect().await, connect().await);
+    for known in [true, false] {
+        let run = over(&journal, &format!("r-{known}"), "north", &bytes()).await;
+        // Somebody prunes it and is not done yet.
+        let text = format!(
+            "BEGIN; SELECT 1 FROM piton.runs WHERE run = '{run}' FOR UPDATE; UPDATE piton.runs SET pruned = 7 WHERE run = '{run}'"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut other).await.expect("works");
+        let fresh = if known { journal.clone() } else { Journal::open(&url).await.expect("opens") };
+        let of = run.clone();
+        let word = tokio::spawn(async move {
+            let events = [skipped("late")];
+            fresh.append(say(&of, 5, &events), &LockChange::default()).await
+        });
+        until_somebody_waits(&mut eye).await;
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.expect("works");
+        let late = word.await.expect("no panic");
+        assert!(matches!(late, Err(AppendError::Pruned { .. })), "{late:?}");
+    }
+    // The other way round: a word that is not recorded yet is waited for, and the run went on.
+    let run = over(&journal, "r-3", "north", &bytes()).await;
+    let text = "BEGIN; SELECT 1 FROM piton.runs WHERE run = 'r-3' FOR KEY SHARE;
+        INSERT INTO piton.events SELECT run, 6, at_ms, 0, kind, payload, hash FROM piton.events WHERE run = 'r-3' AND seq = 5";
+    sqlx::raw_sql(text).execute(&mut other).await.expect("works");
+    let (pruning, orders, seal) = (journal.clone(), vec![order(&journal, &run, What::Run).await], key.clone());
+    let pruned = tokio::spawn(async move { prune(&pruning, &seal, orders).await });
+    until_somebody_waits(&mut eye).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.expect("works");
+    let why = pruned.await.expect("no panic").expect_err("it went on");
+    assert!(why.contains("went on meanwhile"), "{why}");
 }

@@ -25,7 +25,7 @@ pub(super) async fn stores() -> (tempfile::TempDir, [Journal; 3]) {
 }
 
 /// The address of an empty database.
-fn database() -> String {
+pub(super) fn database() -> String {
     postgres::PrivatePostgres::start().create_database(&format!("j{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 

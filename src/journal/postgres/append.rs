@@ -27,13 +27,15 @@ const INSERT: &str = "INSERT INTO piton.events (run, seq, at_ms, generation, kin
 
 const GUARDED: &str = "WITH lease AS (
         SELECT 1 FROM piton.leases WHERE run = $1 AND generation = $4 AND owner IS NOT NULL FOR SHARE
+    ), open AS (
+        SELECT 1 FROM piton.runs WHERE run = $1 AND pruned IS NULL FOR KEY SHARE
     ), added AS (
         INSERT INTO piton.events (run, seq, at_ms, generation, kind, payload, hash)
         SELECT $1, $2 + new.n, $3, $4, new.kind, new.payload, new.hash
         FROM unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY AS new(kind, payload, hash, n)
         WHERE EXISTS (SELECT 1 FROM piton.events e WHERE e.run = $1 AND e.seq = $2 AND e.hash = $8)
           AND ($4 = 0 OR EXISTS (SELECT 1 FROM lease))
-          AND ($4 <> 0 OR NOT EXISTS (SELECT 1 FROM piton.runs r WHERE r.run = $1 AND r.pruned IS NOT NULL))
+          AND ($4 <> 0 OR EXISTS (SELECT 1 FROM open))
         RETURNING 1
     )
     SELECT count(*), CASE WHEN count(*) > 0 AND $4 = 0 THEN pg_notify('piton', $1)::text END FROM added";
@@ -206,10 +208,12 @@ async fn look_and_append(
     let Some((seq, prev_hash)) = head.map(|(seq, hash)| (seq.cast_unsigned(), hash)) else {
         return Ok(Err(JournalError::UnknownRun(run.to_string()).into()));
     };
-    let pruned: Option<bool> = sqlx::query_scalar("SELECT pruned IS NOT NULL FROM piton.runs WHERE run = $1")
-        .bind(run.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
+    // Who prunes has this line for itself. A stronger lock would be in the way of others who record and then change the line.
+    let pruned: Option<bool> =
+        sqlx::query_scalar("SELECT pruned IS NOT NULL FROM piton.runs WHERE run = $1 FOR KEY SHARE")
+            .bind(run.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
     if pruned == Some(true) {
         return Ok(Err(AppendError::Pruned { run: run.clone() }));
     }

@@ -1,5 +1,7 @@
 //! Pruning on the server: one transaction, during which nobody says anything new.
 
+use std::collections::BTreeSet;
+
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
@@ -98,6 +100,11 @@ async fn in_transaction(
 }
 
 async fn bury(tx: &mut PgConnection, burials: &[Burial], named: &mut Named, key: &SealKey) -> Answer<Buried> {
+    // Whoever records a word of a person waits, or is waited for. Before the tables: who records has the line first, too.
+    let runs: BTreeSet<&str> = burials.iter().map(|burial| burial.run.as_str()).collect();
+    for run in runs {
+        sqlx::query("SELECT 1 FROM piton.runs WHERE run = $1 FOR UPDATE").bind(run).execute(&mut *tx).await?;
+    }
     // Whoever says something waits, and so does who prunes at the same time.
     let lock = "LOCK TABLE piton.tombstones, piton.transcripts IN SHARE ROW EXCLUSIVE MODE";
     sqlx::raw_sql(lock).execute(&mut *tx).await?;
