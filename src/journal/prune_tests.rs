@@ -177,7 +177,7 @@ async fn a_text_goes_when_nobody_names_it_any_more() {
         prune(&journal, &key, vec![order(&journal, &alone, What::Evidence).await]).await.expect("is pruned");
         let there: BTreeSet<String> = ["e0".repeat(32), "ff".repeat(32)].into();
         assert_eq!(
-            journal.evidence_gone(&there).await.expect("looks"),
+            journal.evidence_gone(&there, &[]).await.expect("looks"),
             [].into(),
             "others handed in the same file"
         );
@@ -188,7 +188,7 @@ async fn a_text_goes_when_nobody_names_it_any_more() {
         )
         .await
         .expect("is pruned");
-        assert_eq!(journal.evidence_gone(&there).await.expect("looks"), ["e0".repeat(32)].into());
+        assert_eq!(journal.evidence_gone(&there, &[]).await.expect("looks"), ["e0".repeat(32)].into());
         assert!(journal.transcript(&said(&shared)).await.is_err(), "both that said it are pruned");
         let proof = journal.prove_tombstones(&[], &[]).await.expect("reads");
         assert!(proof.wrong.is_empty() && proof.tombstones == 5, "{proof:?}");

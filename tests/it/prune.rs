@@ -25,6 +25,15 @@ fn over(post: &Post, run: &str) {
     post.piton(&["answer", run, "hand", "--set", "name=Erika Mustermann", "--evidence", "shot.txt", "--as", "ann"])
         .exits(0);
     post.piton(&["resume", run]).exits(0);
+    settle(&post.desk);
+}
+
+/// Lets every file of evidence be an hour old.
+fn settle(desk: &Desk) {
+    for file in std::fs::read_dir(desk.path(".piton/evidence")).expect("is there").flatten() {
+        let hour_ago = std::time::SystemTime::now() - Duration::from_hours(1);
+        std::fs::File::open(file.path()).expect("opens").set_modified(hour_ago).expect("is ours");
+    }
 }
 
 fn evidence(desk: &Desk) -> usize {
@@ -244,6 +253,51 @@ fn what_cannot_be_proved_or_sealed_is_not_pruned() {
         "evidence of the change stays"
     );
     assert!(post.piton(&["show", "r-2"]).exits(0).out.contains("was pruned by bob"));
+}
+
+/// Runs a statement in the store.
+fn forge(desk: &Desk, program: &str, args: &[&str]) {
+    let program = format!("import sqlite3,json,sys; c=sqlite3.connect(sys.argv[1]); {program}; c.commit()");
+    let mut python = std::process::Command::new("python3");
+    let status = python.arg("-c").arg(program).arg(desk.path(".piton/piton.db")).args(args).status();
+    assert!(status.expect("python3 is there").success());
+}
+
+#[test]
+fn a_tombstone_that_nobody_sealed_removes_no_file() {
+    let post = Post::file();
+    over(&post, "r-1");
+    let mine: Vec<_> = std::fs::read_dir(post.desk.path(".piton/evidence")).expect("is there").flatten().collect();
+    let hash = mine[0].file_name().into_string().expect("plain");
+    over(&post, "r-2");
+    prune(&post, &["--run", "r-2", "--evidence-only"]);
+    assert_eq!(evidence(&post.desk), 1);
+    // Named as evidence that went with all of `r-1`, while that run is whole.
+    forge(
+        &post.desk,
+        "b=json.loads(c.execute('SELECT body FROM tombstones').fetchone()[0]); b['number']=2; b['run']='r-1'; b['evidence']=[sys.argv[2]]; b['head']['seq']=999; c.execute(\"INSERT INTO tombstones SELECT 2,'r-1',?,key,signature FROM tombstones\",(json.dumps(b),))",
+        &[&hash],
+    );
+    let refused = post.command(&[PRUNE, &["--older-than", "900d"]].concat()).output().expect("starts");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("tombstone 2: its seal does not hold"), "{told}");
+    assert_eq!(evidence(&post.desk), 1, "the file of a run that was not pruned");
+}
+
+#[test]
+fn a_file_that_was_just_handed_in_is_left_to_a_later_prune() {
+    let post = Post::file();
+    over(&post, "r-1");
+    let folder = post.desk.path(".piton/evidence");
+    let file = std::fs::read_dir(&folder).expect("is there").flatten().next().expect("one").path();
+    let content = std::fs::read(&file).expect("can be read");
+    std::fs::remove_file(&file).expect("goes");
+    std::fs::write(&file, content).expect("is young now");
+    prune(&post, &["--run", "r-1", "--evidence-only"]);
+    assert_eq!(evidence(&post.desk), 1, "somebody may be about to record it");
+    settle(&post.desk);
+    prune(&post, &["--older-than", "900d"]);
+    assert_eq!(evidence(&post.desk), 0);
 }
 
 /// Folder of a store with runs that are over, made once and copied.

@@ -22,6 +22,9 @@ use crate::ids::RunId;
 use crate::journal::{Chosen, Facts, Owner, Pruner, SealKey, Tidied, Tombstone, What, choose};
 use crate::report::pruned;
 
+/// How old a file of evidence must be to be swept away.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// Arguments of `piton audit prune`.
 #[derive(Debug, Args)]
 #[command(
@@ -151,6 +154,7 @@ pub(super) async fn run(global: &Global, args: &Prune, out: Out) -> Result<Exit,
         return Err(CliError::Usage(why.into()));
     };
     let key = SealKey::open(&path)?;
+    hold(&place).await?;
     if !orders.is_empty() && !global.yes {
         if out.json || !out.terminal || !person_at_keyboard() {
             return Err(CliError::Usage("what is pruned is gone for good; look at `--plan`, then add `--yes`".into()));
@@ -178,6 +182,18 @@ pub(super) async fn run(global: &Global, args: &Prune, out: Out) -> Result<Exit,
     Ok(exit)
 }
 
+/// Refuses to prune where a tombstone is not as it was put there: files go by what tombstones say.
+async fn hold(place: &Place) -> Result<(), CliError> {
+    let proof = place.journal.prove_tombstones(&place.own_key()?, &[]).await?;
+    let Some(wrong) = proof.wrong.first() else { return Ok(()) };
+    let number = wrong.seq.unwrap_or(0);
+    let why = format!(
+        "tombstone {number}: {}; nothing is pruned until `piton audit verify --all` finds nothing wrong",
+        wrong.what
+    );
+    Err(CliError::Store(why))
+}
+
 /// Sees to the bytes, and says so where some may still be readable.
 async fn tidy(place: &Place, args: &Prune, out: Out) -> Result<(), CliError> {
     let left = match place.journal.tidy(!args.no_rewrite).await? {
@@ -185,7 +201,7 @@ async fn tidy(place: &Place, args: &Prune, out: Out) -> Result<(), CliError> {
         Tidied::Fragments => "the file was not rewritten, so fragments of what was pruned may stay readable in it",
         Tidied::Busy => "another process has the store open, so the file still holds bytes that were pruned",
         Tidied::Driven => {
-            "a driver is at work and the file is large, so it was not rewritten and may still except what was pruned"
+            "a driver is at work and the file is large, so it was not rewritten and may still hold what was pruned"
         }
         Tidied::Server => {
             out.note(
@@ -235,14 +251,28 @@ fn show(out: Out, chosen: &Chosen, facts: &Facts) -> Result<(), CliError> {
     out.text(&pruned::plan(chosen, &facts.runs, &zone, out.paint))
 }
 
-/// Removes files of evidence that tombstones name and no run names any more, here and left over from a crash.
+/// Removes files of evidence that tombstones name and no run names any more, here and left over from a crash. Young files stay: a
+/// file that is handed in is kept first and recorded then.
 async fn sweep_evidence(place: &Place) -> Result<(), CliError> {
     let folder = place.state_dir.join("evidence");
-    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().filter(is_settled);
     let there: BTreeSet<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    for hash in place.journal.evidence_gone(&there).await? {
+    for hash in place.journal.evidence_gone(&there, &place.own_key()?).await? {
         let path = folder.join(&hash);
-        std::fs::remove_file(&path).map_err(|error| CliError::unwritable(&path, &error))?;
+        match std::fs::remove_file(&path) {
+            // Somebody else who prunes was faster.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(CliError::unwritable(&path, &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
     Ok(())
+}
+
+/// Whether a file is old enough that whoever handed it in has recorded it.
+fn is_settled(entry: &std::fs::DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|meta| meta.modified());
+    let now = std::time::SystemTime::from(crate::config::now());
+    changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age >= SETTLED))
 }

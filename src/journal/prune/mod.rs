@@ -91,11 +91,18 @@ impl Journal {
 
     /// The tombstones of each run, as they say of themselves.
     pub(super) async fn stones(&self) -> Result<BTreeMap<RunId, Stones>, JournalError> {
+        self.stones_of_runs(Stones::read).await
+    }
+
+    async fn stones_of_runs(
+        &self,
+        read: impl Fn(&[Tombstone]) -> Stones,
+    ) -> Result<BTreeMap<RunId, Stones>, JournalError> {
         let mut of_run: BTreeMap<RunId, Vec<Tombstone>> = BTreeMap::new();
         for stone in self.tombstones().await? {
             of_run.entry(stone.run.clone()).or_default().push(stone);
         }
-        Ok(of_run.into_iter().map(|(run, stones)| (run, Stones::read(&stones))).collect())
+        Ok(of_run.into_iter().map(|(run, stones)| (run, read(&stones))).collect())
     }
 
     /// What was pruned of a run by what its tombstones say of themselves, the latest first.
@@ -147,9 +154,14 @@ impl Journal {
         Ok(self.heads_of_all().await?.into_iter().collect())
     }
 
-    /// Of these files of evidence, by their SHA-256, those that a tombstone names and that no run still has.
-    pub async fn evidence_gone(&self, there: &BTreeSet<String>) -> Result<BTreeSet<String>, JournalError> {
-        let stones = self.stones().await?;
+    /// Of these files of evidence, by their SHA-256, those that a tombstone names and that no run still has; `keys`: keys that alone
+    /// may sign, or any. A tombstone that does not hold names nothing.
+    pub async fn evidence_gone(
+        &self,
+        there: &BTreeSet<String>,
+        keys: &[String],
+    ) -> Result<BTreeSet<String>, JournalError> {
+        let stones = self.stones_of_runs(|stones| Stones::judged(stones, keys)).await?;
         let named = stones.values().flat_map(Stones::evidence);
         let mut gone: BTreeSet<String> = named.filter(|hash| there.contains(*hash)).cloned().collect();
         if gone.is_empty() {
