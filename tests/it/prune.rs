@@ -231,6 +231,39 @@ rules:
 }
 
 #[test]
+fn what_a_policy_excepts_is_found_like_any_run_and_missed_aloud() {
+    let post = Post::file();
+    for run in ["20260101-aa", "20260101-ab", "20260102-b"] {
+        over(&post, run);
+    }
+    let plan = |except: &str, more: &[&str]| {
+        let rules = "rules:\n  - { prune: run, older_than: 1ms }\n";
+        post.desk.write("keep.yaml", &format!("apiVersion: piton/v1\nkind: Retention\nexcept: {except}\n{rules}"));
+        std::thread::sleep(Duration::from_millis(5));
+        post.piton(&[&["audit", "prune", "--policy", "keep.yaml", "--plan"], more].concat())
+    };
+    let excepted = |except: &str| {
+        let plan = plan(except, &["--json"]).exits(0).json();
+        let stays = plan["stays"].as_array().expect("a list").iter();
+        let why = |row: &Json| format!("{} {}", row["run"].as_str().expect("id"), row["why"].as_str().expect("text"));
+        stays.map(why).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(excepted("[20260101-aa]"), "20260101-aa somebody excepted it");
+    assert_eq!(excepted("[20260101-ab, b]"), "20260101-ab somebody excepted it; 20260102-b somebody excepted it");
+    assert_eq!(excepted("[last]"), "20260102-b somebody excepted it");
+    let two = plan("[20260101]", &[]).exits(2).err;
+    assert!(two.contains("`20260101` is the beginning of 2 runs"), "{two}");
+    // A policy may serve several stores.
+    let other = plan("[20260101-ba, 20260101-ab]", &[]).exits(0);
+    assert!(other.err.contains("warning: the policy excepts `20260101-ba`, but there is no such run"), "{}", other.err);
+    assert!(other.out.ends_with("excepted, but no run of this store:\n  20260101-ba\n"), "{}", other.out);
+    let told = plan("[20260101-ba, 20260101-ab]", &["--json"]).exits(0).json();
+    assert_eq!(told["unknown"], serde_json::json!(["20260101-ba"]));
+    prune(&post, &["--policy", "keep.yaml"]);
+    assert!(post.piton(&["audit", "20260101-ab", "--json"]).exits(0).out.contains("Mustermann"));
+}
+
+#[test]
 fn what_cannot_be_proved_or_sealed_is_not_pruned() {
     let post = Post::file();
     over(&post, "r-1");

@@ -21,6 +21,7 @@ use super::place::Place;
 use crate::ids::RunId;
 use crate::journal::{Chosen, Facts, Owner, Pruner, SealKey, Tidied, Tombstone, What, choose};
 use crate::report::pruned;
+use rules::Wish;
 
 /// How old a file of evidence must be to be swept away.
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(600);
@@ -140,11 +141,15 @@ pub(super) async fn tombstones(global: &Global, args: &Tombstones, out: Out) -> 
 pub(super) async fn run(global: &Global, args: &Prune, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
     let now = crate::config::now();
-    let (rules, except) = rules::rules(&place, args, now).await?;
+    let Wish { rules, except, unknown } = rules::rules(&place, args, now).await?;
+    for run in &unknown {
+        let warning = out.error_paint.warn("warning:");
+        out.note(&format!("{warning} the policy excepts `{run}`, but there is no such run in `{}`", place.store));
+    }
     let facts = orders::facts(&place, except).await?;
     let mut chosen = choose(&rules, &facts);
     let orders = orders::orders(&place, &mut chosen).await?;
-    show(out, &chosen, &facts)?;
+    show(out, &chosen, &facts, &unknown)?;
     if args.plan {
         return Ok(Exit::SUCCEEDED);
     }
@@ -232,8 +237,8 @@ fn counted(chosen: &Chosen) -> String {
     format!("{} run(s)", runs.len())
 }
 
-/// What goes and what stays.
-fn show(out: Out, chosen: &Chosen, facts: &Facts) -> Result<(), CliError> {
+/// What goes and what stays; `unknown`: what is excepted and not there.
+fn show(out: Out, chosen: &Chosen, facts: &Facts, unknown: &[String]) -> Result<(), CliError> {
     if out.json {
         let goes: Vec<Json> = chosen
             .families
@@ -245,10 +250,16 @@ fn show(out: Out, chosen: &Chosen, facts: &Facts) -> Result<(), CliError> {
             .collect();
         let stays: Vec<Json> =
             chosen.kept.iter().map(|kept| json!({ "run": kept.run, "prune": kept.what, "why": kept.why })).collect();
-        return out.json_line(&json!({ "prune": goes, "stays": stays, "runs": facts.runs.len() }));
+        let runs = facts.runs.len();
+        return out.json_line(&json!({ "prune": goes, "stays": stays, "unknown": unknown, "runs": runs }));
     }
     let zone = jiff::tz::TimeZone::system();
-    out.text(&pruned::plan(chosen, &facts.runs, &zone, out.paint))
+    out.text(&pruned::plan(chosen, &facts.runs, &zone, out.paint))?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    out.line(out.paint.bold("excepted, but no run of this store:"))?;
+    unknown.iter().try_for_each(|run| out.line(format!("  {run}")))
 }
 
 /// Removes files of evidence that tombstones name and no run names any more, here and left over from a crash. Young files stay: a

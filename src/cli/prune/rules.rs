@@ -9,16 +9,22 @@ use super::super::place::Place;
 use super::Prune;
 use crate::event;
 use crate::ids::RunId;
-use crate::journal::{Rule, What};
+use crate::journal::{JournalError, Rule, What};
 use crate::spec::retention::{self, PruneWord, RetentionRule};
 use crate::spec::values::Millis;
 
+/// What a person wants.
+pub(super) struct Wish {
+    /// What goes.
+    pub(super) rules: Vec<Rule>,
+    /// Runs that are left whatever the rules say.
+    pub(super) except: BTreeSet<RunId>,
+    /// What the policy excepts and this store does not have.
+    pub(super) unknown: Vec<String>,
+}
+
 /// The rules of the policy or of the options, and the runs that are left whatever they say.
-pub(super) async fn rules(
-    place: &Place,
-    args: &Prune,
-    now: Timestamp,
-) -> Result<(Vec<Rule>, BTreeSet<RunId>), CliError> {
+pub(super) async fn rules(place: &Place, args: &Prune, now: Timestamp) -> Result<Wish, CliError> {
     let mut except = BTreeSet::new();
     for run in &args.except {
         except.insert(place.find(run).await?);
@@ -26,11 +32,17 @@ pub(super) async fn rules(
     if let Some(path) = &args.policy {
         let policy =
             retention::read(&crate::plan::read_source(path)?).map_err(|found| CliError::Problems(vec![found]))?;
-        except.extend(policy.except.iter().map(RunId::new));
+        let mut unknown = Vec::new();
+        for run in policy.except {
+            match excepted(place, &run).await? {
+                Some(run) => drop(except.insert(run)),
+                None => unknown.push(run),
+            }
+        }
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
         let rules =
             (1..).zip(&policy.rules).map(|(number, rule)| of_policy(&format!("{name}, rule {number}"), rule, now));
-        return Ok((rules.collect::<Result<_, _>>()?, except));
+        return Ok(Wish { rules: rules.collect::<Result<_, _>>()?, except, unknown });
     }
     let before = before(args, now)?;
     if before.is_none() && args.run.is_empty() {
@@ -56,7 +68,19 @@ pub(super) async fn rules(
         failed: args.with_failed,
         kinds: args.kind.clone(),
     };
-    Ok((vec![rule], except))
+    Ok(Wish { rules: vec![rule], except, unknown: Vec::new() })
+}
+
+/// The run that a policy excepts; none where this store does not have it, since a policy may serve several stores.
+async fn excepted(place: &Place, run: &str) -> Result<Option<RunId>, CliError> {
+    if run == "last" {
+        return place.find(run).await.map(Some);
+    }
+    match place.journal.find_run(run).await {
+        Ok(run) => Ok(Some(run)),
+        Err(JournalError::UnknownRun(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn of_policy(name: &str, rule: &RetentionRule, now: Timestamp) -> Result<Rule, CliError> {
