@@ -8,9 +8,10 @@ use serde_json::Value as Json;
 
 use super::decode::{Decode, Decoder, Schemas, Spanned, describe};
 use super::problem::{Problem, Problems, Source, one_of};
+use super::rules::{known, more_than_zero, pair};
 use super::runbook::{ApiVersion, refuse_kind};
 use super::values::Millis;
-use super::yaml;
+use super::yaml::{self, Node};
 use crate::event;
 use crate::{choice, record};
 
@@ -38,6 +39,7 @@ choice! {
 
 record! {
     /// One rule.
+    #[check(check_rule)]
     pub struct RetentionRule("rule") {
         /// What is pruned.
         prune: PruneWord,
@@ -67,6 +69,15 @@ record! {
         except: Vec<String>,
         /// The rules; of several that choose a run, the one that takes most counts.
         rules: Vec<RetentionRule>,
+    }
+}
+
+fn check_rule(node: &Node, d: &mut Decoder) {
+    more_than_zero("older_than", node, d);
+    let contents = known(node, "prune", d) == Some(PruneWord::Contents);
+    if let (Some((key, _)), false) = (pair(node, "kinds"), contents) {
+        let problem = Problem::new("spec::one_of", "`kinds` means something with `prune: contents` only", key.span);
+        d.problem(problem.label("would be ignored").help("write `prune: contents`, or drop `kinds`"));
     }
 }
 
@@ -132,5 +143,23 @@ mod tests {
         let told =
             policy("rules:\n  - { prune: contents, older_than: 1d, kinds: [step_anwsered] }\n").expect_err("is wrong");
         assert!(told.render().contains("did you mean `step_answered`?"), "{}", told.render());
+    }
+
+    #[test]
+    fn a_rule_that_would_take_more_than_it_says_is_refused() {
+        for word in ["transcripts", "evidence", "run"] {
+            let rule = format!("rules:\n  - {{ prune: {word}, older_than: 1d, kinds: [step_answered] }}\n");
+            let told = policy(&rule).expect_err("takes all kinds");
+            assert_eq!((told.list.len(), told.list[0].code), (1, "spec::one_of"));
+            assert_eq!(told.source.slice(told.list[0].span), "kinds");
+            assert!(told.render().contains("or drop `kinds`"), "{}", told.render());
+        }
+        for age in ["0s", "0d", "PT0S"] {
+            let told = policy(&format!("rules:\n  - {{ prune: run, older_than: {age} }}\n")).expect_err("no age");
+            assert_eq!((told.list.len(), told.list[0].code), (1, "spec::out_of_range"));
+            assert_eq!(told.source.slice(told.list[0].span), age);
+            assert!(told.render().contains("`older_than` must be more than 0"), "{}", told.render());
+        }
+        assert_eq!(policy("rules:\n  - { prune: run, older_than: 0 }\n").expect_err("no unit").list.len(), 1);
     }
 }
