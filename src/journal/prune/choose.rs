@@ -33,13 +33,23 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn admits(&self, run: &RunSummary) -> bool {
+    /// Whether it is about this run, whatever became of it.
+    fn is_about(&self, run: &RunSummary) -> bool {
         let among = |list: &[String], value: &String| list.is_empty() || list.contains(value);
         (self.runs.is_empty() || self.runs.contains(&run.run))
             && among(&self.runbooks, &run.runbook)
             && among(&self.sites, &run.site)
             && self.before.is_none_or(|before| run.last_at < before)
     }
+
+    fn admits(&self, run: &RunSummary) -> bool {
+        self.is_about(run) && (self.failed || !can_be_resumed(run))
+    }
+}
+
+/// Whether it rests failed or cancelled.
+fn can_be_resumed(run: &RunSummary) -> bool {
+    matches!(run.outcome, Some(Outcome::Failed | Outcome::Cancelled))
 }
 
 /// A milestone that a run which is not over requires.
@@ -110,6 +120,14 @@ pub struct Chosen {
 /// What the rules want of one run: the first rule for each.
 type Wanted<'r> = BTreeMap<What, &'r Rule>;
 
+/// What the rules want.
+#[derive(Default)]
+struct Wishes<'r> {
+    of_run: BTreeMap<RunId, Wanted<'r>>,
+    /// Runs that only rules without `failed` are about, and the most that they would take.
+    turned_back: BTreeMap<RunId, What>,
+}
+
 /// Chooses.
 pub fn choose(rules: &[Rule], facts: &Facts) -> Chosen {
     let wanted = wanted(rules, facts);
@@ -130,20 +148,27 @@ pub fn choose(rules: &[Rule], facts: &Facts) -> Chosen {
     chosen
 }
 
-fn wanted<'r>(rules: &'r [Rule], facts: &Facts) -> BTreeMap<RunId, Wanted<'r>> {
-    let mut wanted: BTreeMap<RunId, Wanted<'r>> = BTreeMap::new();
+fn wanted<'r>(rules: &'r [Rule], facts: &Facts) -> Wishes<'r> {
+    let mut wishes = Wishes::default();
     for rule in rules {
         let Some(what) = rule.prune else { continue };
         let mut latest: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         for run in &facts.runs {
             let count = latest.entry((&run.runbook, &run.site)).or_default();
             *count += 1;
-            if *count > rule.keep_last && rule.admits(run) && !is_done(run, what, facts) {
-                wanted.entry(run.run.clone()).or_default().entry(what).or_insert(rule);
+            if *count <= rule.keep_last || !rule.is_about(run) || is_done(run, what, facts) {
+                continue;
+            }
+            if rule.admits(run) {
+                wishes.of_run.entry(run.run.clone()).or_default().entry(what).or_insert(rule);
+            } else {
+                let most = wishes.turned_back.entry(run.run.clone()).or_insert(what);
+                *most = what.max(*most);
             }
         }
     }
-    wanted
+    wishes.turned_back.retain(|run, _| !wishes.of_run.contains_key(run));
+    wishes
 }
 
 /// Whether it went before.
@@ -165,15 +190,19 @@ fn first_of<'a>(run: &'a RunId, ids: &BTreeMap<&str, &'a RunId>) -> &'a RunId {
 
 impl Chosen {
     /// What goes of a family: all of it together, and of what stays the texts and files.
-    fn family(&mut self, family: &[&RunSummary], wanted: &BTreeMap<RunId, Wanted<'_>>, facts: &Facts) -> Vec<Choice> {
-        let mut choices = self.together(family, wanted, facts);
+    fn family(&mut self, family: &[&RunSummary], wanted: &Wishes<'_>, facts: &Facts) -> Vec<Choice> {
+        let mut choices = self.together(family, &wanted.of_run, facts);
         for run in family {
             if choices.iter().any(|choice| choice.run == run.run) {
                 continue;
             }
-            let lesser = wanted.get(&run.run).into_iter().flatten().filter(|(what, _)| !what.is_grave());
+            if let Some(what) = wanted.turned_back.get(&run.run) {
+                let failed = "it failed or was cancelled and can be resumed; `failed` includes such runs";
+                self.keep(run, *what, objection(run, *what, facts).unwrap_or_else(|| failed.into()));
+            }
+            let lesser = wanted.of_run.get(&run.run).into_iter().flatten().filter(|(what, _)| !what.is_grave());
             for (what, rule) in lesser {
-                match objection(run, *what, rule, facts) {
+                match objection(run, *what, facts) {
                     Some(why) => self.keep(run, *what, why),
                     None => choices.push(choice(run, *what, rule)),
                 }
@@ -194,7 +223,7 @@ impl Chosen {
                 stays = stays.or((!was_before).then_some(&run.run));
                 continue;
             };
-            match objection(run, *what, rule, facts) {
+            match objection(run, *what, facts) {
                 Some(why) => {
                     self.keep(run, *what, why);
                     stays = Some(&run.run);
@@ -222,7 +251,7 @@ fn choice(run: &RunSummary, what: What, rule: &Rule) -> Choice {
 }
 
 /// Why a run stays.
-fn objection(run: &RunSummary, what: What, rule: &Rule, facts: &Facts) -> Option<String> {
+fn objection(run: &RunSummary, what: What, facts: &Facts) -> Option<String> {
     if facts.except.contains(&run.run) {
         return Some("somebody excepted it".into());
     }
@@ -230,9 +259,6 @@ fn objection(run: &RunSummary, what: What, rule: &Rule, facts: &Facts) -> Option
         None => return Some("it is open".into()),
         Some(Outcome::Waiting) => return Some("it waits for a person".into()),
         Some(Outcome::Stuck) => return Some("it is stuck until a person decides".into()),
-        Some(Outcome::Failed | Outcome::Cancelled) if !rule.failed => {
-            return Some("it failed or was cancelled and can be resumed; `failed` includes such runs".into());
-        }
         Some(Outcome::Failed | Outcome::Cancelled | Outcome::Succeeded | Outcome::RolledBack) => {}
     }
     if facts.locks.is_driven(&run.run) {

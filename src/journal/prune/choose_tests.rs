@@ -147,3 +147,30 @@ fn the_rule_that_takes_most_counts_and_nothing_goes_twice() {
     facts.pruned = [("a".into(), vec![pruned(What::Transcripts, 8)])].into();
     assert_eq!(told(&rules[..1], &facts).0, "b:transcripts a:transcripts");
 }
+
+#[test]
+fn a_rule_that_cannot_take_a_run_does_not_hide_one_that_can() {
+    let mut facts = facts(["a", "b", "c"].map(|id| run(id, 1)).to_vec());
+    facts.runs[0].outcome = Some(Outcome::Failed);
+    facts.runs[1].outcome = Some(Outcome::Cancelled);
+    let rules = [rule(What::Run), Rule { failed: true, ..rule(What::Run) }];
+    assert_eq!(told(&rules, &facts), ("a:run b:run c:run".into(), String::new()));
+    let lesser = [rule(What::Run), Rule { failed: true, ..rule(What::Transcripts) }];
+    assert_eq!(told(&lesser, &facts), ("a:transcripts b:transcripts c:run".into(), String::new()));
+    // If none can, this is said once, of the most that would have gone; and only if nothing else keeps the run.
+    let neither = [rule(What::Transcripts), rule(What::Run), rule(What::Evidence)];
+    facts.except.insert("a".into());
+    let chosen = choose(&neither, &facts);
+    let kept: Vec<(&str, What)> = chosen.kept.iter().map(|kept| (kept.run.as_str(), kept.what)).collect();
+    assert_eq!(kept, [("a", What::Run), ("b", What::Run)]);
+    assert_eq!(chosen.kept[0].why, "somebody excepted it");
+    assert!(chosen.kept[1].why.starts_with("it failed or was cancelled"), "{}", chosen.kept[1].why);
+    facts.locks.driven_until.insert("b".into(), day(2));
+    assert_eq!(told(&neither, &facts).1, "a: somebody excepted it; b: a driver has it");
+    // A family still waits for one that no rule takes.
+    facts.runs[1].run = "c.copy".into();
+    let (goes, stays) = told(&neither[1..2], &facts);
+    assert_eq!(goes, "");
+    assert!(stays.contains("c: run c.copy, which is of its family, stays"), "{stays}");
+    assert!(stays.contains("c.copy: it failed or was cancelled"), "{stays}");
+}
