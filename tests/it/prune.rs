@@ -264,6 +264,40 @@ fn what_a_policy_excepts_is_found_like_any_run_and_missed_aloud() {
 }
 
 #[test]
+fn contents_of_some_kinds_are_followed_by_the_others() {
+    let post = Post::file();
+    over(&post, "r");
+    let empty = || {
+        let left = post.piton(&["audit", "r", "--json"]).exits(0).json_lines();
+        left.iter().filter(|line| line["pruned"] == true).count()
+    };
+    let contents = |more: &[&str]| prune(&post, &[&["--run", "r", "--contents-only"], more].concat());
+    contents(&["--kind", "step_answered"]);
+    assert_eq!(empty(), 1);
+    assert_eq!(contents(&["--kind", "step_answered"]), "nothing is to be pruned\n");
+    let rules = "apiVersion: piton/v1
+kind: Retention
+rules:
+  - { prune: contents, older_than: 1ms, kinds: [step_answered] }
+  - { prune: contents, older_than: 1ms, kinds: [run_started] }
+  - { prune: contents, older_than: 1ms, kinds: [run_finished, run_started] }
+";
+    post.desk.write("keep.yaml", rules);
+    let plan = post.piton(&["audit", "prune", "--policy", "keep.yaml", "--plan", "--json"]).exits(0).json();
+    assert_eq!(plan["prune"][0]["kinds"], serde_json::json!(["run_started", "run_finished"]));
+    assert_eq!(plan["prune"][0]["rule"], "keep.yaml, rule 2; keep.yaml, rule 3");
+    prune(&post, &["--policy", "keep.yaml"]);
+    assert!(empty() >= 3, "{}", empty());
+    assert_eq!(prune(&post, &["--policy", "keep.yaml"]), "nothing is to be pruned\n");
+    assert!(contents(&[]).contains("pruned the contents of its records of run r (tombstone 3)"));
+    assert_eq!(contents(&[]), "nothing is to be pruned\n");
+    assert_eq!(contents(&["--kind", "step_skipped"]), "nothing is to be pruned\n");
+    assert!(!holds(&post.desk, "Mustermann"));
+    post.verify("r");
+    post.piton(&["audit", "verify", "--all"]).exits(0);
+}
+
+#[test]
 fn what_cannot_be_proved_or_sealed_is_not_pruned() {
     let post = Post::file();
     over(&post, "r-1");

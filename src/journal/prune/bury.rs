@@ -38,14 +38,6 @@ pub struct Order {
     pub stands_on: Option<StandsOn>,
 }
 
-impl Order {
-    /// Whether records of this kind lose their payload.
-    fn empties(&self, kind: &str) -> bool {
-        self.what == What::Run
-            || (self.what == What::Contents && (self.kinds.is_empty() || self.kinds.iter().any(|one| one == kind)))
-    }
-}
-
 /// Who prunes.
 #[derive(Debug, Clone)]
 pub struct Pruner<'a> {
@@ -201,36 +193,44 @@ fn burial(
     let Some(summary) = summary(run, found, earlier)? else {
         return Ok(Err(format!("run {run} does not begin with its start")));
     };
-    let mut text = inscription(order, (found, last), (earlier, summary), pruner);
+    let text = inscription(order, (found, last), (earlier, summary), pruner);
+    let mut burial = Burial {
+        run: run.clone(),
+        generation,
+        head: order.head.clone(),
+        what: order.what,
+        kinds: text.kinds.clone().unwrap_or_default(),
+        texts: BTreeSet::new(),
+        text,
+    };
     let texts_taken = stones.texts_taken(1).map_or(0, |text| text.head.seq);
-    let (mut texts, mut evidence, mut left) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let (mut evidence, mut left) = (BTreeSet::new(), Vec::new());
     for row in &found.rows {
         if !row.payload.is_empty() {
             let event = chain::event(run, row)?;
             if order.what.takes_texts() && row.seq > texts_taken {
                 for said in event.said() {
-                    text.text_bytes += if texts.insert(said.digest.clone()) { said.kept } else { 0 };
+                    burial.text.text_bytes += if burial.texts.insert(said.digest.clone()) { said.kept } else { 0 };
                 }
             }
             if order.what != What::Transcripts {
                 evidence.extend(evidence_of(&event).cloned());
             }
-            if order.empties(&row.kind) {
-                text.ends.extend(end(row, event));
+            if burial.empties(&row.kind) {
+                burial.text.ends.extend(end(row, event));
             }
         }
         if order.what != What::Run || row.seq == last.seq {
-            let payload = if order.empties(&row.kind) { String::new() } else { row.payload.clone() };
+            let payload = if burial.empties(&row.kind) { String::new() } else { row.payload.clone() };
             left.push(Row { payload, ..row.clone() });
         }
     }
     let empty = left.iter().filter(|row| row.payload.is_empty()).count() as u64;
     let gone = if order.what == What::Run { last.seq - 1 } else { 0 };
-    text.dropped = dropped(&left, empty + gone);
-    text.texts = texts.len() as u64;
-    text.evidence = evidence.into_iter().collect();
-    let (run, head, what, kinds) = (run.clone(), order.head.clone(), order.what, order.kinds.clone());
-    Ok(Ok(Burial { run, generation, head, what, kinds, texts, text }))
+    burial.text.dropped = dropped(&left, empty + gone);
+    burial.text.texts = burial.texts.len() as u64;
+    burial.text.evidence = evidence.into_iter().collect();
+    Ok(Ok(burial))
 }
 
 /// The text of the tombstone, but for its number and what goes.
@@ -264,6 +264,7 @@ fn inscription(
         text_bytes: 0,
         evidence: Vec::new(),
         signed: order.signed.max(earlier.map_or(0, |earlier| earlier.signed)),
+        kinds: Some(if order.what == What::Contents { order.kinds.clone() } else { Vec::new() }),
     }
 }
 

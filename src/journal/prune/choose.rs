@@ -1,5 +1,6 @@
 //! Which runs a policy prunes and which it leaves, and why: a pure function of what is known of all runs.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -93,7 +94,7 @@ pub struct Choice {
     pub what: What,
     /// Of which kinds of records.
     pub kinds: Vec<String>,
-    /// By which rule.
+    /// By which rules.
     pub rule: String,
 }
 
@@ -117,13 +118,39 @@ pub struct Chosen {
     pub kept: Vec<Keeps>,
 }
 
-/// What the rules want of one run: the first rule for each.
-type Wanted<'r> = BTreeMap<What, &'r Rule>;
+/// What the rules want of one run.
+type Wanted = BTreeMap<What, Want>;
+
+/// One thing that rules want.
+struct Want {
+    /// Of which kinds of records; of all if there are none.
+    kinds: Vec<String>,
+    /// Their names.
+    rule: String,
+}
+
+impl Want {
+    fn of(rule: &Rule, what: What) -> Self {
+        let kinds = if what == What::Contents { rule.kinds.clone() } else { Vec::new() };
+        Self { kinds, rule: rule.name.clone() }
+    }
+
+    /// Takes what another rule of the same policy wants of the contents as well.
+    fn join(&mut self, rule: &Rule) {
+        if self.kinds.is_empty() || rule.kinds.is_empty() {
+            self.kinds.clear();
+        } else {
+            let new = rule.kinds.iter().filter(|kind| !self.kinds.contains(kind)).cloned();
+            self.kinds.extend(new.collect::<Vec<_>>());
+        }
+        self.rule = format!("{}; {}", self.rule, rule.name);
+    }
+}
 
 /// What the rules want.
 #[derive(Default)]
-struct Wishes<'r> {
-    of_run: BTreeMap<RunId, Wanted<'r>>,
+struct Wishes {
+    of_run: BTreeMap<RunId, Wanted>,
     /// Runs that only rules without `failed` are about, and the most that they would take.
     turned_back: BTreeMap<RunId, What>,
 }
@@ -148,7 +175,7 @@ pub fn choose(rules: &[Rule], facts: &Facts) -> Chosen {
     chosen
 }
 
-fn wanted<'r>(rules: &'r [Rule], facts: &Facts) -> Wishes<'r> {
+fn wanted(rules: &[Rule], facts: &Facts) -> Wishes {
     let mut wishes = Wishes::default();
     for rule in rules {
         let Some(what) = rule.prune else { continue };
@@ -156,11 +183,15 @@ fn wanted<'r>(rules: &'r [Rule], facts: &Facts) -> Wishes<'r> {
         for run in &facts.runs {
             let count = latest.entry((&run.runbook, &run.site)).or_default();
             *count += 1;
-            if *count <= rule.keep_last || !rule.is_about(run) || is_done(run, what, facts) {
+            if *count <= rule.keep_last || !rule.is_about(run) || is_done(run, (what, &rule.kinds), facts) {
                 continue;
             }
             if rule.admits(run) {
-                wishes.of_run.entry(run.run.clone()).or_default().entry(what).or_insert(rule);
+                match wishes.of_run.entry(run.run.clone()).or_default().entry(what) {
+                    Entry::Vacant(free) => drop(free.insert(Want::of(rule, what))),
+                    Entry::Occupied(mut found) if what == What::Contents => found.get_mut().join(rule),
+                    Entry::Occupied(_) => {}
+                }
             } else {
                 let most = wishes.turned_back.entry(run.run.clone()).or_insert(what);
                 *most = what.max(*most);
@@ -172,14 +203,24 @@ fn wanted<'r>(rules: &'r [Rule], facts: &Facts) -> Wishes<'r> {
 }
 
 /// Whether it went before.
-fn is_done(run: &RunSummary, what: What, facts: &Facts) -> bool {
+fn is_done(run: &RunSummary, (what, kinds): (What, &[String]), facts: &Facts) -> bool {
     let head = facts.heads.get(&run.run).copied().unwrap_or(0);
-    let covers = |earlier: &PrunedRun| {
-        let more =
-            earlier.what == what || earlier.what == What::Run || (earlier.what == What::Contents && !what.is_grave());
-        more && earlier.until >= head
-    };
-    facts.pruned.get(&run.run).is_some_and(|earlier| earlier.iter().any(covers))
+    let all = facts.pruned.get(&run.run).map(Vec::as_slice).unwrap_or_default();
+    let earlier = || all.iter().filter(|earlier| earlier.until >= head);
+    let went = |what: What| earlier().any(|earlier| earlier.what == what);
+    match what {
+        What::Run => went(What::Run),
+        What::Contents => went(What::Run) || are_empty(kinds, earlier()),
+        What::Transcripts | What::Evidence => went(what) || went(What::Contents) || went(What::Run),
+    }
+}
+
+/// Whether all records of these kinds, or all records if there are none, lost their payload before.
+fn are_empty<'p>(kinds: &[String], earlier: impl Iterator<Item = &'p PrunedRun>) -> bool {
+    let of_contents = earlier.filter(|earlier| earlier.what == What::Contents);
+    let emptied: Vec<&Vec<String>> = of_contents.filter_map(|earlier| earlier.kinds.as_ref()).collect();
+    let is_empty = |kind: &String| emptied.iter().any(|kinds| kinds.contains(kind));
+    emptied.iter().any(|kinds| kinds.is_empty()) || (!kinds.is_empty() && kinds.iter().all(is_empty))
 }
 
 /// The run that started all others of a family: children are named after it.
@@ -190,7 +231,7 @@ fn first_of<'a>(run: &'a RunId, ids: &BTreeMap<&str, &'a RunId>) -> &'a RunId {
 
 impl Chosen {
     /// What goes of a family: all of it together, and of what stays the texts and files.
-    fn family(&mut self, family: &[&RunSummary], wanted: &Wishes<'_>, facts: &Facts) -> Vec<Choice> {
+    fn family(&mut self, family: &[&RunSummary], wanted: &Wishes, facts: &Facts) -> Vec<Choice> {
         let mut choices = self.together(family, &wanted.of_run, facts);
         for run in family {
             if choices.iter().any(|choice| choice.run == run.run) {
@@ -201,10 +242,10 @@ impl Chosen {
                 self.keep(run, *what, objection(run, *what, facts).unwrap_or_else(|| failed.into()));
             }
             let lesser = wanted.of_run.get(&run.run).into_iter().flatten().filter(|(what, _)| !what.is_grave());
-            for (what, rule) in lesser {
+            for (what, want) in lesser {
                 match objection(run, *what, facts) {
                     Some(why) => self.keep(run, *what, why),
-                    None => choices.push(choice(run, *what, rule)),
+                    None => choices.push(choice(run, *what, want)),
                 }
             }
         }
@@ -212,12 +253,12 @@ impl Chosen {
     }
 
     /// What can only go if the whole family does.
-    fn together(&mut self, family: &[&RunSummary], wanted: &BTreeMap<RunId, Wanted<'_>>, facts: &Facts) -> Vec<Choice> {
+    fn together(&mut self, family: &[&RunSummary], wanted: &BTreeMap<RunId, Wanted>, facts: &Facts) -> Vec<Choice> {
         let mut choices = Vec::new();
         let mut stays = None;
         for run in family {
             let grave = wanted.get(&run.run).and_then(|wanted| wanted.iter().rfind(|(what, _)| what.is_grave()));
-            let Some((what, rule)) = grave else {
+            let Some((what, want)) = grave else {
                 let was_before =
                     facts.pruned.get(&run.run).is_some_and(|all| all.iter().any(|one| one.what.is_grave()));
                 stays = stays.or((!was_before).then_some(&run.run));
@@ -228,7 +269,7 @@ impl Chosen {
                     self.keep(run, *what, why);
                     stays = Some(&run.run);
                 }
-                None => choices.push(choice(run, *what, rule)),
+                None => choices.push(choice(run, *what, want)),
             }
         }
         if let Some(other) = stays {
@@ -245,9 +286,8 @@ impl Chosen {
     }
 }
 
-fn choice(run: &RunSummary, what: What, rule: &Rule) -> Choice {
-    let kinds = if what == What::Contents { rule.kinds.clone() } else { Vec::new() };
-    Choice { run: run.run.clone(), what, kinds, rule: rule.name.clone() }
+fn choice(run: &RunSummary, what: What, want: &Want) -> Choice {
+    Choice { run: run.run.clone(), what, kinds: want.kinds.clone(), rule: want.rule.clone() }
 }
 
 /// Why a run stays.

@@ -32,6 +32,11 @@ fn rule(prune: What) -> Rule {
     Rule { name: "r".into(), prune: Some(prune), before: Some(day(100)), ..Rule::default() }
 }
 
+/// What went of all kinds of records up to this one.
+fn pruned(what: What, until: u64) -> PrunedRun {
+    PrunedRun { tombstone: 1, what, kinds: Some(vec![]), until, at: day(95), by: "bob".into(), reason: "x".into() }
+}
+
 /// `run:what` of each choice, families apart; then `run: why` of what stays.
 fn told(rules: &[Rule], facts: &Facts) -> (String, String) {
     let chosen = choose(rules, facts);
@@ -138,8 +143,6 @@ fn the_rule_that_takes_most_counts_and_nothing_goes_twice() {
     let rules = [rule(What::Transcripts), rule(What::Evidence), rule(What::Contents), old];
     assert_eq!(told(&rules, &facts).0, "b:run a:contents");
     assert_eq!(told(&rules[..2], &facts).0, "b:transcripts+b:evidence a:transcripts+a:evidence");
-    let pruned =
-        |what, until| PrunedRun { tombstone: 1, what, until, at: day(95), by: "bob".into(), reason: "x".into() };
     facts.pruned = [("a".into(), vec![pruned(What::Contents, 10)]), ("b".into(), vec![pruned(What::Run, 10)])].into();
     assert_eq!(told(&rules, &facts).0, "");
     assert_eq!(told(&[rule(What::Run)], &facts).0, "a:run", "more of it");
@@ -173,4 +176,55 @@ fn a_rule_that_cannot_take_a_run_does_not_hide_one_that_can() {
     assert_eq!(goes, "");
     assert!(stays.contains("c: run c.copy, which is of its family, stays"), "{stays}");
     assert!(stays.contains("c.copy: it failed or was cancelled"), "{stays}");
+}
+
+/// A rule for the contents of records of these kinds.
+fn of_kinds(name: &str, kinds: &[&str]) -> Rule {
+    let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    Rule { name: name.into(), kinds, ..rule(What::Contents) }
+}
+
+/// What goes of the contents of the only run: kinds and rule.
+fn kinds_that_go(rules: &[Rule], facts: &Facts) -> String {
+    let chosen = choose(rules, facts);
+    let told = |choice: &Choice| format!("{} [{}]", choice.kinds.join("+"), choice.rule);
+    chosen.families.iter().flatten().map(told).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn contents_are_done_only_as_far_as_kinds_went() {
+    let mut facts = facts(vec![run("a", 1)]);
+    let went = |kinds: Option<&[&str]>, until| PrunedRun {
+        kinds: kinds.map(|kinds| kinds.iter().map(|kind| (*kind).to_owned()).collect()),
+        ..pruned(What::Contents, until)
+    };
+    let (one, two, all) = (of_kinds("one", &["x"]), of_kinds("two", &["y", "x"]), of_kinds("all", &[]));
+    let mut after = |earlier: Vec<PrunedRun>| {
+        facts.pruned = [("a".into(), earlier)].into();
+        [&one, &two, &all].map(|rule| kinds_that_go(std::slice::from_ref(rule), &facts))
+    };
+    assert_eq!(after(vec![]), ["x [one]", "y+x [two]", " [all]"]);
+    assert_eq!(after(vec![went(Some(&["x"]), 10)]), ["", "y+x [two]", " [all]"]);
+    assert_eq!(after(vec![went(Some(&["y"]), 10), went(Some(&["x"]), 10)]), ["", "", " [all]"], "one after the other");
+    assert_eq!(after(vec![went(Some(&["y"]), 9), went(Some(&["x"]), 10)]), ["", "y+x [two]", " [all]"]);
+    assert_eq!(after(vec![went(None, 10)]), ["x [one]", "y+x [two]", " [all]"], "nobody knows of which kinds");
+    assert_eq!(after(vec![went(Some(&[]), 10)]), ["", "", ""]);
+    assert_eq!(after(vec![pruned(What::Run, 10)]), ["", "", ""]);
+    // What commands said, and files, went with the contents of any kinds.
+    facts.pruned = [("a".into(), vec![went(None, 10)])].into();
+    assert_eq!(told(&[rule(What::Transcripts), rule(What::Evidence)], &facts).0, "");
+}
+
+#[test]
+fn rules_for_contents_of_one_run_go_together() {
+    let mut facts = facts(vec![run("a", 1)]);
+    let rules = [of_kinds("one", &["x"]), of_kinds("two", &["y", "x"]), of_kinds("three", &["z"])];
+    assert_eq!(kinds_that_go(&rules, &facts), "x+y+z [one; two; three]");
+    let all = [rules[0].clone(), of_kinds("all", &[]), rules[1].clone()];
+    assert_eq!(kinds_that_go(&all, &facts), " [one; all; two]");
+    assert_eq!(kinds_that_go(&[rules[0].clone(), rule(What::Run), rules[1].clone()], &facts), " [r]", "it takes most");
+    // One that has nothing to do any more has no part in it.
+    let went = PrunedRun { kinds: Some(vec!["x".to_owned()]), ..pruned(What::Contents, 10) };
+    facts.pruned = [("a".into(), vec![went])].into();
+    assert_eq!(kinds_that_go(&rules, &facts), "y+x+z [two; three]");
 }

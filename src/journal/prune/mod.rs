@@ -34,6 +34,9 @@ pub struct PrunedRun {
     pub tombstone: u64,
     /// What went.
     pub what: What,
+    /// Of `contents`, of which kinds of records; of all if there are none. None where the tombstone does not say.
+    #[serde(skip)]
+    pub kinds: Option<Vec<String>>,
     /// Up to which record.
     pub until: u64,
     /// When.
@@ -49,6 +52,7 @@ impl From<&Inscription> for PrunedRun {
         Self {
             tombstone: text.number,
             what: text.what,
+            kinds: text.kinds_emptied(),
             until: text.head.seq,
             at: text.at,
             by: text.by.clone(),

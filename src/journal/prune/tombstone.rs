@@ -217,11 +217,20 @@ pub struct Inscription {
     pub evidence: Vec<String>,
     /// Words that people had signed, judged before.
     pub signed: u64,
+    /// Of `contents`, the kinds of records that lost their payload; all if there are none. Older ones do not say.
+    #[serde(default)]
+    pub kinds: Option<Vec<String>>,
 }
 
 impl Inscription {
     /// The version of the form that is written.
     pub(super) const VERSION: u32 = VERSION;
+
+    /// Kinds of records that lost their payload, all if there are none; where it does not say, only what follows from their number.
+    pub(super) fn kinds_emptied(&self) -> Option<Vec<String>> {
+        let all = self.dropped.as_ref().is_some_and(|dropped| dropped.records == self.records);
+        self.kinds.clone().or_else(|| all.then(Vec::new))
+    }
 
     /// The ends that records no longer tell.
     pub(in crate::journal) fn end_records(&self) -> impl Iterator<Item = Record> {
@@ -385,4 +394,36 @@ pub(in crate::journal) fn judge_all(
     }
     proof.wrong.sort_by_key(|wrong| wrong.seq);
     proof
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was written before it said of which kinds.
+    const OLD: &str = r#"{"version":1,"number":1,"before":"00","run":"r","what":"contents","at":"2026-01-01T00:00:00Z","by":"bob","reason":"x","rule":"y","piton":"0.1.0","summary":{"runbook":"job","version":"1","site":"north","by":"ann","started_at":"2025-01-01T00:00:00Z","last_at":"2025-01-01T00:00:00Z","outcome":"succeeded","digest":"d"},"head":{"seq":5,"at_ms":1,"generation":1,"kind":"run_finished","hash":"h"},"records":5,"dropped":{"records":5,"hash":"d"},"seals":1,"keys":[],"ends":[],"stands_on":null,"texts":0,"text_bytes":0,"evidence":[],"signed":0}"#;
+
+    #[test]
+    fn an_older_tombstone_holds_and_says_no_more_than_its_numbers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = SealKey::open(&folder.path().join("seal")).expect("is made");
+        let stone = |body: String| Tombstone {
+            number: 1,
+            run: "r".into(),
+            signature: key.signed(NAMESPACE, body.as_bytes()).expect("is signed"),
+            body,
+            key: key.public().to_owned(),
+        };
+        let trusted = [key.public().to_owned()];
+        let all = stone(OLD.to_owned()).judged(&trusted).expect("holds");
+        assert_eq!((&all.kinds, all.kinds_emptied()), (&None, Some(vec![])), "every record is without payload");
+        for dropped in [r#"{"records":4,"hash":"d"}"#, "null"] {
+            let body = OLD.replace(r#"{"records":5,"hash":"d"}"#, dropped);
+            let some = stone(body).judged(&trusted).expect("holds");
+            assert_eq!(some.kinds_emptied(), None, "nobody knows which");
+        }
+        let said = stone(OLD.replace(r#""signed":0"#, r#""signed":0,"kinds":["step_answered"]"#));
+        let said = said.judged(&trusted).expect("holds");
+        assert_eq!(said.kinds_emptied(), Some(vec!["step_answered".to_owned()]));
+    }
 }
