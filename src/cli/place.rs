@@ -257,8 +257,8 @@ impl Place {
             }
             return Ok(None);
         }
-        if let Some(grave) = self.journal.graves().await?.get(run).filter(|_| !out.json) {
-            out.text(&pruned::run(grave, &all, &zone, out.paint))?;
+        if let Some(grave) = self.journal.grave(run).await?.filter(|_| !out.json) {
+            out.text(&pruned::run(&grave, &all, &zone, out.paint))?;
         }
         Ok(Some(self.journal.left(run).await?))
     }

@@ -23,8 +23,8 @@ pub(super) async fn run(global: &Global, args: &Show, out: Out) -> Result<Exit, 
     let place = global.store().await?;
     let run = place.find(&args.run).await?;
     if place.remembered(&run, out).await?.is_some() {
-        if let Some(grave) = place.journal.graves().await?.get(&run).filter(|_| out.json) {
-            out.json_pretty(&pruned::run_json(grave, &place.journal.pruned(&run).await?))?;
+        if let Some(grave) = place.journal.grave(&run).await?.filter(|_| out.json) {
+            out.json_pretty(&pruned::run_json(&grave, &place.journal.pruned(&run).await?))?;
         }
         return Ok(Exit::SUCCEEDED);
     }

@@ -4,6 +4,17 @@
 //! is taken, a fact from a driver that was replaced, a lock that another run holds. Written by driver and CLI, read
 //! by everyone. `docs/design/journal.md` says what is on disk.
 
+/// Calls the same method on whichever store it is.
+macro_rules! each {
+    ($self:ident, $store:ident => $call:expr, $waiting:expr) => {
+        match $self {
+            Journal::Memory($store) => $call,
+            Journal::Sqlite($store) => $waiting.await,
+            Journal::Postgres($store) => $waiting.await,
+        }
+    };
+}
+
 mod bundle;
 mod chain;
 mod error;
@@ -260,17 +271,6 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 /// A place as it can be shown: without the password of an address.
 pub fn shown_place(place: &str) -> String {
     postgres::address::shown(place)
-}
-
-/// Calls the same method on whichever store it is.
-macro_rules! each {
-    ($self:ident, $store:ident => $call:expr, $waiting:expr) => {
-        match $self {
-            Journal::Memory($store) => $call,
-            Journal::Sqlite($store) => $waiting.await,
-            Journal::Postgres($store) => $waiting.await,
-        }
-    };
 }
 
 impl Journal {

@@ -130,6 +130,31 @@ async fn the_log_is_emptied_also_where_the_file_is_too_large_to_be_rewritten() {
 }
 
 #[tokio::test]
+async fn a_store_that_fails_keeps_no_lease_and_nothing_asks_nothing_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = key(folder.path());
+    let path = folder.path().join("j.db");
+    let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens").with_seals(key.clone());
+    let (a, b) = (speaking(&journal, "a").await, speaking(&journal, "b").await);
+    let family = vec![order(&journal, &a, What::Run).await, order(&journal, &b, What::Run).await];
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut other = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.expect("opens");
+    let text = "CREATE TRIGGER fails BEFORE UPDATE ON leases WHEN NEW.run = 'b' BEGIN SELECT RAISE(FAIL, 'no'); END;
+        UPDATE events SET payload = '{\"said\":[' WHERE id = (SELECT number FROM runs WHERE run = 'b') * 4294967296 + 2";
+    sqlx::raw_sql(text).execute(&mut other).await.expect("works");
+    let pruner = super::prune_tests::pruner(&key);
+    journal.prune(std::slice::from_ref(&family), &pruner).await.expect_err("a record cannot be read");
+    assert_eq!(journal.prune(&[], &pruner).await.expect("nobody needs it"), []);
+    let evidence = family.into_iter().map(|order| Order { what: What::Evidence, ..order }).collect::<Vec<_>>();
+    let mut named = prune::Named::default();
+    journal.prune_family(&evidence, &pruner, &mut named).await.expect_err("the lease of b cannot be taken");
+    let mut far = super::tests::owner(7);
+    far.host = "there".into();
+    let ttl = SignedDuration::from_secs(10);
+    journal.claim(&a, &far, crate::config::now(), ttl).await.expect("a is free again");
+}
+
+#[tokio::test]
 async fn a_pruning_cut_at_any_byte_leaves_whole_states() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = key(folder.path());

@@ -11,7 +11,7 @@ pub(super) fn key(folder: &Path) -> SealKey {
     SealKey::open(&folder.join("seal")).expect("is made")
 }
 
-fn pruner(key: &SealKey) -> Pruner<'_> {
+pub(super) fn pruner(key: &SealKey) -> Pruner<'_> {
     let (by, reason) = (Actor::new("bob"), "the policy says so".to_owned());
     Pruner { by, reason, at: at(1000), key, owner: owner(99) }
 }
@@ -197,6 +197,18 @@ async fn a_text_goes_when_nobody_names_it_any_more() {
         assert!(journal.transcript(&said(&shared)).await.is_err(), "both that said it are pruned");
         let proof = journal.prove_tombstones(&[], &[]).await.expect("reads");
         assert!(proof.wrong.is_empty() && proof.tombstones == 5, "{proof:?}");
+        // Each run is told by its own tombstones.
+        let all = journal.tombstones().await.expect("reads");
+        for (run, numbers) in [(&runs[0], [1, 4].as_slice()), (&alone, &[2, 3]), (&runs[1], &[5])] {
+            let own: Vec<Tombstone> = all.iter().filter(|stone| stone.run == *run).cloned().collect();
+            assert_eq!(own.iter().map(|stone| stone.number).collect::<Vec<_>>(), numbers);
+            assert_eq!(journal.tombstones_of(run).await.expect("reads"), own);
+            let told = journal.pruned(run).await.expect("reads");
+            assert_eq!(told.iter().rev().map(|one| one.tombstone).collect::<Vec<_>>(), numbers, "the latest first");
+            let grave = journal.grave(run).await.expect("reads").map(|grave| grave.number);
+            assert_eq!(grave, (run == &runs[1]).then_some(5));
+        }
+        assert_eq!(journal.tombstones_of(&RunId::new("none")).await.expect("reads"), []);
     }
 }
 

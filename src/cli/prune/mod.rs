@@ -24,7 +24,7 @@ use crate::report::pruned;
 use rules::Wish;
 
 /// How old a file of evidence must be to be swept away.
-const SETTLED: std::time::Duration = std::time::Duration::from_secs(600);
+const SETTLED: std::time::Duration = std::time::Duration::from_mins(10);
 
 /// Arguments of `piton audit prune`.
 #[derive(Debug, Args)]
@@ -114,12 +114,10 @@ pub struct Tombstones {
 
 pub(super) async fn tombstones(global: &Global, args: &Tombstones, out: Out) -> Result<Exit, CliError> {
     let place = global.store().await?;
-    let run = match &args.run {
-        Some(run) => Some(place.find(run).await?),
-        None => None,
+    let stones = match &args.run {
+        Some(run) => place.journal.tombstones_of(&place.find(run).await?).await?,
+        None => place.journal.tombstones().await?,
     };
-    let mut stones = place.journal.tombstones().await?;
-    stones.retain(|stone| run.as_ref().is_none_or(|run| stone.run == *run));
     let zone = jiff::tz::TimeZone::system();
     for Tombstone { number, run, body, key, signature } in &stones {
         if out.json {

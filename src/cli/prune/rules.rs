@@ -59,7 +59,7 @@ pub(super) async fn rules(place: &Place, args: &Prune, now: Timestamp) -> Result
     }
     let rule = Rule {
         name: said(args),
-        prune: Some(args.what.what()),
+        prune: args.what.what(),
         before,
         runs,
         runbooks: args.runbook.clone(),
@@ -92,7 +92,7 @@ fn of_policy(name: &str, rule: &RetentionRule, now: Timestamp) -> Result<Rule, C
     };
     Ok(Rule {
         name: name.to_owned(),
-        prune: Some(prune),
+        prune,
         before: Some(ago(now, rule.older_than)?),
         runs: Vec::new(),
         runbooks: rule.runbooks.clone(),

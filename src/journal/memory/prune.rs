@@ -8,8 +8,10 @@ use crate::journal::prune::{Burial, HAS_ENDS, Named, Tombstone, What, stones_of}
 use crate::journal::seal::SealKey;
 
 impl Memory {
-    pub(in crate::journal) fn tombstones(&self) -> Vec<Tombstone> {
-        self.lock().stones.clone()
+    /// The tombstones of a run, or all.
+    pub(in crate::journal) fn tombstones(&self, run: Option<&RunId>) -> Vec<Tombstone> {
+        let shared = self.lock();
+        shared.stones.iter().filter(|stone| run.is_none_or(|run| stone.run == *run)).cloned().collect()
     }
 
     /// The latest tombstones of runs on a site whose ends only they tell.

@@ -19,8 +19,9 @@ type Answer<T> = Result<Result<T, JournalError>, sqlx::Error>;
 type Buried = Result<Vec<Tombstone>, String>;
 
 impl Postgres {
-    pub(in crate::journal) async fn tombstones(&self) -> Result<Vec<Tombstone>, JournalError> {
-        lasting!(self, conn => of_run(conn, None))
+    /// The tombstones of a run, or all.
+    pub(in crate::journal) async fn tombstones(&self, run: Option<&RunId>) -> Result<Vec<Tombstone>, JournalError> {
+        lasting!(self, conn => of_run(conn, run))
     }
 
     /// The latest tombstones of runs on a site whose ends only they tell.

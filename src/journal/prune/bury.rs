@@ -296,7 +296,7 @@ fn end(row: &Row, event: Event) -> Option<End> {
 
 impl Journal {
     /// Prunes a family in one transaction; gives its tombstones, or why it stays as it is.
-    pub(super) async fn prune_family(
+    pub(in crate::journal) async fn prune_family(
         &self,
         family: &[Order],
         pruner: &Pruner<'_>,
@@ -304,17 +304,10 @@ impl Journal {
     ) -> Result<Result<Vec<Tombstone>, String>, JournalError> {
         let runs: BTreeSet<&RunId> = family.iter().map(|order| &order.run).collect();
         let mut leases: BTreeMap<&RunId, u64> = BTreeMap::new();
-        let mut kept = None;
-        for &run in &runs {
-            match self.claim(run, &pruner.owner, crate::config::now(), LEASE).await {
-                Ok(generation) => drop(leases.insert(run, generation)),
-                Err(LeaseError::Store(error)) => return Err(error),
-                Err(error) => kept = Some(format!("run {run}: {error}")),
-            }
-        }
-        let buried = match kept {
-            Some(why) => Ok(Err(why)),
-            None => self.prune_claimed(family, pruner, &leases, named).await,
+        let buried = match self.claim_family(&runs, pruner, &mut leases).await {
+            Ok(Ok(())) => self.prune_claimed(family, pruner, &leases, named).await,
+            Ok(Err(why)) => Ok(Err(why)),
+            Err(error) => Err(error),
         };
         for (run, generation) in leases {
             // Nobody drives a run that is over; a lease that stays runs out by itself.
@@ -323,6 +316,23 @@ impl Journal {
             }
         }
         buried
+    }
+
+    /// Takes the lease of each run, as far as it comes; gives why it came no further.
+    async fn claim_family<'r>(
+        &self,
+        runs: &BTreeSet<&'r RunId>,
+        pruner: &Pruner<'_>,
+        leases: &mut BTreeMap<&'r RunId, u64>,
+    ) -> Result<Result<(), String>, JournalError> {
+        for &run in runs {
+            match self.claim(run, &pruner.owner, crate::config::now(), LEASE).await {
+                Ok(generation) => drop(leases.insert(run, generation)),
+                Err(LeaseError::Store(error)) => return Err(error),
+                Err(error) => return Ok(Err(format!("run {run}: {error}"))),
+            }
+        }
+        Ok(Ok(()))
     }
 
     async fn prune_claimed(
@@ -345,11 +355,8 @@ impl Journal {
                 Err(why) => return Ok(Err(why)),
             }
         }
-        let buried = match self {
-            Self::Memory(store) => store.bury(&burials, named, pruner.key)?,
-            Self::Sqlite(store) => store.bury(&burials, named, pruner.key).await?,
-            Self::Postgres(store) => store.bury(&burials, named, pruner.key).await?,
-        };
+        let buried =
+            each!(self, store => store.bury(&burials, named, pruner.key), store.bury(&burials, named, pruner.key))?;
         if buried.is_ok() {
             named.forget(&burials);
         }

@@ -11,12 +11,12 @@ use crate::ids::{Milestone, RunId};
 use crate::journal::{LockTable, RunSummary};
 
 /// One rule of a policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What it is called on tombstones and in lists.
     pub name: String,
     /// What it takes.
-    pub prune: Option<What>,
+    pub prune: What,
     /// Only of runs whose latest record is older.
     pub before: Option<Timestamp>,
     /// Only of these runs.
@@ -130,8 +130,8 @@ struct Want {
 }
 
 impl Want {
-    fn of(rule: &Rule, what: What) -> Self {
-        let kinds = if what == What::Contents { rule.kinds.clone() } else { Vec::new() };
+    fn of(rule: &Rule) -> Self {
+        let kinds = if rule.prune == What::Contents { rule.kinds.clone() } else { Vec::new() };
         Self { kinds, rule: rule.name.clone() }
     }
 
@@ -178,17 +178,17 @@ pub fn choose(rules: &[Rule], facts: &Facts) -> Chosen {
 fn wanted(rules: &[Rule], facts: &Facts) -> Wishes {
     let mut wishes = Wishes::default();
     for rule in rules {
-        let Some(what) = rule.prune else { continue };
+        let what = rule.prune;
         let mut latest: BTreeMap<(&str, &str), u32> = BTreeMap::new();
         for run in &facts.runs {
             let count = latest.entry((&run.runbook, &run.site)).or_default();
             *count += 1;
-            if *count <= rule.keep_last || !rule.is_about(run) || is_done(run, (what, &rule.kinds), facts) {
+            if *count <= rule.keep_last || !rule.is_about(run) || is_done(run, rule, facts) {
                 continue;
             }
             if rule.admits(run) {
                 match wishes.of_run.entry(run.run.clone()).or_default().entry(what) {
-                    Entry::Vacant(free) => drop(free.insert(Want::of(rule, what))),
+                    Entry::Vacant(free) => drop(free.insert(Want::of(rule))),
                     Entry::Occupied(mut found) if what == What::Contents => found.get_mut().join(rule),
                     Entry::Occupied(_) => {}
                 }
@@ -202,16 +202,16 @@ fn wanted(rules: &[Rule], facts: &Facts) -> Wishes {
     wishes
 }
 
-/// Whether it went before.
-fn is_done(run: &RunSummary, (what, kinds): (What, &[String]), facts: &Facts) -> bool {
+/// Whether what a rule takes of a run went before.
+fn is_done(run: &RunSummary, rule: &Rule, facts: &Facts) -> bool {
     let head = facts.heads.get(&run.run).copied().unwrap_or(0);
     let all = facts.pruned.get(&run.run).map(Vec::as_slice).unwrap_or_default();
     let earlier = || all.iter().filter(|earlier| earlier.until >= head);
     let went = |what: What| earlier().any(|earlier| earlier.what == what);
-    match what {
+    match rule.prune {
         What::Run => went(What::Run),
-        What::Contents => went(What::Run) || are_empty(kinds, earlier()),
-        What::Transcripts | What::Evidence => went(what) || went(What::Contents) || went(What::Run),
+        What::Contents => went(What::Run) || are_empty(&rule.kinds, earlier()),
+        what @ (What::Transcripts | What::Evidence) => went(what) || went(What::Contents) || went(What::Run),
     }
 }
 

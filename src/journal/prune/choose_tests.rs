@@ -29,7 +29,17 @@ fn facts(runs: Vec<RunSummary>) -> Facts {
 }
 
 fn rule(prune: What) -> Rule {
-    Rule { name: "r".into(), prune: Some(prune), before: Some(day(100)), ..Rule::default() }
+    Rule {
+        name: "r".into(),
+        prune,
+        before: Some(day(100)),
+        runs: vec![],
+        runbooks: vec![],
+        sites: vec![],
+        keep_last: 0,
+        failed: false,
+        kinds: vec![],
+    }
 }
 
 /// What went of all kinds of records up to this one.

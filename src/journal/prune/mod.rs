@@ -86,11 +86,12 @@ pub enum Tidied {
 impl Journal {
     /// Every tombstone of the store, in the order of their numbers.
     pub async fn tombstones(&self) -> Result<Vec<Tombstone>, JournalError> {
-        match self {
-            Self::Memory(store) => Ok(store.tombstones()),
-            Self::Sqlite(store) => store.tombstones().await,
-            Self::Postgres(store) => store.tombstones().await,
-        }
+        each!(self, store => Ok(store.tombstones(None)), store.tombstones(None))
+    }
+
+    /// The tombstones of a run, in the order of their numbers.
+    pub async fn tombstones_of(&self, run: &RunId) -> Result<Vec<Tombstone>, JournalError> {
+        each!(self, store => Ok(store.tombstones(Some(run))), store.tombstones(Some(run)))
     }
 
     /// The tombstones of each run, as they say of themselves.
@@ -111,7 +112,12 @@ impl Journal {
 
     /// What was pruned of a run by what its tombstones say of themselves, the latest first.
     pub async fn pruned(&self, run: &RunId) -> Result<Vec<PrunedRun>, JournalError> {
-        Ok(self.stones().await?.get(run).map(Stones::told).unwrap_or_default())
+        Ok(Stones::read(&self.tombstones_of(run).await?).told())
+    }
+
+    /// The latest tombstone behind which a run can no longer be read back.
+    pub async fn grave(&self, run: &RunId) -> Result<Option<Inscription>, JournalError> {
+        Ok(Stones::read(&self.tombstones_of(run).await?).grave().cloned())
     }
 
     /// The latest tombstone of each run that can no longer be read back.
@@ -183,19 +189,11 @@ impl Journal {
     }
 
     async fn heads_of_all(&self) -> Result<Vec<(RunId, u64)>, JournalError> {
-        match self {
-            Self::Memory(store) => Ok(store.heads_of_all()),
-            Self::Sqlite(store) => store.heads_of_all().await,
-            Self::Postgres(store) => store.heads_of_all().await,
-        }
+        each!(self, store => Ok(store.heads_of_all()), store.heads_of_all())
     }
 
     async fn rows_holding(&self, run: &RunId, from_seq: u64, part: &str) -> Result<Vec<Row>, JournalError> {
-        match self {
-            Self::Memory(store) => Ok(store.rows_holding(run, from_seq, part)),
-            Self::Sqlite(store) => store.rows_holding(run, from_seq, part).await,
-            Self::Postgres(store) => store.rows_holding(run, from_seq, part).await,
-        }
+        each!(self, store => Ok(store.rows_holding(run, from_seq, part)), store.rows_holding(run, from_seq, part))
     }
 
     /// Prunes the runs of each family as a whole, one family after the other; gives their tombstones, or why a family stays as it is.
@@ -207,6 +205,9 @@ impl Journal {
         families: &[Vec<Order>],
         pruner: &Pruner<'_>,
     ) -> Result<Vec<Result<Vec<Tombstone>, String>>, JournalError> {
+        if families.is_empty() {
+            return Ok(Vec::new());
+        }
         let takes_texts = |order: &&Order| order.what.takes_texts();
         let runs = families.iter().flatten().filter(takes_texts).map(|order| order.run.clone()).collect();
         let mut named = self.names_of_texts(&runs).await?;

@@ -17,10 +17,11 @@ const DRIVEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Sqlite {
-    pub(in crate::journal) async fn tombstones(&self) -> Result<Vec<Tombstone>, JournalError> {
+    /// The tombstones of a run, or all.
+    pub(in crate::journal) async fn tombstones(&self, run: Option<&RunId>) -> Result<Vec<Tombstone>, JournalError> {
         let fault = |error| self.fault(error);
         let mut reader = self.readers.acquire().await.map_err(fault)?;
-        of_run(&mut reader, None).await.map_err(fault)
+        of_run(&mut reader, run).await.map_err(fault)
     }
 
     /// The latest tombstones of runs on a site whose ends only they tell.
