@@ -100,7 +100,7 @@ impl Masker {
 
     /// Starts on a stream.
     pub fn stream(&self) -> MaskStream {
-        MaskStream { masker: self.clone(), held: Vec::new(), covered: 0 }
+        MaskStream { masker: self.clone(), held: Vec::with_capacity(2 * self.margin()).into(), covered: 0 }
     }
 }
 
@@ -108,17 +108,30 @@ impl Masker {
 #[derive(Debug)]
 pub struct MaskStream {
     masker: Masker,
-    held: Vec<u8>,
+    held: Zeroizing<Vec<u8>>,
     /// So many of the held bytes, from the first on, belong to a secret for which the mask was given.
     covered: usize,
 }
 
 impl MaskStream {
-    /// Takes the next bytes and gives those that are safe to show.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.held.extend_from_slice(bytes);
-        let safe = (self.held.len() + 1).saturating_sub(self.masker.longest.max(1));
-        self.release(safe)
+    /// Takes the next bytes and adds those that are safe to show to `out`.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Some(search) = self.masker.search.clone() else { return out.extend_from_slice(bytes) };
+        let margin = self.masker.margin();
+        // What is held is judged with the bytes behind it that a secret could need; the others are never copied to be judged.
+        let (border, is_long) = (bytes.get(..margin).unwrap_or(bytes), bytes.len() > margin);
+        let held = self.held.len();
+        self.held.extend_from_slice(border);
+        let safe = if is_long { held } else { self.held.len().saturating_sub(margin) };
+        self.covered = release(&search, &self.held, (self.covered, safe), out);
+        if is_long {
+            let safe = bytes.len() - margin;
+            self.covered = release(&search, bytes, (self.covered, safe), out);
+            self.held.clear();
+            self.held.extend_from_slice(&bytes[safe..]);
+        } else {
+            self.held.drain(..safe);
+        }
     }
 
     /// How many bytes are held back for which nothing was given yet.
@@ -126,32 +139,30 @@ impl MaskStream {
         self.held.len().saturating_sub(self.covered)
     }
 
-    /// Gives what was held back; the stream is over.
-    pub fn finish(mut self) -> Vec<u8> {
-        self.release(self.held.len())
-    }
-
-    /// Gives the held bytes before `safe`. Of a secret that starts before it the mask is given; its bytes behind it stay, for
-    /// another secret may begin among them.
-    fn release(&mut self, safe: usize) -> Vec<u8> {
-        let Some(search) = self.masker.search.clone() else { return std::mem::take(&mut self.held) };
-        let mut out = Vec::with_capacity(safe);
-        let mut at = self.covered;
-        for found in search.finds(&self.held) {
-            if found.start >= safe {
-                break;
-            }
-            if found.start >= at {
-                out.extend_from_slice(&self.held[at..found.start]);
-                out.extend_from_slice(MASK.as_bytes());
-            }
-            at = at.max(found.end);
+    /// Adds what was held back to `out`; the stream is over.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        if let Some(search) = &self.masker.search {
+            release(search, &self.held, (self.covered, self.held.len()), out);
         }
-        out.extend_from_slice(self.held.get(at..safe).unwrap_or_default());
-        self.held.drain(..safe);
-        self.covered = at.saturating_sub(safe);
-        out
     }
+}
+
+/// Gives the bytes before `safe`, of which the first `covered` belong to a secret that was hidden. Of a secret that starts before
+/// `safe` the mask is given; its bytes behind it stay, for another secret may begin among them: how many, is returned.
+fn release(search: &Search, bytes: &[u8], (covered, safe): (usize, usize), out: &mut Vec<u8>) -> usize {
+    let mut at = covered;
+    for found in search.finds(bytes) {
+        if found.start >= safe {
+            break;
+        }
+        if found.start >= at {
+            out.extend_from_slice(&bytes[at..found.start]);
+            out.extend_from_slice(MASK.as_bytes());
+        }
+        at = at.max(found.end);
+    }
+    out.extend_from_slice(bytes.get(at..safe).unwrap_or_default());
+    at.saturating_sub(safe)
 }
 
 #[cfg(test)]
@@ -164,6 +175,15 @@ mod tests {
     use super::*;
 
     const SECRET: &str = "p@ss \"wörd/1";
+
+    fn streamed<'c>(masker: &Masker, chunks: impl IntoIterator<Item = &'c [u8]>) -> String {
+        let (mut stream, mut shown) = (masker.stream(), Vec::new());
+        for chunk in chunks {
+            stream.push(chunk, &mut shown);
+        }
+        stream.finish(&mut shown);
+        String::from_utf8(shown).expect("UTF-8")
+    }
 
     #[test]
     fn every_form_of_a_secret_is_hidden() {
@@ -182,9 +202,7 @@ mod tests {
     fn secrets_that_overlap_are_hidden_to_the_end_of_the_last() {
         let masker = Masker::new(["db-prod-2024", "2024-tokenvalue99", "99!"]);
         assert_eq!(masker.text("a db-prod-2024-tokenvalue99! b"), "a *** b");
-        let mut stream = masker.stream();
-        let shown = [stream.push(b"a db-prod-2024-token"), stream.push(b"value99! b"), stream.finish()].concat();
-        assert_eq!(shown, b"a *** b");
+        assert_eq!(streamed(&masker, [b"a db-prod-2024-token".as_slice(), b"value99! b"]), "a *** b");
     }
 
     /// Encodings as other programs make them, not as the masker does.
@@ -249,7 +267,7 @@ mod tests {
     fn no_secrets_change_nothing() {
         let masker = Masker::new([""]);
         assert_eq!(masker.text("plain"), "plain");
-        assert_eq!(masker.stream().push(b"plain"), b"plain");
+        assert_eq!(streamed(&masker, [b"plain".as_slice()]), "plain");
     }
 
     proptest! {
@@ -269,10 +287,7 @@ mod tests {
             secrets in prop::collection::vec("[ab]{2,9}", 1..5), text in "[abc]{0,60}", length in 1_usize..9
         ) {
             let masker = Masker::new(&secrets);
-            let mut stream = masker.stream();
-            let mut seen: Vec<u8> = text.as_bytes().chunks(length).flat_map(|chunk| stream.push(chunk)).collect();
-            seen.extend(stream.finish());
-            let seen = String::from_utf8(seen).expect("ASCII");
+            let seen = streamed(&masker, text.as_bytes().chunks(length));
             prop_assert_eq!(&seen, &masker.text(&text));
             prop_assert!(secrets.iter().all(|secret| !seen.contains(secret.as_str())), "{} of {}", seen, text);
         }
@@ -284,14 +299,9 @@ mod tests {
             let mut cuts: Vec<usize> = cuts;
             cuts.extend([0, text.len()]);
             cuts.sort_unstable();
-            let mut stream = masker.stream();
-            let mut seen = Vec::new();
-            for pair in cuts.windows(2) {
-                seen.extend(stream.push(&text[pair[0]..pair[1]]));
-            }
-            seen.extend(stream.finish());
+            let seen = streamed(&masker, cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]));
             let whole = masker.text(std::str::from_utf8(text).expect("ASCII"));
-            prop_assert_eq!(String::from_utf8_lossy(&seen), whole);
+            prop_assert_eq!(seen, whole);
         }
     }
 }

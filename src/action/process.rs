@@ -193,11 +193,11 @@ impl Captured {
     /// What is kept, without the secrets of this masker.
     pub(crate) fn masked(&self, masker: &Masker) -> Masked {
         let tail: Zeroizing<Vec<u8>> = self.tail.iter().copied().collect::<Vec<u8>>().into();
-        let mut stream = masker.stream();
-        let mut head = stream.push(&self.head);
+        let (mut stream, mut head) = (masker.stream(), Vec::with_capacity(self.head.len()));
+        stream.push(&self.head, &mut head);
         if self.missing() == 0 {
-            head.extend(stream.push(&tail));
-            head.extend(stream.finish());
+            stream.push(&tail, &mut head);
+            stream.finish(&mut head);
             return Masked { head, tail: Vec::new(), left_out: 0 };
         }
         // A secret that the gap cuts in two is shown on neither side.

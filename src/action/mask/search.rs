@@ -44,11 +44,7 @@ impl Search {
 
     /// Every stretch of `bytes` that forms cover which overlap each other.
     pub(super) fn finds<'s>(&'s self, bytes: &'s [u8]) -> Finds<'s> {
-        let passes = match self {
-            Self::Passes(passes) => passes.len(),
-            Self::Automaton(_) => 0,
-        };
-        Finds { search: self, bytes, at: 0, next: None, ahead: vec![None; passes] }
+        Finds { search: self, bytes, at: 0, next: None, ahead: [None; PASSES_MAX] }
     }
 }
 
@@ -93,7 +89,7 @@ pub(super) struct Finds<'s> {
     /// The form that begins the next stretch, where it was met already.
     next: Option<Span>,
     /// What each pass has found ahead of `at`.
-    ahead: Vec<Option<(usize, usize)>>,
+    ahead: [Option<(usize, usize)>; PASSES_MAX],
 }
 
 impl Finds<'_> {

@@ -24,9 +24,11 @@ fn forms() -> Vec<Vec<u8>> {
 }
 
 fn masked(masker: &Masker, chunks: &[&[u8]]) -> Vec<u8> {
-    let mut stream = masker.stream();
-    let mut shown: Vec<u8> = chunks.iter().flat_map(|chunk| stream.push(chunk)).collect();
-    shown.extend(stream.finish());
+    let (mut stream, mut shown) = (masker.stream(), Vec::new());
+    for chunk in chunks {
+        stream.push(chunk, &mut shown);
+    }
+    stream.finish(&mut shown);
     shown
 }
 
@@ -111,10 +113,10 @@ fn nothing_comes_through_in_a_long_stream() {
         while at < part.len() {
             let length = if most == CHUNK { CHUNK } else { random.usize(1..=most) };
             let to = (at + length).min(part.len());
-            shown.extend(stream.push(&part[at..to]));
+            stream.push(&part[at..to], &mut shown);
             at = to;
         }
-        shown.extend(stream.finish());
+        stream.finish(&mut shown);
         if part.len() == text.len() {
             // Exactly the secrets are gone.
             assert!(shown == wanted, "in chunks of {most} something else was shown");
