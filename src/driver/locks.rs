@@ -62,8 +62,11 @@ impl Session {
         let observer = std::sync::Arc::clone(&self.options.observer);
         self.tasks.spawn(async move {
             let mut news = journal.watch();
-            let waiting = async {
+            let result = async {
                 loop {
+                    if cancel.is_cancelled() {
+                        return Ok(Lined::GaveUp);
+                    }
                     let ask = LockAsk { run: &run, generation, step: &id, locks: &locks, at: clock.now() };
                     match journal.ask_locks(ask).await? {
                         LockAnswer::Taken => {
@@ -79,7 +82,14 @@ impl Session {
                     let seen = journal.locks().await?;
                     let asked = tokio::time::Instant::now();
                     loop {
-                        news.news().await;
+                        // Only here, where nothing is half asked.
+                        tokio::select! {
+                            () = news.news() => {}
+                            () = cancel.cancelled() => {
+                                journal.stop_waiting(&run, &id).await?;
+                                return Ok(Lined::GaveUp);
+                            }
+                        }
                         let now = journal.locks().await?;
                         if now.held != seen.held || now.waiting != seen.waiting || asked.elapsed() > ASK_AGAIN {
                             break;
@@ -87,10 +97,7 @@ impl Session {
                     }
                 }
             };
-            let result = tokio::select! {
-                result = waiting => result,
-                () = cancel.cancelled() => journal.stop_waiting(&run, &id).await.map(|()| Lined::GaveUp).map_err(AppendError::from),
-            };
+            let result = result.await;
             Done::Locked(id, result)
         });
     }

@@ -346,6 +346,9 @@ async fn drive(
         }
         Err(error) => Err(error),
     };
+    if result.is_err() {
+        session.let_go();
+    }
     session.close().await;
     if result.is_err()
         && lost.is_cancelled()

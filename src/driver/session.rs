@@ -120,7 +120,7 @@ pub(super) struct Session {
     lost: CancellationToken,
     /// Rings when others may have recorded something.
     outside: Watch,
-    /// Cancelled when another driver may have the run: what is held is left to it.
+    /// Cancelled when this driver can record nothing more: what is held is left to the next one.
     pub(super) detached: CancellationToken,
     stops_seen: u8,
     /// How the ends of attempts share a sync.
@@ -247,8 +247,7 @@ impl Session {
                 self.adopt_if_legal(event);
             }
             () = self.lost.cancelled() => {
-                self.detached.cancel();
-                self.cancel_tasks();
+                self.let_go();
                 return Err(AppendError::Fenced { generation: 0 }.into());
             }
             () = self.outside.news() => self.look_outside().await?,
@@ -417,6 +416,13 @@ impl Session {
         for (_, cancel) in self.busy.values() {
             cancel.cancel();
         }
+    }
+
+    /// Leaves what is held to the next driver, as if this one were dead, and tells every other task to stop: what they come to can
+    /// no longer be recorded.
+    pub(super) fn let_go(&self) {
+        self.detached.cancel();
+        self.cancel_tasks();
     }
 
     /// Stops what still runs and closes the databases of the site.

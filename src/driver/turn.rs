@@ -318,10 +318,7 @@ impl Session {
                     self.rebase(events).await?;
                 }
                 Err(error) => {
-                    if matches!(error, AppendError::Fenced { .. }) {
-                        self.detached.cancel();
-                    }
-                    self.cancel_tasks();
+                    self.let_go();
                     return Err(error.into());
                 }
             }
@@ -359,8 +356,7 @@ impl Session {
         if latest <= self.generation {
             return Ok(());
         }
-        self.detached.cancel();
-        self.cancel_tasks();
+        self.let_go();
         Err(AppendError::Fenced { generation: latest }.into())
     }
 

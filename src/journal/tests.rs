@@ -41,7 +41,7 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("in range")
 }
 
-pub(super) fn started(site: &str) -> Event {
+pub(in crate::journal) fn started(site: &str) -> Event {
     Event::RunStarted {
         runbook: "move".into(),
         version: "1.0.0".into(),

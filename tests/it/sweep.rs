@@ -1,12 +1,15 @@
-//! A runbook of forty steps whose driver is killed with SIGKILL before and after every single append, then resumed;
-//! on a file and on a server.
+//! A runbook of forty steps that is struck at every single append and then taken to its end: its driver is killed with SIGKILL,
+//! its disk is full, its server is killed and comes back; on a file and on a server.
 //!
-//! The process kills itself through `PITON_FAULT`, so that no append is missed and none is met twice. How many appends
-//! there are is found out by going on until a driver comes to its end alive: independent steps share appends, the more
-//! the busier the machine. People answer from what is really there. `PITON_SWEEP_TELL=1` prints how many kills there were.
+//! The process kills or stops itself through `PITON_FAULT`, so that no append is missed and none is met twice. How many appends
+//! there are is found out by going on until a driver comes to its end without a blow: independent steps share appends, the more
+//! the busier the machine. People answer from what is really there. `PITON_SWEEP_TELL=1` prints how many blows there were.
+
+mod blow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,9 +25,13 @@ use serde_json::Value as Json;
 
 use super::cli::{Desk, Said};
 use super::support::postgres::PrivatePostgres;
+use blow::{Blow, PinnedLog};
 
 /// Scenarios at the same time; most of their time they wait for disks and commands.
 const THREADS: usize = 6;
+
+/// Servers that are killed at the same time.
+const SERVERS: usize = 3;
 
 /// Most sittings until a run must have come to its end.
 const SITTINGS_MAX: u32 = 60;
@@ -136,7 +143,7 @@ fn longest_chain(plan: &Plan) -> [u64; 2] {
     [depth["go"], deepest - depth["go"] + last]
 }
 
-/// Which part of the run is killed: the one before the approval or the one behind it.
+/// Which part of the run is struck: the one before the approval or the one behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leg {
     Start,
@@ -146,16 +153,26 @@ enum Leg {
 #[derive(Debug, Clone, Copy)]
 struct Scenario {
     leg: Leg,
-    /// `before` or `after`.
-    when: &'static str,
+    blow: Blow,
+    /// Which append it strikes; of a disk, for how many pages there is no room.
     number: u64,
     /// Whether the last step fails, so that all of it is undone.
     breaks: bool,
 }
 
+/// Where runs are recorded.
+enum Store {
+    /// In a file of each one's own.
+    Files,
+    /// In a database that all share.
+    Shared(String),
+    /// In a database of a server that the blows are for.
+    Own(PrivatePostgres, String),
+}
+
 struct Sweep {
-    /// The store of every run; each has its own file when none is named.
-    store: Option<String>,
+    /// One for each thread.
+    stores: Vec<Store>,
     breaks: bool,
     forty: Forty,
 }
@@ -164,38 +181,36 @@ struct Sweep {
 struct Sitting<'s> {
     desk: Desk,
     sweep: &'s Sweep,
+    store: &'s Store,
     run: String,
 }
 
 impl Sweep {
     /// The desk of a run, with the runbook on it.
-    fn sit(&self, run: String) -> Sitting<'_> {
+    fn sit<'s>(&'s self, run: String, store: &'s Store) -> Sitting<'s> {
         let desk = Desk::new();
         desk.write("forty.yaml", &self.forty.text.replace(LOCK, &run));
         if self.breaks {
             desk.write("break", "");
         }
-        Sitting { desk, sweep: self, run }
+        Sitting { desk, sweep: self, store, run }
     }
 
-    /// Kills before and after every append until there is none left to kill at; how many were met.
-    fn every_append(&self) -> u64 {
-        let measured = self.sit("measured".into());
+    /// Strikes every append until there is none left to strike; how many were met.
+    fn every_append(&self, blow: Blow) -> u64 {
+        let measured = self.sit("measured".into(), &Store::Files);
         let plan = Plan::load(&measured.desk.path("forty.yaml"), LoadedSite::empty(), &Given::new()).expect("is valid");
         let [start, rest] = longest_chain(&plan);
-        let kills = |leg, fewest| -> u64 {
-            ["before", "after"].map(|when| self.every_append_of(leg, when, fewest)).iter().sum()
-        };
-        kills(Leg::Start, start) + kills(Leg::Rest, rest)
+        self.every_append_of(Leg::Start, blow, start) + self.every_append_of(Leg::Rest, blow, rest)
     }
 
-    /// Kills at the first append, the second and so on, until a driver comes to its end without having met the number.
-    fn every_append_of(&self, leg: Leg, when: &'static str, fewest: u64) -> u64 {
+    /// Strikes the first append, the second and so on, until a driver comes to its end without having met the number.
+    fn every_append_of(&self, leg: Leg, blow: Blow, fewest: u64) -> u64 {
         let (next, over, met) = (AtomicU64::new(1), AtomicBool::new(false), Mutex::new(BTreeSet::new()));
-        let one_after_the_other = || {
+        let one_after_the_other = |store| {
             while !over.load(Ordering::SeqCst) {
                 let number = next.fetch_add(1, Ordering::SeqCst);
-                if self.one(Scenario { leg, when, number, breaks: self.breaks }) {
+                if self.one(Scenario { leg, blow, number, breaks: self.breaks }, store) {
                     met.lock().expect("nobody panics with it").insert(number);
                 } else {
                     over.store(true, Ordering::SeqCst);
@@ -203,62 +218,77 @@ impl Sweep {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(one_after_the_other);
+            for store in &self.stores {
+                scope.spawn(move || one_after_the_other(store));
             }
         });
         let met = met.into_inner().expect("nobody panics with it");
         let in_sequence = met.iter().zip(1..).take_while(|(number, next)| *number == next).count() as u64;
-        assert!(in_sequence >= fewest, "{leg:?}: {fewest} steps stand in a row, {when} these appends: {met:?}");
+        assert!(in_sequence >= fewest, "{leg:?}: {fewest} steps stand in a row, {blow:?} at these appends: {met:?}");
         met.len() as u64
     }
 
-    /// One kill and what follows; false when the driver came to the end of its leg alive.
-    fn one(&self, scenario: Scenario) -> bool {
-        let Scenario { leg, when, number, breaks } = scenario;
-        let sitting = self.sit(format!("{leg:?}-{when}-{number}-{breaks}"));
-        let fault = format!("crash-{when}-append={number}");
-        let said = if leg == Leg::Start {
-            sitting.piton(&["run", "forty.yaml", "--run-id", &sitting.run], Some(&fault))
-        } else {
-            sitting.piton(&["run", "forty.yaml", "--run-id", &sitting.run], None).exits(6);
+    /// One blow and what follows; false when the driver came to the end of its leg without it.
+    fn one(&self, scenario: Scenario, store: &Store) -> bool {
+        let Scenario { leg, blow, number, breaks } = scenario;
+        let sitting = self.sit(format!("{leg:?}-{blow:?}-{number}-{breaks}").to_lowercase(), store);
+        let log = (blow == Blow::DiskFull).then(|| PinnedLog::of(&sitting));
+        if leg == Leg::Rest {
+            sitting.run_to_approval().exits(6);
             sitting.piton(&["approve", &sitting.run, "go"], None).exits(0);
-            sitting.piton(&["resume", &sitting.run], Some(&fault))
+        }
+        let args = match leg {
+            Leg::Start => &["run", "forty.yaml", "--run-id", &sitting.run][..],
+            Leg::Rest => &["resume", &sitting.run],
         };
         let what = format!("{scenario:?}");
-        if said.code != -1 {
+        let (said, is_struck) = blow.strikes(&sitting, args, number);
+        if !is_struck || blow == Blow::ServerGone {
             let done = match (leg, breaks) {
                 (Leg::Start, _) => 6,
                 (Leg::Rest, false) => 0,
                 (Leg::Rest, true) => 4,
             };
             said.exits(done);
+        }
+        drop(log);
+        if !is_struck {
             return false;
         }
-        assert!(said.out.contains(&fault), "the first line names the fault: {}", said.out);
         let left = sitting.records().len();
-        if when == "after" {
+        if blow == Blow::KilledAfter {
             // And once more while it is taken up again.
             let again = format!("crash-before-append={}", number % 5 + 1);
             sitting.piton(&["resume", &sitting.run], Some(&again));
         }
         sitting.to_the_end();
         sitting.account(&what);
-        sitting.shows_interruption(left, &what);
+        if blow != Blow::ServerGone {
+            sitting.shows_interruption(left, &what);
+        }
         true
     }
 }
 
 impl Sitting<'_> {
-    fn piton(&self, args: &[&str], fault: Option<&str>) -> Said {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.desk.command(args);
-        if let Some(url) = &self.sweep.store {
+        if let Store::Shared(url) | Store::Own(_, url) = self.store {
             command.env("PITON_STORE", url);
         }
+        command
+    }
+
+    fn piton(&self, args: &[&str], fault: Option<&str>) -> Said {
+        let mut command = self.command(args);
         if let Some(fault) = fault {
             command.env("PITON_FAULT", fault);
         }
         command.output().expect("the program starts").into()
+    }
+
+    fn run_to_approval(&self) -> Said {
+        self.piton(&["run", "forty.yaml", "--run-id", &self.run], None)
     }
 
     fn show(&self) -> Json {
@@ -295,7 +325,7 @@ impl Sitting<'_> {
                 2 if said.err.contains("is over") => return,
                 // It died before its first record: it does not exist, and is started.
                 2 if said.err.contains("there is no run") || said.err.contains("there is no store") => {
-                    self.piton(&["run", "forty.yaml", "--run-id", &self.run], None);
+                    self.run_to_approval();
                 }
                 5 => self.decide(),
                 6 => {
@@ -365,7 +395,11 @@ impl Sitting<'_> {
     /// The chain is whole, what came last was undone first, and a run that is over stays as it is.
     async fn journal_holds(&self, what: &str) -> Told {
         let own = self.desk.path(".piton/piton.db").display().to_string();
-        let journal = Journal::open(self.sweep.store.as_ref().unwrap_or(&own)).await.expect("the store opens");
+        let place = match self.store {
+            Store::Files => &own,
+            Store::Shared(url) | Store::Own(_, url) => url,
+        };
+        let journal = Journal::open(place).await.expect("the store opens");
         let run = RunId::new(&self.run);
         let proof = journal.prove(&run, Trust::default()).await.expect("can be read");
         assert!(proof.holds(), "{what}: {proof:?}");
@@ -398,38 +432,75 @@ fn file_of(step: &str) -> String {
     step.replace('[', "-").replace(']', "")
 }
 
-fn sweep(store: Option<String>, breaks: bool) {
+fn sweep(stores: Vec<Store>, breaks: bool, blows: &[Blow]) {
     let began = Instant::now();
-    let sweep = Sweep { store, breaks, forty: forty() };
-    let kills = sweep.every_append();
+    let sweep = Sweep { stores, breaks, forty: forty() };
+    let met: u64 = blows.iter().map(|blow| sweep.every_append(*blow)).sum();
     if std::env::var_os("PITON_SWEEP_TELL").is_some() {
         let seconds = began.elapsed().as_secs_f64();
-        let line = format!("{:?}, breaks {breaks}: {kills} kills in {seconds:.1} s\n", sweep.store);
+        let line = format!("{blows:?}, breaks {breaks}: {met} blows in {seconds:.1} s\n");
         std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("standard error is open");
     }
 }
 
+const KILLS: [Blow; 2] = [Blow::KilledBefore, Blow::KilledAfter];
+
+fn files() -> Vec<Store> {
+    (0..THREADS).map(|_| Store::Files).collect()
+}
+
+/// A database for one sweep, so that two of them do not meet.
+fn database(name: &str) -> Vec<Store> {
+    let url = PrivatePostgres::start().create_database(name);
+    (0..THREADS).map(|_| Store::Shared(url.clone())).collect()
+}
+
+/// Servers to be killed.
+fn servers() -> Vec<Store> {
+    let own = |_| {
+        let server = PrivatePostgres::of_its_own();
+        let url = server.create_database("sweep");
+        Store::Own(server, url)
+    };
+    (0..SERVERS).map(own).collect()
+}
+
 #[test]
 fn a_run_killed_at_every_append_does_everything_once_on_sqlite() {
-    sweep(None, false);
+    sweep(files(), false, &KILLS);
 }
 
 #[test]
 fn a_run_killed_at_every_append_goes_all_the_way_back_on_sqlite() {
-    sweep(None, true);
-}
-
-/// A database for one sweep, so that two of them do not meet.
-fn database(name: &str) -> String {
-    PrivatePostgres::start().create_database(name)
+    sweep(files(), true, &KILLS);
 }
 
 #[test]
 fn a_run_killed_at_every_append_does_everything_once_on_postgres() {
-    sweep(Some(database("sweep_once")), false);
+    sweep(database("sweep_once"), false, &KILLS);
 }
 
 #[test]
 fn a_run_killed_at_every_append_goes_all_the_way_back_on_postgres() {
-    sweep(Some(database("sweep_back")), true);
+    sweep(database("sweep_back"), true, &KILLS);
+}
+
+#[test]
+fn a_run_whose_disk_is_full_at_every_page_does_everything_once() {
+    sweep(files(), false, &[Blow::DiskFull]);
+}
+
+#[test]
+fn a_run_whose_disk_is_full_at_every_page_goes_all_the_way_back() {
+    sweep(files(), true, &[Blow::DiskFull]);
+}
+
+#[test]
+fn a_run_whose_server_is_killed_at_every_append_goes_on_when_it_is_back() {
+    sweep(servers(), false, &[Blow::ServerGone]);
+}
+
+#[test]
+fn a_run_whose_server_is_killed_at_every_append_goes_all_the_way_back_when_it_is_back() {
+    sweep(servers(), true, &[Blow::ServerGone]);
 }

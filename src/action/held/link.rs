@@ -29,6 +29,9 @@ use crate::action::service::proc::{self, Identity};
 /// Pause between two looks at a command that another holder holds.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Of a command that is left to the next driver.
+const LET_GO: &str = "this driver can record nothing more; the command goes on";
+
 /// Why there is no result of a held command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeldError {
@@ -118,10 +121,11 @@ impl Commands {
         let mut answer = self.start(id, &start).await.map_err(|error| HeldError::NoHolder(error.to_string()))?;
         let mut guard = StopGuard { commands: self.clone(), id: Some(id) };
         let answer = tokio::select! {
+            biased;
             answer = &mut answer => answer,
             () = held.detached.cancelled() => {
                 guard.id = None;
-                return Err(HeldError::Lost("this driver lost the run; the command goes on".to_owned()));
+                return Err(HeldError::Lost(LET_GO.to_owned()));
             }
             () = cx.cancel.cancelled() => {
                 self.send(&Request::Stop { id }).await;
@@ -185,7 +189,7 @@ impl Commands {
                 (cx.progress)(super::super::Progress { what, ..Default::default() });
             }
             if held.detached.is_cancelled() {
-                return Err(HeldError::Lost("this driver lost the run; the command goes on".to_owned()));
+                return Err(HeldError::Lost(LET_GO.to_owned()));
             }
             if let (true, Some(process)) = (cx.cancel.is_cancelled(), process) {
                 stopping.get_or_insert_with(|| Stopping::new(process)).go_on();

@@ -45,7 +45,7 @@ pub struct Held {
     pub generation: u64,
     /// Whether an earlier driver may have asked its own holder for the same: a slot that is taken then stays.
     pub is_shared: bool,
-    /// Cancelled when this driver lost the run: its commands go on for the next one.
+    /// Cancelled when this driver can record nothing more: its commands go on for the next one.
     pub detached: CancellationToken,
 }
 

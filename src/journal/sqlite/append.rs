@@ -70,7 +70,7 @@ impl Sqlite {
             return Ok(records);
         }
         let fault = |error| self.fault(error);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = self.begin(&mut writer).await?;
         if let Some(mine) = generation {
             let current = lease(&mut tx, run).await.map_err(fault)?;
@@ -117,7 +117,7 @@ impl Sqlite {
             && seal::due(self.sealer.as_ref(), &append).is_none();
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let (new, records) = chain::links(&append, &prev_hash)?;
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         match insert_rows(&mut writer, &GUARDED, run, &new, Some(&prev_hash)).await {
             Ok(0) => Ok(None),
             Ok(_) => {

@@ -18,7 +18,7 @@ impl Sqlite {
 
     pub(in crate::journal) async fn ask_locks(&self, ask: LockAsk<'_>) -> Result<LockAnswer, AppendError> {
         let fault = |error| self.fault(error);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = self.begin(&mut writer).await?;
         let current = lease(&mut tx, ask.run).await.map_err(fault)?;
         if current.as_ref().is_none_or(|lease| lease.generation != ask.generation || lease.owner.is_none()) {
@@ -55,7 +55,7 @@ impl Sqlite {
     }
 
     pub(in crate::journal) async fn stop_waiting(&self, run: &RunId, step: &StepId) -> Result<(), JournalError> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         forget(&mut writer, run, Some(step)).await.map_err(|error| self.fault(error))?;
         drop(writer);
         self.bell.ring();

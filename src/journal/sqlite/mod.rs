@@ -5,6 +5,8 @@
 
 mod anchor;
 mod append;
+#[cfg(test)]
+mod full_tests;
 mod locks;
 mod prune;
 
@@ -95,8 +97,7 @@ impl Sqlite {
         // Read before the journal: what is noted here was durable there.
         let mark = anchor.latest().map_err(|source| JournalError::Make { path: anchor::path_of(path), source })?;
         // It looks before it changes anything, the journal mode included.
-        let plain = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_WAIT);
-        let mut writer = SqliteConnection::connect_with(&plain).await.map_err(fault)?;
+        let mut writer = SqliteConnection::connect_with(&plain(path)).await.map_err(fault)?;
         migrate(&mut writer, path, mark.as_ref()).await?;
         if let Some(mark) = mark {
             let there = rows(&mut writer, &mark.run, mark.seq).await.map_err(fault)?;
@@ -124,6 +125,20 @@ impl Sqlite {
         self.bell.watch(TICK)
     }
 
+    /// The connection that writes, for one change at a time.
+    async fn writer(&self) -> Result<tokio::sync::MutexGuard<'_, SqliteConnection>, JournalError> {
+        let mut writer = self.writer.lock().await;
+        if writer.is_in_transaction() {
+            // A transaction that was let go may only now be taken back.
+            let _ = writer.ping().await;
+        }
+        if writer.is_in_transaction() {
+            // SQLite gave it up by itself, because the disk was full, and sqlx counts it as open: it would refuse every other one.
+            *writer = connect(&self.path).await.map_err(|error| self.fault(error))?;
+        }
+        Ok(writer)
+    }
+
     async fn begin<'c>(
         &self,
         writer: &'c mut SqliteConnection,
@@ -139,7 +154,7 @@ impl Sqlite {
         locks: &[LockName],
     ) -> Result<Record, AppendError> {
         let fault = |error| self.fault(error);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = self.begin(&mut writer).await?;
         if head(&mut tx, run).await.map_err(fault)?.is_some() {
             return Err(AppendError::Exists { run: run.clone() });
@@ -249,7 +264,7 @@ impl Sqlite {
         until: Timestamp,
     ) -> Result<u64, LeaseError> {
         let fault = |error| self.fault(error);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = self.begin(&mut writer).await?;
         let current = lease(&mut tx, run).await.map_err(fault)?;
         if let Some(held) = current.as_ref().filter(|lease| !lease.is_free(owner, now))
@@ -276,7 +291,7 @@ impl Sqlite {
 
     pub(super) async fn renew(&self, run: &RunId, generation: u64, until: Timestamp) -> Result<(), LeaseError> {
         let fault = |error| self.fault(error);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         let mut tx = self.begin(&mut writer).await?;
         let current = lease(&mut tx, run).await.map_err(fault)?;
         if current.as_ref().is_none_or(|lease| lease.generation != generation || lease.owner.is_none()) {
@@ -296,7 +311,7 @@ impl Sqlite {
         sqlx::query("UPDATE leases SET owner = NULL WHERE run = ? AND generation = ?")
             .bind(run.as_str())
             .bind(generation.cast_signed())
-            .execute(&mut *self.writer.lock().await)
+            .execute(&mut *self.writer().await?)
             .await
             .map_err(|error| self.fault(error))?;
         Ok(())
@@ -335,6 +350,17 @@ async fn write_ahead(writer: &mut SqliteConnection) -> Result<(), sqlx::Error> {
             switched => return switched.map(drop),
         }
     }
+}
+
+fn plain(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_WAIT)
+}
+
+/// A connection that writes to a journal which is there.
+async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let mut writer = SqliteConnection::connect_with(&plain(path).create_if_missing(false)).await?;
+    write_ahead(&mut writer).await?;
+    Ok(writer)
 }
 
 fn cut_off(path: &Path, mark: &anchor::Mark, come: u64) -> JournalError {

@@ -63,7 +63,7 @@ impl Sqlite {
         key: &SealKey,
     ) -> Result<Result<Vec<Tombstone>, String>, JournalError> {
         let fault = |error| self.fault(error);
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         sqlx::raw_sql("PRAGMA secure_delete = ON").execute(&mut *writer).await.map_err(fault)?;
         let mut tx = self.begin(&mut writer).await?;
         for burial in burials {
@@ -105,7 +105,7 @@ impl Sqlite {
         let fault = |error| self.fault(error);
         let large = std::fs::metadata(&*self.path).is_ok_and(|meta| meta.len() > DRIVEN_BYTES_MAX);
         let too_large = rewrite && is_driven && large;
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await?;
         // Each try would wait as long as an append may.
         sqlx::raw_sql("PRAGMA busy_timeout = 100").execute(&mut *writer).await.map_err(fault)?;
         let mut left = if rewrite && !too_large { vec!["VACUUM", EMPTY_LOG] } else { vec![EMPTY_LOG] };

@@ -1,0 +1,23 @@
+//! A file that had no room, and has room again, for the same process.
+
+use super::*;
+use crate::journal::Append;
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_gave_up_by_itself_is_not_the_last_one() {
+    let place = tempfile::tempdir().expect("a temp dir");
+    let sqlite = Sqlite::open(&place.path().join("piton.db")).await.expect("opens");
+    let (run, at) = (RunId::new("r"), Timestamp::UNIX_EPOCH);
+    sqlite.create(&run, at, &crate::journal::tests::started("local"), &[]).await.expect("is new");
+    {
+        let mut writer = sqlite.writer().await.expect("is there");
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.expect("begins");
+        // What SQLite does when a page cannot be written.
+        sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.expect("is over");
+    }
+    let events = [Event::CancelRequested { by: "ann".into(), reason: None }];
+    let append = Append { run: &run, expected_seq: 1, generation: None, at, events: &events, texts: &[] };
+    let locks = LockChange { free_all: true, ..LockChange::default() };
+    let records = sqlite.append(append, &locks).await.expect("the next transaction is one");
+    assert_eq!(records.len(), 1);
+}
