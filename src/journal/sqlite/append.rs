@@ -98,6 +98,8 @@ impl Sqlite {
         }
         self.change_locks(&mut tx, run, at, locks).await?;
         tx.commit().await.map_err(fault)?;
+        self.room.make(&mut writer).await;
+        drop(writer);
         self.came_to(run, &records);
         if generation.is_none() || locks.frees() {
             self.bell.ring();
@@ -121,6 +123,8 @@ impl Sqlite {
         match insert_rows(&mut writer, &GUARDED, run, &new, Some(&prev_hash)).await {
             Ok(0) => Ok(None),
             Ok(_) => {
+                self.room.make(&mut writer).await;
+                drop(writer);
                 self.came_to(run, &records);
                 if generation.is_none() {
                     self.bell.ring();

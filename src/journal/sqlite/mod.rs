@@ -9,6 +9,7 @@ mod append;
 mod full_tests;
 mod locks;
 mod prune;
+mod room;
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row as _, SqliteConnection};
 
 use anchor::Anchor;
+use room::Room;
 
 use super::chain::{self, FIRST, Row};
 use super::heads::Heads;
@@ -78,6 +80,7 @@ pub struct Sqlite {
     readers: SqlitePool,
     heads: Heads,
     anchor: Anchor,
+    room: Arc<Room>,
     bell: Bell,
     pub(super) sealer: Option<SealKey>,
 }
@@ -113,8 +116,8 @@ impl Sqlite {
             .test_before_acquire(false)
             .connect_lazy_with(options.read_only(true));
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
-        let path = Arc::new(path.to_owned());
-        Ok(Self { path, writer, readers, heads: Heads::default(), anchor, bell: Bell::default(), sealer: None })
+        let (path, room) = (Arc::new(path.to_owned()), Arc::new(Room::of(path)));
+        Ok(Self { path, writer, readers, heads: Heads::default(), anchor, room, bell: Bell::default(), sealer: None })
     }
 
     fn fault(&self, error: sqlx::Error) -> JournalError {

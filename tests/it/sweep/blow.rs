@@ -79,10 +79,10 @@ fn stops(child: &mut Child) -> bool {
     }
 }
 
-/// No file may grow beyond what SQLite's log has now and `number - 1` pages: writes fail as on a disk that is full.
+/// No file may grow beyond what SQLite's log holds now and `number - 1` pages: writes fail as on a disk that is full.
 fn disk_full(sitting: &Sitting<'_>, args: &[&str], number: u64) -> (Said, bool) {
-    let most =
-        std::fs::metadata(sitting.desk.path(".piton/piton.db-wal")).expect("is there").len() + (number - 1) * FRAME;
+    let log = std::fs::read(sitting.desk.path(".piton/piton.db-wal")).expect("is there");
+    let most = committed(&log) + (number - 1) * FRAME;
     let plain = sitting.command(args);
     let mut command = Command::new("sh");
     command.args(["-c", &format!("trap '' XFSZ; exec prlimit --fsize={most}:{most} \"$@\""), "sh"]);
@@ -99,6 +99,16 @@ fn disk_full(sitting: &Sitting<'_>, args: &[&str], number: u64) -> (Said, bool) 
     let is_struck = said.code == 1;
     assert!(!is_struck || (said.err.contains("piton.db") && said.err.contains("full")), "{}", said.err);
     (said, is_struck)
+}
+
+/// Where the latest transaction in SQLite's log ends; behind it there may be room, or what was taken back. See
+/// <https://www.sqlite.org/fileformat2.html#walformat>.
+fn committed(log: &[u8]) -> u64 {
+    let (header, frames) = log.split_at(32);
+    let frame = usize::try_from(FRAME).expect("a few thousand");
+    let is_last = |frame: &[u8]| frame[8..16] == header[16..24] && frame[4..8] != [0; 4];
+    let last = frames.chunks_exact(frame).rposition(is_last).expect("a transaction");
+    header.len() as u64 + (last as u64 + 1) * FRAME
 }
 
 /// A reader that keeps SQLite's log from beginning anew, and a log larger than the file, so that what grows first is the log.
