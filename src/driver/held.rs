@@ -97,7 +97,6 @@ impl Session {
             commands,
             slot: self.slot(&step.id, attempt),
             generation: self.generation,
-            is_shared: false,
             detached: self.detached.clone(),
         });
         Context { held, ..self.context(step, attempt, cancel) }
@@ -112,9 +111,6 @@ impl Session {
         let step = self.planned(&id);
         let cancel = self.occupy(&id, Work::Act);
         let mut cx = self.holding_context(&step, attempt, cancel);
-        if let Some(held) = &mut cx.held {
-            held.is_shared = true;
-        }
         let view = self.state.step(&id);
         let before = view.and_then(|view| view.before()).unwrap_or_default();
         let gathered = scope::gather(&self.plan, &self.state, &step, &self.facts, &cx.fences);

@@ -45,16 +45,28 @@ fn waiting(name: &str) -> String {
     format!("touch {name}.there; while [ ! -e {name}.go ]; do sleep 0.02; done; echo x >> {name}.count")
 }
 
-/// The process that the slot of an attempt names.
-fn slot(desk: &Desk, step: &str) -> Vec<Json> {
+/// Where the slots of the run are claimed.
+fn claims(desk: &Desk) -> std::path::PathBuf {
     let folder = std::fs::read_dir(desk.path(".piton/commands")).expect("slots").flatten().next().expect("of the run");
-    let trace = std::fs::read_to_string(folder.path().join(format!("{step}.1.started"))).expect("the slot");
-    trace.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect()
+    folder.path().join("claims")
+}
+
+/// What is written of the first attempt of a step: who took it, then the process.
+fn slot(desk: &Desk, step: &str) -> Vec<Json> {
+    let text = std::fs::read_to_string(claims(desk)).expect("the claims");
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let lines = lines.map(|line| serde_json::from_str::<Json>(line).expect("a whole line"));
+    let name = format!("{step}.1");
+    let of_slot = |line: Json| {
+        let what = line.as_object()?.values().next()?.clone();
+        (what["slot"] == name.as_str()).then_some(what)
+    };
+    lines.filter_map(of_slot).collect()
 }
 
 /// The process that holds the first attempt of a step.
 pub fn holder(desk: &Desk, step: &str) -> Pid {
-    pid(&slot(desk, step)[0]["holder"])
+    pid(&slot(desk, step)[0]["by"]["holder"])
 }
 
 fn pid(of: &Json) -> Pid {
@@ -187,7 +199,7 @@ fn a_holder_that_dies_under_its_driver_takes_its_command_along() {
     desk.wait_for("a.there");
     until("its process is known", || slot(&desk, "a").len() == 2);
     let trace = slot(&desk, "a");
-    kill(pid(&trace[0]["holder"]), Signal::SIGKILL).expect("it lives");
+    kill(pid(&trace[0]["by"]["holder"]), Signal::SIGKILL).expect("it lives");
     assert_eq!(driver.wait().expect("it ends").code(), Some(4));
     assert!(!is_alive(pid(&trace[1]["process"])), "it still runs");
     assert_eq!(events(&desk, "attempt_failed")[0]["effect"], "unknown");
@@ -204,10 +216,9 @@ fn an_attempt_that_was_recorded_and_not_started_starts_under_the_next_driver() {
     driver.kill().expect("SIGKILL");
     driver.wait().expect("it ends");
     // As if the driver had died between the record and the request: nothing runs, no slot was taken.
-    end(pid(&trace[0]["holder"]));
+    end(pid(&trace[0]["by"]["holder"]));
     end(pid(&trace[1]["process"]));
-    let folder = std::fs::read_dir(desk.path(".piton/commands")).expect("slots").flatten().next().expect("of the run");
-    std::fs::remove_file(folder.path().join("a.1.started")).expect("it was there");
+    std::fs::write(claims(&desk), "").expect("it was there");
     desk.write("a.go", "");
     desk.piton(&["resume", "last"]).exits(0);
     assert_eq!(text(&desk, "a.count"), "x\n");
@@ -236,12 +247,13 @@ fn raw_output_is_private_and_secrets_stay_hidden() {
     let holder = holder(&desk, "a");
     desk.write("a.go", "");
     until("the holder has gone", || !is_alive(holder));
-    let folder = std::fs::read_dir(desk.path(".piton/commands")).expect("slots").flatten().next().expect("of the run");
-    for name in ["a.1.started", "a.1.ended"] {
-        let mode = std::fs::metadata(folder.path().join(name)).expect("is there").permissions().mode();
+    let claims = claims(&desk);
+    let folder = claims.parent().expect("of the run");
+    for name in ["claims", "a.1.ended"] {
+        let mode = std::fs::metadata(folder.join(name)).expect("is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     desk.piton(&["resume", "last"]).exits(0);
     assert_eq!(output(&desk, "a", "said"), "got ***");
-    assert!(!folder.path().exists(), "its traces are still there");
+    assert!(!folder.exists(), "its traces are still there");
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use super::{Answer, End, Reply, Request, Slot, Spawned, write_line};
+use super::{Answer, Claims, End, Opening, Reply, Request, Slot};
 use crate::action::mask::Masker;
 use crate::action::process::{self, CommandLine, Started};
 use crate::action::service::proc::{self, Identity};
@@ -32,7 +33,6 @@ const WRITES_MAX: u32 = 600;
 #[derive(Clone)]
 struct Unread {
     slot: Slot,
-    is_shared: bool,
     end: End,
     /// Whether it lies beside its slot.
     is_kept: bool,
@@ -43,6 +43,8 @@ struct Keeper {
     boot: String,
     me: Identity,
     replies: tokio::sync::Mutex<OwnedWriteHalf>,
+    /// Where slots are claimed, by folder of the run.
+    claims: Mutex<HashMap<PathBuf, Claims>>,
     /// What runs: how to stop it.
     running: Mutex<HashMap<u64, CancellationToken>>,
     /// What ended and is not on record yet.
@@ -64,6 +66,7 @@ pub async fn serve() -> io::Result<()> {
         boot: proc::boot_id(),
         me: Identity::of(pid).ok_or_else(|| io::Error::other("this process is not visible in /proc"))?,
         replies: tokio::sync::Mutex::new(replies),
+        claims: Mutex::default(),
         running: Mutex::default(),
         unread: Mutex::default(),
         alone: CancellationToken::new(),
@@ -74,14 +77,14 @@ pub async fn serve() -> io::Result<()> {
     while let Ok(Some(line)) = lines.next_line().await {
         let line = Zeroizing::new(line);
         match serde_json::from_str(&line) {
-            Ok(Request::Start { id, slot, line, generation, is_shared }) => {
+            Ok(Request::Start { id, slot, line, generation }) => {
                 let stop = CancellationToken::new();
                 lock(&keeper.running).insert(id, stop.clone());
                 let keeper = Arc::clone(&keeper);
                 tasks.spawn(async move {
                     // Starting a process holds up its thread until the other program is loaded.
                     let begun = keeper.begin(&slot, generation, &line);
-                    keeper.hold(id, (slot, is_shared), begun, stop).await;
+                    keeper.hold(id, slot, begun, stop).await;
                 });
             }
             Ok(Request::Stop { id }) => {
@@ -114,7 +117,7 @@ impl Keeper {
     async fn hold(
         self: Arc<Self>,
         id: u64,
-        (slot, is_shared): (Slot, bool),
+        slot: Slot,
         begun: Result<Result<Started, End>, Answer>,
         stop: CancellationToken,
     ) {
@@ -127,7 +130,7 @@ impl Keeper {
             }
         };
         lock(&self.running).remove(&id);
-        lock(&self.unread).insert(id, Unread { slot, is_shared, end: end.clone(), is_kept: false });
+        lock(&self.unread).insert(id, Unread { slot, end: end.clone(), is_kept: false });
         self.reply(id, Answer::Ended(end)).await;
         tokio::select! {
             () = self.alone.cancelled() => {}
@@ -138,7 +141,8 @@ impl Keeper {
 
     /// Takes the slot and starts the command in it.
     fn begin(&self, slot: &Slot, generation: u64, line: &CommandLine) -> Result<Result<Started, End>, Answer> {
-        let mut trace = slot.take(&self.boot, self.me, generation).map_err(|error| match error.kind() {
+        let by = Opening { boot: self.boot.clone(), holder: self.me, at_ms: crate::config::now().as_millisecond() };
+        self.in_claims(slot, |claims| claims.claim(slot, by, generation)).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Answer::Taken,
             _ => Answer::NoSlot(error.to_string()),
         })?;
@@ -148,11 +152,22 @@ impl Keeper {
             Err(error) => return Ok(Err(not_started(error))),
         };
         if let Some(process) = Identity::started(started.group.as_raw(), before)
-            && let Err(error) = write_line(&mut trace, &Spawned { process })
+            && let Err(error) = self.in_claims(slot, |claims| claims.note(slot, process))
         {
             tracing::warn!(%error, "the process of a command is not written down");
         }
         Ok(Ok(started))
+    }
+
+    /// Does something with the claims of the run that a slot is of.
+    fn in_claims(&self, slot: &Slot, work: impl FnOnce(&mut Claims) -> io::Result<()>) -> io::Result<()> {
+        let mut all = lock(&self.claims);
+        if all.get(slot.folder()).is_none_or(Claims::is_gone) {
+            // Whatever came to rest is let go of at this occasion.
+            all.retain(|_, claims| !claims.is_gone());
+            all.insert(slot.folder().to_owned(), Claims::open(&slot.claims())?);
+        }
+        all.get_mut(slot.folder()).map_or(Ok(()), work)
     }
 
     async fn reply(&self, id: u64, answer: Answer) {
@@ -165,8 +180,8 @@ impl Keeper {
 
     fn forget(&self, ids: &[u64]) {
         for id in ids {
-            if let Some(Unread { slot, is_shared, is_kept, .. }) = lock(&self.unread).remove(id) {
-                slot.settle(is_shared, is_kept);
+            if let Some(Unread { slot, is_kept: true, .. }) = lock(&self.unread).remove(id) {
+                slot.forget();
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::{Answer, Held, Reply, Request, Slot};
+use super::{Answer, Claims, Held, Opening, Reply, Request, Slot, Trace};
 use crate::action::Context;
 use crate::action::process::{self, CommandLine, Finished, GRACE};
 use crate::action::service::proc::{self, Identity};
@@ -116,8 +116,8 @@ impl Commands {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut line = line.clone();
         line.cwd = std::path::absolute(&line.cwd).unwrap_or(line.cwd);
-        let Held { slot, generation, is_shared, .. } = held.clone();
-        let start = Request::Start { id, slot, line, generation, is_shared };
+        let Held { slot, generation, .. } = held.clone();
+        let start = Request::Start { id, slot, line, generation };
         let mut answer = self.start(id, &start).await.map_err(|error| HeldError::NoHolder(error.to_string()))?;
         let mut guard = StopGuard { commands: self.clone(), id: Some(id) };
         let answer = tokio::select! {
@@ -148,13 +148,14 @@ impl Commands {
     async fn without_holder(held: &Held) -> HeldError {
         let slot = &held.slot;
         let own = Identity::of(i32::try_from(std::process::id()).unwrap_or(0));
-        if let Some(own) = own
-            && slot.take(&proc::boot_id(), own, held.generation).is_ok()
-        {
-            slot.settle(held.is_shared, false);
+        let take = |holder| {
+            let by = Opening { boot: proc::boot_id(), holder, at_ms: crate::config::now().as_millisecond() };
+            Claims::open(&slot.claims()).and_then(|mut claims| claims.claim(slot, by, held.generation))
+        };
+        if own.is_some_and(|own| take(own).is_ok()) {
             return HeldError::NoHolder("it died".to_owned());
         }
-        if let Ok(Some((_, Some(process)))) = slot.trace() {
+        if let Ok(Some(process)) = Trace::of(slot).map(|trace| trace.process) {
             let mut stopping = Stopping::new(process);
             while process.is_alive() {
                 stopping.go_on();
@@ -170,10 +171,15 @@ impl Commands {
         let slot = &held.slot;
         let mut stopping: Option<Stopping> = None;
         let mut told = false;
+        let lost = |error: io::Error| HeldError::Lost(error.to_string());
+        let mut trace = Trace::of(slot).map_err(lost)?;
         loop {
-            let trace = slot.trace().map_err(|error| HeldError::Lost(error.to_string()))?;
-            let Some((opening, process)) = trace else { return Ok(Attached::NeverStarted) };
-            let is_held = Slot::is_held(opening.as_ref());
+            trace.look().map_err(lost)?;
+            let process = trace.process;
+            if trace.opening.is_none() {
+                return Ok(Attached::NeverStarted);
+            }
+            let is_held = Slot::is_held(trace.opening.as_ref());
             if let Some(end) = slot.result() {
                 lock(&self.0.taken).insert(slot.clone(), None);
                 let mut finished = end.finished(&cx.masker)?;
@@ -202,7 +208,7 @@ impl Commands {
     pub fn recorded(&self, slot: &Slot) {
         match lock(&self.0.taken).remove(slot) {
             Some(Some(id)) => lock(&self.0.recorded).push(id),
-            Some(None) => slot.settle(true, true),
+            Some(None) => slot.forget(),
             None => {}
         }
     }

@@ -1,13 +1,14 @@
 //! Commands that outlive their driver: a holder process starts them, and a later driver takes their results.
 //!
-//! Before a command starts, its *slot* is taken by making a file that nobody can make twice; so no attempt's command is
+//! Before a command starts, its *slot* is claimed in a file in which only the first claim counts; so no attempt's command is
 //! ever started twice, whoever dies when. A slot that cannot be judged counts as lost: a person must decide. Called by
 //! `exec` and the driver. `docs/design/commands.md` goes through every point at which something can die.
 
+mod claims;
 mod keeper;
 mod link;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -27,10 +28,13 @@ use super::wiped::Wiped;
 use crate::config::rights::own_folder;
 use crate::ids::{RunId, StepId};
 
+use claims::{Claims, Trace};
 pub use keeper::serve;
 pub use link::Commands;
 pub(crate) use link::{Attached, HeldError};
 
+/// Where the slots of a run are claimed, in its folder.
+const CLAIMS: &str = "claims";
 /// Longest name of a step in a file name; longer ones are told apart by their hash.
 const NAME_MAX: usize = 120;
 
@@ -43,28 +47,25 @@ pub struct Held {
     pub slot: Slot,
     /// The generation of the driver that asks.
     pub generation: u64,
-    /// Whether an earlier driver may have asked its own holder for the same: a slot that is taken then stays.
-    pub is_shared: bool,
     /// Cancelled when this driver can record nothing more: its commands go on for the next one.
     pub detached: CancellationToken,
 }
 
 /// The trace of one attempt's command in the state folder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Slot(PathBuf);
+pub struct Slot {
+    /// The folder of its run.
+    folder: PathBuf,
+    /// Step and attempt, as a file can be named.
+    name: String,
+}
 
-/// First line of a slot: who took it. The command starts behind it.
+/// Who took a slot. The command starts behind it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Opening {
     boot: String,
     holder: Identity,
     at_ms: i64,
-}
-
-/// Second line: the process.
-#[derive(Debug, Serialize, Deserialize)]
-struct Spawned {
-    process: Identity,
 }
 
 /// How a held command ended, as it lies in the state folder.
@@ -129,7 +130,7 @@ impl End {
 #[serde(rename_all = "snake_case")]
 enum Request {
     /// Take the slot, start the command, answer when it ended.
-    Start { id: u64, slot: Slot, line: CommandLine, generation: u64, is_shared: bool },
+    Start { id: u64, slot: Slot, line: CommandLine, generation: u64 },
     /// End it: politely, then by force.
     Stop { id: u64 },
     /// Its result is on record; nothing of it need be kept.
@@ -183,7 +184,7 @@ fn folder(state_dir: &Path, run: &RunId) -> PathBuf {
 }
 
 fn generation_file(folder: &Path, generation: u64) -> PathBuf {
-    folder.join(format!("driver-{generation}"))
+    folder.join(format!("claims-{generation}"))
 }
 
 fn remove(path: &Path) {
@@ -202,6 +203,7 @@ pub fn open(state_dir: &Path, run: &RunId, generation: u64, is_new: bool) -> io:
         close(state_dir, run);
     }
     own_folder(&folder)?;
+    claims::make(&folder.join(CLAIMS))?;
     write_new(&generation_file(&folder, generation), proc::boot_id().as_bytes())
 }
 
@@ -216,11 +218,7 @@ pub fn close(state_dir: &Path, run: &RunId) {
 
 /// A new file that only its owner reads.
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    private(path)?.write_all(content)
-}
-
-fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)
 }
 
 impl Slot {
@@ -232,11 +230,16 @@ impl Slot {
             name = format!("{}-{hash}", &name[..40]);
         }
         let folder = std::path::absolute(folder(state_dir, run)).unwrap_or_else(|_| folder(state_dir, run));
-        Self(folder.join(format!("{name}.{attempt}")))
+        Self { folder, name: format!("{name}.{attempt}") }
     }
 
-    fn opened(&self) -> PathBuf {
-        self.with_ending("started")
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where it is claimed.
+    fn claims(&self) -> PathBuf {
+        self.folder.join(CLAIMS)
     }
 
     fn ended(&self) -> PathBuf {
@@ -244,42 +247,18 @@ impl Slot {
     }
 
     fn with_ending(&self, ending: &str) -> PathBuf {
-        let mut path = self.0.clone().into_os_string();
-        path.push(".");
-        path.push(ending);
-        path.into()
+        self.folder.join(format!("{}.{ending}", self.name))
     }
 
     /// When the slot was taken.
     pub fn taken_at(&self) -> Option<jiff::Timestamp> {
-        let (opening, _) = self.trace().ok()??;
-        opening.and_then(|opening| jiff::Timestamp::from_millisecond(opening.at_ms).ok())
+        let opening = Trace::of(self).ok()?.opening?;
+        jiff::Timestamp::from_millisecond(opening.at_ms).ok()
     }
 
-    /// Takes the slot for a driver of this generation; nobody can take it twice, and nobody sees it without its first line.
-    ///
-    /// Refused once the folder in which that driver worked is gone: its run came to rest meanwhile.
-    fn take(&self, boot: &str, holder: Identity, generation: u64) -> io::Result<File> {
-        if let Some(folder) = self.0.parent() {
-            fs::metadata(generation_file(folder, generation))?;
-        }
-        let own = self.with_ending(&format!("{}-{}.taking", holder.pid, holder.start_ticks));
-        let mut file = private(&own)?;
-        let opening = Opening { boot: boot.to_owned(), holder, at_ms: crate::config::now().as_millisecond() };
-        let taken = write_line(&mut file, &opening).and_then(|()| fs::hard_link(&own, self.opened()));
-        remove(&own);
-        taken.map(|()| file)
-    }
-
-    /// Forgets a result that is on record, also where it lies (`is_kept`). The slot of an attempt that an earlier driver may have asked for as well stays
-    /// until the run rests: whoever comes late must find it taken.
-    fn settle(&self, is_shared: bool, is_kept: bool) {
-        if is_kept {
-            remove(&self.ended());
-        }
-        if !is_shared {
-            remove(&self.opened());
-        }
+    /// Forgets a result that is on record. Who took the slot stays written until the run rests: whoever comes late must find it taken.
+    fn forget(&self) {
+        remove(&self.ended());
     }
 
     /// Puts the result beside the slot, whole or not at all.
@@ -298,16 +277,6 @@ impl Slot {
         (ending.boot == proc::boot_id()).then_some(ending.end)
     }
 
-    /// Who took the slot and what runs there.
-    fn trace(&self) -> io::Result<Option<(Option<Opening>, Option<Identity>)>> {
-        let Some(content) = durable::read(&self.opened())? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&content);
-        let mut lines = text.lines();
-        let opening = lines.next().and_then(|line| serde_json::from_str(line).ok());
-        let spawned = lines.next().and_then(|line| serde_json::from_str::<Spawned>(line).ok());
-        Ok(Some((opening, spawned.map(|spawned| spawned.process))))
-    }
-
     /// Whether the process that took the slot can still write a result.
     fn is_held(opening: Option<&Opening>) -> bool {
         opening.is_some_and(|opening| opening.holder.is_alive() && opening.boot == proc::boot_id())
@@ -317,10 +286,10 @@ impl Slot {
 /// What became of the command of an attempt that the driver of `generation` recorded as started.
 pub fn standing(state_dir: &Path, run: &RunId, step: &StepId, attempt: u32, generation: u64) -> Standing {
     let slot = Slot::of(state_dir, run, step, attempt);
-    match slot.trace() {
-        Ok(Some((opening, _))) => {
+    match Trace::of(&slot).map(|trace| trace.opening) {
+        Ok(Some(opening)) => {
             // The holder writes the result before it goes, so it is looked for after the holder.
-            let held = Slot::is_held(opening.as_ref());
+            let held = Slot::is_held(Some(&opening));
             if slot.result().is_some() {
                 Standing::Ended
             } else if held {
@@ -338,23 +307,21 @@ pub fn standing(state_dir: &Path, run: &RunId, step: &StepId, attempt: u32, gene
     }
 }
 
-fn write_line(file: &mut File, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
-    line.push(b'\n');
-    file.write_all(&line)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_taken_once_whole_and_stays_where_others_may_come_late() {
+    fn a_slot_is_taken_once_and_stays_taken() {
         let place = tempfile::tempdir().expect("a temp dir");
         let (run, step) = (RunId::new("r"), StepId::new("each[a]"));
         let me = Identity::of(i32::try_from(std::process::id()).expect("a number")).expect("is there");
         let slot = Slot::of(place.path(), &run, &step, 1);
-        let take = |generation| slot.take(&proc::boot_id(), me, generation).map(drop).map_err(|error| error.kind());
+        let take = |generation| {
+            let by = Opening { boot: proc::boot_id(), holder: me, at_ms: 1 };
+            let taken = Claims::open(&slot.claims()).and_then(|mut claims| claims.claim(&slot, by, generation));
+            taken.map_err(|error| error.kind())
+        };
         let stands = || standing(place.path(), &run, &step, 1, 2);
         assert_eq!(take(2), Err(io::ErrorKind::NotFound), "the run rests");
         open(place.path(), &run, 2, true).expect("opens");
@@ -365,11 +332,10 @@ mod tests {
         let end = End::NotStarted { error: "no".into(), may_pass: false };
         slot.keep(&proc::boot_id(), end).expect("is kept");
         assert_eq!(stands(), Standing::Ended);
-        slot.settle(true, true);
+        slot.forget();
         assert_eq!((take(2), slot.result().is_none()), (Err(io::ErrorKind::AlreadyExists), true), "late and refused");
-        slot.settle(false, false);
-        assert_eq!(stands(), Standing::NeverStarted);
-        let left: Vec<_> = fs::read_dir(folder(place.path(), &run)).expect("is there").flatten().collect();
-        assert_eq!(left.len(), 1, "only the mark of the driver: {left:?}");
+        // Where it cannot be seen who took what, nothing is certain.
+        fs::remove_file(slot.claims()).expect("is there");
+        assert_eq!(stands(), Standing::Lost);
     }
 }

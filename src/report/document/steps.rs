@@ -143,10 +143,14 @@ pub(super) fn changes(sources: &Sources<'_>) -> Vec<ChangeWords> {
     changes
 }
 
-/// A moment of a range, which may be written in seconds since the epoch, as people read it.
+/// Seconds since the epoch that may be meant as a moment: of 2001 to 2100. Smaller ones are ids.
+const SECONDS: std::ops::Range<i64> = 1_000_000_000..4_102_444_800;
+
+/// A moment of a range, which may be written in seconds since the epoch, as people read it. The number stays: it may be an id.
 fn moment(text: String, zone: &TimeZone) -> String {
-    let at = text.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    at.map_or(text, |at| words::day_and_clock(at, zone))
+    let seconds = text.parse().ok().filter(|seconds| SECONDS.contains(seconds));
+    let at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    at.map_or_else(|| text.clone(), |at| format!("{} ({text})", words::day_and_clock(at, zone)))
 }
 
 /// From where to where rows were copied, in words.
@@ -207,18 +211,29 @@ pub(super) fn checks(sources: &Sources<'_>) -> Vec<CheckWords> {
             step: step.id.to_string(),
             name: step.name.clone(),
             what: [own, verify].into_iter().flatten().collect::<Vec<_>>().join("; "),
-            result: result(&view),
+            result: result(&view, sources.zone),
             state: state_word(view.state()),
         }
     };
     looks.map(one).collect()
 }
 
-fn result(view: &StepView<'_>) -> String {
+/// Results that say when, in seconds since the epoch where a collector counts like that.
+const MOMENTS: [&str; 2] = ["at", "watermark"];
+
+fn result(view: &StepView<'_>, zone: &TimeZone) -> String {
     match (view.skip_reason(), view.error()) {
         (Some(reason), _) => plain::skipped(reason).trim_start_matches("skipped: ").to_owned(),
         (None, Some(error)) if view.state() != StepState::Succeeded => words::cut(error, VALUE_CHARS_MAX),
-        _ => words::outputs(&view.outputs()),
+        _ => {
+            let mut outputs = view.outputs();
+            for name in MOMENTS {
+                if let Some(at) = outputs.get_mut(name).filter(|at| at.is_i64()) {
+                    *at = moment(at.to_string(), zone).into();
+                }
+            }
+            words::outputs(&outputs)
+        }
     }
 }
 
@@ -236,7 +251,7 @@ pub(super) fn step(sources: &Sources<'_>, view: &StepView<'_>) -> StepWords {
         attempts: view.attempts(),
         started_at: view.started_at().map(|at| words::clock(at, sources.zone)),
         length: view.started_at().zip(to).map(|(from, to)| words::duration(words::between(from, to))),
-        result: retired.unwrap_or_else(|| result(view)),
+        result: retired.unwrap_or_else(|| result(view, sources.zone)),
     }
 }
 
