@@ -1,32 +1,38 @@
 //! Finds the forms of secrets in bytes, at a speed at which hiding them does not show.
 //!
-//! Most output holds no secret. So places where a form may begin are looked for first, by its first bytes and many bytes at a
-//! time; only there the forms that begin like this are compared. What is found is every stretch of bytes that forms cover, also
+//! Most output holds no secret. So of each form three bytes that seldom stand side by side are looked for first, many bytes at a time;
+//! only where they are met the whole form is compared. What is found is every stretch of bytes that forms cover, also
 //! where one begins inside of another. Used by the masker.
 
 use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, Input, MatchKind, Span};
 
-/// How many bytes of a form decide whether it may begin at a place.
-const BEGINNING: usize = 4;
-/// Beginnings that are looked for in one pass.
+/// How many bytes of a form are looked for.
+const WINDOW: usize = 3;
+/// How far into a form they lie at most.
+const REACH: usize = 16;
+/// Windows that are looked for in one pass.
 const AT_ONCE: usize = 64;
-/// More passes than this take longer than an automaton.
+/// More passes than this take longer than an automaton, as do more forms of one window.
 const PASSES_MAX: usize = 6;
+const FORMS_MAX: usize = 32;
+/// What programs print, from the most common to the least, roughly; what is not named is rarer still.
+const COMMON: &[u8] =
+    b" e0t1a2oin3srl4d5h6c7u8m9p-f.g/:_,by\n=w\"v'kT()SACEIRPDMNOLBFUGHVWK{}[];<>xjqzXJYQZ+*@#|&%$!?~^`\\\t\r";
 
 /// Knows all forms.
 pub(super) enum Search {
-    /// By their beginnings.
+    /// By their windows.
     Passes(Vec<Pass>),
     /// All at once: where the processor cannot look at many bytes at a time, or where there are too many secrets for that.
     Automaton(Box<AhoCorasick>),
 }
 
-/// Some beginnings of the same length.
+/// Some windows of the same length.
 pub(super) struct Pass {
     searcher: Searcher,
-    /// The forms with each beginning, the longest first.
-    forms: Vec<Vec<Vec<u8>>>,
+    /// The forms with each window, and where in them it lies.
+    forms: Vec<Vec<(usize, Vec<u8>)>>,
 }
 
 impl Search {
@@ -42,41 +48,61 @@ impl Search {
         Self::Automaton(Box::new(automaton))
     }
 
-    /// Every stretch of `bytes` that forms cover which overlap each other.
+    /// Every stretch of `bytes` that forms cover which overlap each other, in order.
     pub(super) fn finds<'s>(&'s self, bytes: &'s [u8]) -> Finds<'s> {
-        Finds { search: self, bytes, at: 0, next: None, ahead: [None; PASSES_MAX] }
+        Finds { search: self, bytes, at: 0, ahead: [None; PASSES_MAX], stretches: Vec::new() }
     }
 }
 
-/// The searchers for all beginnings; none if one of them cannot be had.
+/// Where in a form the bytes lie that seldom stand side by side.
+fn window(form: &[u8]) -> usize {
+    let rank = |byte: u8| COMMON.iter().position(|common| *common == byte).unwrap_or(COMMON.len());
+    let last = form.len().saturating_sub(WINDOW).min(REACH);
+    let rarity = |at: &usize| form[*at..].iter().take(WINDOW).map(|byte| rank(*byte)).sum::<usize>();
+    // Of windows alike the first one.
+    (0..=last).rev().max_by_key(rarity).unwrap_or(0)
+}
+
+/// The searchers for all windows; none if one of them cannot be had.
 fn passes(forms: &[Vec<u8>]) -> Option<Vec<Pass>> {
-    let mut sorted: Vec<(&[u8], &[u8])> =
-        forms.iter().map(|form| (&form[..form.len().min(BEGINNING)], form.as_slice())).collect();
-    // The shortest beginning decides how many bytes a pass can look at, so short ones keep to themselves.
-    sorted.sort_by_key(|(beginning, form)| (beginning.len(), *beginning, std::cmp::Reverse(form.len())));
-    let groups: Vec<&[(&[u8], &[u8])]> = sorted.chunk_by(|(one, _), (two, _)| one == two).collect();
+    let windowed = |form: &Vec<u8>| {
+        let at = window(form);
+        (form[at..form.len().min(at + WINDOW)].to_vec(), at, form.clone())
+    };
+    let mut sorted: Vec<Windowed> = forms.iter().map(windowed).collect();
+    // The shortest window decides how many bytes a pass can look at, so short ones keep to themselves.
+    sorted.sort_by(|one, two| (one.0.len(), &one.0).cmp(&(two.0.len(), &two.0)));
+    let groups: Vec<&[Windowed]> = sorted.chunk_by(|one, two| one.0 == two.0).collect();
+    if groups.iter().any(|group| group.len() > FORMS_MAX) {
+        return None;
+    }
     let alike = groups.chunk_by(|one, two| one[0].0.len() == two[0].0.len());
     let passes: Option<Vec<Pass>> = alike.flat_map(|some| some.chunks(AT_ONCE)).map(Pass::new).collect();
     passes.filter(|passes| passes.len() <= PASSES_MAX)
 }
 
+/// A window, where it lies, and its form.
+type Windowed = (Vec<u8>, usize, Vec<u8>);
+
 impl Pass {
-    fn new(groups: &[&[(&[u8], &[u8])]]) -> Option<Self> {
-        let searcher = packed::Config::new().builder().extend(groups.iter().map(|group| group[0].0)).build()?;
-        let forms = |group: &&[(&[u8], &[u8])]| group.iter().map(|(_, form)| form.to_vec()).collect();
+    fn new(groups: &[&[Windowed]]) -> Option<Self> {
+        let searcher = packed::Config::new().builder().extend(groups.iter().map(|group| &group[0].0)).build()?;
+        let forms = |group: &&[Windowed]| group.iter().map(|(_, at, form)| (*at, form.clone())).collect();
         Some(Self { searcher, forms: groups.iter().map(forms).collect() })
     }
 
-    /// The next place from `at` on where one of the forms may begin, and which beginning it is; the end if there is none.
+    /// The next place from `at` on where one of the windows stands, and which; the end if there is none.
     fn next(&self, bytes: &[u8], at: usize) -> (usize, usize) {
         let found = self.searcher.find_in(bytes, Span::from(at..bytes.len()));
         found.map_or((bytes.len(), 0), |found| (found.start(), found.pattern().as_usize()))
     }
 
-    /// How long the longest form with this beginning is that stands at the beginning of `bytes`; 0 if none does.
-    fn length(&self, beginning: usize, bytes: &[u8]) -> usize {
-        let forms = self.forms.get(beginning).into_iter().flatten();
-        forms.filter(|form| bytes.starts_with(form)).map(Vec::len).next().unwrap_or(0)
+    /// The forms that stand around a window.
+    fn around<'a>(&'a self, bytes: &'a [u8], (place, window): (usize, usize)) -> impl Iterator<Item = Span> + 'a {
+        self.forms.get(window).into_iter().flatten().filter_map(move |(at, form)| {
+            let start = place.checked_sub(*at)?;
+            bytes[start..].starts_with(form).then(|| Span::from(start..start + form.len()))
+        })
     }
 }
 
@@ -84,49 +110,58 @@ impl Pass {
 pub(super) struct Finds<'s> {
     search: &'s Search,
     bytes: &'s [u8],
-    /// Forms that begin before this place were met.
+    /// What begins, or has its window, before this place was met.
     at: usize,
-    /// The form that begins the next stretch, where it was met already.
-    next: Option<Span>,
     /// What each pass has found ahead of `at`.
     ahead: [Option<(usize, usize)>; PASSES_MAX],
+    /// What was met and may still grow, in order; none overlaps another.
+    stretches: Vec<Span>,
 }
 
 impl Finds<'_> {
-    /// The longest form at the first place from `at` on where one begins.
-    fn form(&mut self) -> Option<Span> {
+    /// Takes in what stands at the next place where something does; no later form begins before the place that is given.
+    fn step(&mut self) -> Option<usize> {
         let search = self.search;
-        let found = match search {
-            Search::Passes(passes) => self.form_of(passes),
+        match search {
+            Search::Passes(passes) => self.step_of(passes),
             Search::Automaton(automaton) => {
                 let rest = self.at.min(self.bytes.len())..self.bytes.len();
-                automaton.find(Input::new(self.bytes).span(rest)).map(|found| found.span())
-            }
-        };
-        self.at = found.map_or(self.bytes.len(), |found| found.start + 1);
-        found
-    }
-
-    fn form_of(&mut self, passes: &[Pass]) -> Option<Span> {
-        while self.at < self.bytes.len() {
-            let at = self.at;
-            for (pass, ahead) in passes.iter().zip(&mut self.ahead) {
-                if ahead.is_none_or(|(place, _)| place < at) {
-                    *ahead = Some(pass.next(self.bytes, at));
-                }
-            }
-            self.at = self.ahead.iter().flatten().map(|(place, _)| *place).min()?;
-            let here = passes.iter().zip(&self.ahead);
-            let lengths = here.filter_map(|(pass, ahead)| {
-                let (place, beginning) = (*ahead)?;
-                (place == self.at).then(|| pass.length(beginning, &self.bytes[place..]))
-            });
-            match lengths.max() {
-                Some(length @ 1..) => return Some(Span::from(self.at..self.at + length)),
-                Some(_) | None => self.at += 1,
+                let found = automaton.find(Input::new(self.bytes).span(rest))?;
+                self.at = found.start() + 1;
+                self.cover(found.span());
+                Some(self.at)
             }
         }
-        None
+    }
+
+    fn step_of(&mut self, passes: &[Pass]) -> Option<usize> {
+        for (pass, ahead) in passes.iter().zip(&mut self.ahead) {
+            if ahead.is_none_or(|(place, _)| place < self.at) {
+                *ahead = Some(pass.next(self.bytes, self.at));
+            }
+        }
+        let here = self.ahead.iter().flatten().map(|(place, _)| *place).min()?;
+        if here >= self.bytes.len() {
+            return None;
+        }
+        self.at = here + 1;
+        for (pass, ahead) in passes.iter().zip(self.ahead) {
+            let met = ahead.filter(|(place, _)| *place == here);
+            for span in met.into_iter().flat_map(|met| pass.around(self.bytes, met)) {
+                self.cover(span);
+            }
+        }
+        Some(self.at.saturating_sub(REACH))
+    }
+
+    /// Adds what a form covers.
+    fn cover(&mut self, mut span: Span) {
+        let from = self.stretches.partition_point(|stretch| stretch.end <= span.start);
+        let to = self.stretches.partition_point(|stretch| stretch.start < span.end);
+        for over in &self.stretches[from..to] {
+            span = Span::from(span.start.min(over.start)..span.end.max(over.end));
+        }
+        self.stretches.splice(from..to, [span]);
     }
 }
 
@@ -134,15 +169,17 @@ impl Iterator for Finds<'_> {
     type Item = Span;
 
     fn next(&mut self) -> Option<Span> {
-        let mut found = self.next.take().or_else(|| self.form())?;
-        while let Some(more) = self.form() {
-            if more.start >= found.end {
-                self.next = Some(more);
-                break;
+        loop {
+            let settled = self.step();
+            match self.stretches.first() {
+                // Until then a later form could still begin inside of it.
+                Some(first) if settled.is_none_or(|before| first.end <= before) => {
+                    return Some(self.stretches.remove(0));
+                }
+                None if settled.is_none() => return None,
+                Some(_) | None => {}
             }
-            found.end = found.end.max(more.end);
         }
-        Some(found)
     }
 }
 
@@ -175,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn looking_for_beginnings_first_changes_nothing(text in "[abc]{0,200}", forms in prop::collection::vec("[abc]{1,7}", 1..80)) {
+        fn looking_for_windows_first_changes_nothing(text in "[abc]{0,200}", forms in prop::collection::vec("[abc]{1,7}", 1..80)) {
             let forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
             let bytes = text.as_bytes();
             prop_assert_eq!(found(&forms, bytes), plainly(&forms, bytes));
@@ -196,6 +233,19 @@ mod tests {
                 met[span.start..span.end].fill(true);
             }
             prop_assert_eq!(met, covered);
+        }
+
+        #[test]
+        fn long_forms_are_found_whatever_stands_around_them(
+            forms in prop::collection::vec("[ab9_]{1,40}", 1..6), order in prop::collection::vec((0_usize..6, 0_usize..40), 0..9)
+        ) {
+            let forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
+            let part = |(which, length): &(usize, usize)| {
+                let form = &forms[which % forms.len()];
+                [form.as_slice(), &form[..form.len().min(*length)]].concat()
+            };
+            let text: Vec<u8> = order.iter().flat_map(part).collect();
+            prop_assert_eq!(found(&forms, &text), plainly(&forms, &text));
         }
     }
 }

@@ -150,7 +150,10 @@ const SECONDS: std::ops::Range<i64> = 1_000_000_000..4_102_444_800;
 fn moment(text: String, zone: &TimeZone) -> String {
     let seconds = text.parse().ok().filter(|seconds| SECONDS.contains(seconds));
     let at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    at.map_or_else(|| text.clone(), |at| format!("{} ({text})", words::day_and_clock(at, zone)))
+    match at {
+        Some(at) => format!("{} ({text})", words::day_and_clock(at, zone)),
+        None => text,
+    }
 }
 
 /// From where to where rows were copied, in words.
