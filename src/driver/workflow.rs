@@ -60,7 +60,7 @@ fn rule(plan: &Plan, step: &PlanStep, starter: &Actor) -> StepRule {
         needs: needs.collect(),
         has_when: step.when.is_some(),
         wait: wait_rule(plan, &step.action, starter),
-        retry: step.retry.as_ref().map_or(Retry::NEVER, retry),
+        retry: step.retry.as_deref().map_or(Retry::NEVER, retry),
         timeout_ms: step.timeout.map(whole),
         idempotent: match step.idempotent {
             runbook::Idempotent::Yes => Idempotent::Yes,

@@ -95,13 +95,13 @@ pub struct PlanStep {
     /// Longest time of one attempt.
     pub timeout: Option<Millis>,
     /// How often it is tried.
-    pub retry: Option<Retry>,
+    pub retry: Option<Box<Retry>>,
     /// What a crash in the middle means.
     pub idempotent: Idempotent,
     /// What happens after its final failure.
     pub on_failure: OnFailure,
     /// Set when an operator may skip it.
-    pub optional: Option<Optional>,
+    pub optional: Option<Box<Optional>>,
     /// Who must agree to deviations about it, instead of what the runbook says.
     pub deviations: Option<Box<Deviations>>,
     /// Why there is no way back behind it.

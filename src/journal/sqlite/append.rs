@@ -88,7 +88,7 @@ impl Sqlite {
             return chain::same_again(&append, seq, behind);
         }
         let (new, records) = chain::links(&append, &prev_hash)?;
-        insert(&mut tx, run, &new).await.map_err(fault)?;
+        insert(&mut tx, run, new).await.map_err(fault)?;
         if let Some(seal) = seal::due(self.sealer.as_ref(), &append).and_then(|key| key.seal(&records)) {
             insert_seal(&mut tx, run, &seal).await.map_err(fault)?;
         }
@@ -120,7 +120,7 @@ impl Sqlite {
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let (new, records) = chain::links(&append, &prev_hash)?;
         let mut writer = self.writer().await?;
-        match insert_rows(&mut writer, &GUARDED, run, &new, Some(&prev_hash)).await {
+        match insert_rows(&mut writer, &GUARDED, run, new, Some(prev_hash)).await {
             Ok(0) => Ok(None),
             Ok(_) => {
                 self.room.make(&mut writer).await;
@@ -150,13 +150,13 @@ async fn is_pruned(conn: &mut SqliteConnection, run: &RunId) -> Result<bool, sql
     sqlx::query_scalar("SELECT pruned IS NOT NULL FROM runs WHERE run = ?").bind(run.as_str()).fetch_one(conn).await
 }
 
-/// Inserts records that follow each other and gives their number.
+/// Inserts records that follow each other and gives their number. They are handed over: a plan may be megabytes long.
 async fn insert_rows(
     conn: &mut SqliteConnection,
     texts: &'static [String],
     run: &RunId,
-    new: &[Row],
-    prev_hash: Option<&str>,
+    new: Vec<Row>,
+    prev_hash: Option<String>,
 ) -> Result<u64, sqlx::Error> {
     let Some(first) = new.first() else { return Ok(0) };
     let mut query = sqlx::query(texts[new.len() - 1].as_str())
@@ -165,7 +165,7 @@ async fn insert_rows(
         .bind(first.at_ms)
         .bind(first.generation.cast_signed());
     for row in new {
-        query = query.bind(&row.kind).bind(&row.payload).bind(&row.hash);
+        query = query.bind(row.kind).bind(row.payload).bind(row.hash);
     }
     if let Some(prev_hash) = prev_hash {
         query = query.bind(prev_hash);
@@ -174,9 +174,11 @@ async fn insert_rows(
 }
 
 /// Inserts any number of records inside a transaction.
-pub(super) async fn insert(conn: &mut SqliteConnection, run: &RunId, new: &[Row]) -> Result<(), sqlx::Error> {
-    for some in new.chunks(AT_ONCE) {
-        insert_rows(conn, &PLAIN, run, some, None).await?;
+pub(super) async fn insert(conn: &mut SqliteConnection, run: &RunId, mut new: Vec<Row>) -> Result<(), sqlx::Error> {
+    while !new.is_empty() {
+        let more = new.split_off(new.len().min(AT_ONCE));
+        insert_rows(conn, &PLAIN, run, new, None).await?;
+        new = more;
     }
     Ok(())
 }

@@ -175,7 +175,7 @@ impl Sqlite {
                 .await
                 .map_err(fault)?;
         }
-        append::insert(&mut tx, run, std::slice::from_ref(&row)).await.map_err(fault)?;
+        append::insert(&mut tx, run, vec![row]).await.map_err(fault)?;
         let locks = LockChange { take: locks.to_vec(), ..LockChange::default() };
         self.change_locks(&mut tx, run, at, &locks).await?;
         tx.commit().await.map_err(fault)?;

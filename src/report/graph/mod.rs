@@ -56,7 +56,7 @@ fn sketch_step(step: &Step, is_finally: bool) -> PlanStep {
         retry: None,
         idempotent: Idempotent::No,
         on_failure: OnFailure::Stop,
-        optional: fields.optional.clone(),
+        optional: fields.optional.clone().map(Box::new),
         deviations: None,
         point_of_no_return: fields.point_of_no_return.clone(),
         locks: Vec::new(),
