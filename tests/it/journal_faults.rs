@@ -102,6 +102,39 @@ fn a_full_disk_stops_the_run_and_it_can_be_resumed_when_there_is_room() {
 }
 
 #[test]
+fn a_step_waits_for_room_to_write_down_who_starts_it() {
+    let post = Post::at(PrivatePostgres::start().create_database("no_room"));
+    post.desk.runbook("chain", &format!("on_failure: rollback\n{}", chain(8, 0)));
+    post.desk.runbook("pad", "steps: [{ id: a, exec: { argv: ['true'] } }]\n");
+    post.piton(&["run", "pad.yaml", "--run-id", "pad"]).exits(0);
+    let plain = post.command(&["run", "chain.yaml", "--run-id", "r-1"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec prlimit --fsize=600:unlimited \"$@\"", "sh"]);
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(post.desk.path("."));
+    command.env("PITON_STORE", post.database().expect("a server")).env("PITON_LEASE", "1");
+    let driver = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let driver = driver.expect("prlimit (util-linux) is there");
+    post.desk.wait_for("gated");
+    let holder = super::held::holder(&post.desk, "s0").to_string();
+    post.write("go");
+    let claims = || std::fs::read_dir(post.desk.path(".piton/commands")).expect("is there").flatten().next();
+    let claims = claims().expect("of the run").path().join("claims");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while std::fs::metadata(&claims).map_or(0, |file| file.len()) < 600 {
+        assert!(std::time::Instant::now() < until, "the claims never filled their room");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(post.count("s7"), 0, "it waits");
+    let more = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &holder]).status().expect("starts");
+    assert!(more.success());
+    said(driver).exits(0);
+    for number in 0..8 {
+        assert_eq!(post.count(&format!("s{number}")), 1, "s{number}");
+    }
+}
+
+#[test]
 fn a_journal_whose_end_is_lost_is_named_by_every_command() {
     let desk = Desk::new();
     desk.runbook("chain", &chain(12, 6));

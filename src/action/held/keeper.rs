@@ -144,6 +144,9 @@ impl Keeper {
         let by = Opening { boot: self.boot.clone(), holder: self.me, at_ms: crate::config::now().as_millisecond() };
         self.in_claims(slot, |claims| claims.claim(slot, by, generation)).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Answer::Taken,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Answer::NoRoom(error.to_string())
+            }
             _ => Answer::NoSlot(error.to_string()),
         })?;
         let before = proc::ticks();

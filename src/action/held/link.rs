@@ -29,6 +29,8 @@ use crate::action::service::proc::{self, Identity};
 /// Pause between two looks at a command that another holder holds.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Pause before a holder without room is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Of a command that is left to the next driver.
 const LET_GO: &str = "this driver can record nothing more; the command goes on";
 
@@ -111,13 +113,36 @@ impl Commands {
         }
     }
 
-    /// Runs a command in its slot.
+    /// Runs a command in its slot. Where there is no room to claim it, that is waited for: nothing fails because a disk is full.
     pub(crate) async fn run(&self, line: &CommandLine, cx: &Context, held: &Held) -> Result<Finished, HeldError> {
-        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut line = line.clone();
         line.cwd = std::path::absolute(&line.cwd).unwrap_or(line.cwd);
-        let Held { slot, generation, .. } = held.clone();
-        let start = Request::Start { id, slot, line, generation };
+        loop {
+            let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+            return match self.ask(id, &line, cx, held).await? {
+                Answer::Ended(end) => {
+                    lock(&self.0.taken).insert(held.slot.clone(), Some(id));
+                    end.finished(&cx.masker)
+                }
+                Answer::Taken => Err(HeldError::Taken),
+                Answer::NoSlot(error) => Err(HeldError::NoHolder(error)),
+                Answer::NoRoom(error) => {
+                    let what = format!("waiting for room in `{}`: {error}", held.slot.folder().display());
+                    (cx.progress)(crate::action::Progress { what, ..Default::default() });
+                    tokio::select! {
+                        biased;
+                        () = held.detached.cancelled() => return Err(HeldError::NoHolder(error)),
+                        () = cx.cancel.cancelled() => return Err(HeldError::NoHolder(error)),
+                        () = tokio::time::sleep(ASK_AGAIN) => continue,
+                    }
+                }
+            };
+        }
+    }
+
+    /// Asks the holder once, and waits for what it says.
+    async fn ask(&self, id: u64, line: &CommandLine, cx: &Context, held: &Held) -> Result<Answer, HeldError> {
+        let start = Request::Start { id, slot: held.slot.clone(), line: line.clone(), generation: held.generation };
         let mut answer = self.start(id, &start).await.map_err(|error| HeldError::NoHolder(error.to_string()))?;
         let mut guard = StopGuard { commands: self.clone(), id: Some(id) };
         let answer = tokio::select! {
@@ -134,12 +159,7 @@ impl Commands {
         };
         guard.id = None;
         match answer {
-            Ok(Answer::Ended(end)) => {
-                lock(&self.0.taken).insert(held.slot.clone(), Some(id));
-                end.finished(&cx.masker)
-            }
-            Ok(Answer::Taken) => Err(HeldError::Taken),
-            Ok(Answer::NoSlot(error)) => Err(HeldError::NoHolder(error)),
+            Ok(answer) => Ok(answer),
             Err(_) => Err(Self::without_holder(held).await),
         }
     }

@@ -163,6 +163,8 @@ enum Answer {
     Taken,
     /// The slot could not be written; nothing was started.
     NoSlot(String),
+    /// There was no room to write it; nothing was started, and it may be another time.
+    NoRoom(String),
 }
 
 /// What can be told of an attempt that a dead driver left without a result.
