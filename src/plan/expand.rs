@@ -131,7 +131,8 @@ fn plan_step(
         needs: needs.collect(),
         outputs: outputs.collect::<Result<_, _>>()?,
         locks: locks.collect::<Result<_, _>>()?,
-        declared: fields.id.value.to_string(),
+        // One text for both, but for items of a list.
+        declared: if fields.id.value == id { id.clone() } else { fields.id.value },
         name: fields.name,
         action,
         verify: fields.verify.map(|verify| Box::new(verify.0)),

@@ -77,7 +77,7 @@ pub struct PlanStep {
     /// Its id; with `[key]` for an item of a `foreach`.
     pub id: StepId,
     /// The id the author wrote.
-    pub declared: String,
+    pub declared: StepId,
     /// What it is called in reports.
     pub name: Option<String>,
     /// The item of a `foreach`.
@@ -178,7 +178,7 @@ pub struct Plan {
 struct StepIndex {
     by_id: HashMap<StepId, usize>,
     /// Where the declared id is not the id itself.
-    by_declared: HashMap<String, Vec<usize>>,
+    by_declared: HashMap<StepId, Vec<usize>>,
 }
 
 impl StepIndex {
@@ -186,7 +186,7 @@ impl StepIndex {
         let mut index = Self { by_id: HashMap::with_capacity(steps.len()), by_declared: HashMap::new() };
         for (place, step) in steps.iter().enumerate() {
             index.by_id.insert(step.id.clone(), place);
-            if step.declared != step.id.as_str() {
+            if step.declared != step.id {
                 index.by_declared.entry(step.declared.clone()).or_default().push(place);
             }
         }
@@ -474,7 +474,7 @@ impl Plan {
     pub fn instances(&self, declared: &str) -> Vec<&PlanStep> {
         match (self.index.by_declared.get(declared), self.index.by_id.get(declared)) {
             (Some(places), _) => places.iter().map(|&place| &self.steps[place]).collect(),
-            (None, Some(&place)) if self.steps[place].declared == declared => vec![&self.steps[place]],
+            (None, Some(&place)) if self.steps[place].declared.as_str() == declared => vec![&self.steps[place]],
             (None, _) => Vec::new(),
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn pretended(plan: &Plan) -> BTreeMap<StepId, Pretended> {
     for step in &plan.steps {
         for Reference { path, .. } in references(step) {
             match path.split_first().map(|(root, rest)| (root.as_str(), rest)) {
-                Some(("outputs", rest)) => named.entry(step.declared.clone()).or_default().push(rest.to_vec()),
+                Some(("outputs", rest)) => named.entry(step.declared.to_string()).or_default().push(rest.to_vec()),
                 Some(("steps", [id, word, rest @ ..])) if word == "outputs" => {
                     named.entry(id.clone()).or_default().push(rest.to_vec());
                 }
@@ -84,7 +84,7 @@ pub(super) fn pretended(plan: &Plan) -> BTreeMap<StepId, Pretended> {
     }
     let one = |step: &PlanStep| {
         let mut outputs = made_up(step.action.kind, &step.action.args);
-        for path in named.get(&step.declared).into_iter().flatten() {
+        for path in named.get(step.declared.as_str()).into_iter().flatten() {
             // What the author computes from the action's outputs is not the action's.
             if path.first().is_some_and(|name| !step.outputs.contains_key(name)) {
                 fill(&mut outputs, path);

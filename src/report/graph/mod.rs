@@ -44,7 +44,7 @@ fn sketch_step(step: &Step, is_finally: bool) -> PlanStep {
     let fields = &step.fields;
     PlanStep {
         id: step.id().clone(),
-        declared: step.id().to_string(),
+        declared: step.id().clone(),
         name: fields.name.clone(),
         item: None,
         action: step.action.clone(),
