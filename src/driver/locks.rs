@@ -62,7 +62,7 @@ impl Session {
         let observer = std::sync::Arc::clone(&self.options.observer);
         self.tasks.spawn(async move {
             let mut news = journal.watch();
-            let result = async {
+            let waiting = async {
                 loop {
                     if cancel.is_cancelled() {
                         return Ok(Lined::GaveUp);
@@ -97,7 +97,7 @@ impl Session {
                     }
                 }
             };
-            let result = result.await;
+            let result = waiting.await;
             Done::Locked(id, result)
         });
     }

@@ -361,7 +361,7 @@ fn plain(path: &Path) -> SqliteConnectOptions {
 
 /// A connection that writes to a journal which is there.
 async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    let mut writer = SqliteConnection::connect_with(&plain(path).create_if_missing(false)).await?;
+    let mut writer = SqliteConnection::connect_with(&plain(path)).await?;
     write_ahead(&mut writer).await?;
     Ok(writer)
 }
