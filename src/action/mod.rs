@@ -153,6 +153,13 @@ pub struct Progress {
     pub left: Option<std::time::Duration>,
 }
 
+impl Progress {
+    /// Whether it counts nothing and only says what is going on, for instance what is waited for.
+    pub fn is_words(&self) -> bool {
+        self.done == 0 && self.total.is_none()
+    }
+}
+
 /// Where progress goes.
 pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 

@@ -163,9 +163,14 @@ fn in_bursts(facts: &Receiver<Fact>) -> impl Iterator<Item = Fact> {
 fn show_plain(out: Out, mut watch: Watch, facts: &Receiver<Fact>) {
     let zone = jiff::tz::TimeZone::system();
     for fact in in_bursts(facts) {
+        let is_said_anew = watch.is_said_anew(&fact);
         if let Some(record) = watch.take(&fact) {
             let line = plain::line(&watch, record);
             let _ = out.line(line.print(record.at, &zone, Paint::default()));
+        }
+        if let (true, Fact::Progress { run, step, progress }) = (is_said_anew, &fact) {
+            let line = plain::note(&watch, run, step, &progress.what);
+            let _ = out.line(line.print(crate::config::now(), &zone, Paint::default()));
         }
         if let Fact::Ended { outcome, .. } = fact {
             for line in plain::closing(&watch, crate::config::now(), outcome, out.paint) {

@@ -48,6 +48,13 @@ impl Watch {
         }
     }
 
+    /// Whether a fact is no record and says in words what was not said of its step before.
+    pub fn is_said_anew(&self, fact: &Fact) -> bool {
+        let Fact::Progress { run, step, progress } = fact else { return false };
+        let before = self.progress.get(&(run.clone(), step.clone()));
+        progress.is_words() && before.is_none_or(|before| before.what != progress.what)
+    }
+
     /// The state of the watched run.
     pub fn state(&self) -> Option<&State> {
         self.states.get(&self.subject.run).map(Arc::as_ref)

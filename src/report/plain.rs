@@ -8,7 +8,7 @@ use super::live::Watch;
 use super::words::{self, Paint};
 use super::{deviations, diff, people, windows};
 use crate::event::{Answer, Effect, Event, Finding, Occasion, Outcome, Outputs, Record, SkipReason};
-use crate::ids::StepId;
+use crate::ids::{RunId, StepId};
 use crate::scheduler::{State, StepState};
 
 /// One event in words.
@@ -45,6 +45,11 @@ impl Line {
         }
         out
     }
+}
+
+/// What is going on with a step, in words.
+pub fn note(watch: &Watch, run: &RunId, step: &StepId, what: &str) -> Line {
+    Line::new(watch.label(run, step.as_str()), None, what)
 }
 
 /// What a record means, in words, with the state behind it.

@@ -128,7 +128,8 @@ fn a_step_waits_for_room_to_write_down_who_starts_it() {
     assert_eq!(post.count("s7"), 0, "it waits");
     let more = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &holder]).status().expect("starts");
     assert!(more.success());
-    said(driver).exits(0);
+    let driver = said(driver).exits(0);
+    assert_eq!(driver.out.matches("waiting for room in `").count(), 1, "{}", driver.out);
     for number in 0..8 {
         assert_eq!(post.count(&format!("s{number}")), 1, "s{number}");
     }
