@@ -1,15 +1,19 @@
 //! Finds the forms of secrets in bytes, at a speed at which hiding them does not show.
 //!
-//! Most output holds no secret. So of each form three bytes that seldom stand side by side are looked for first, many bytes at a time;
-//! only where they are met the whole form is compared. What is found is every stretch of bytes that forms cover, also
+//! Most output holds no secret. So long forms are looked for at few places (`samples`), and of shorter ones three bytes that seldom
+//! stand side by side, many bytes at a time; only where they are met the whole form is compared. What is found is every stretch of bytes that forms cover, also
 //! where one begins inside of another. Used by the masker.
 
 use aho_corasick::packed::{self, Searcher};
 use aho_corasick::{AhoCorasick, Input, MatchKind, Span};
 
-/// How many bytes of a form are looked for.
+mod samples;
+
+use samples::{Place, Samples};
+
+/// How many bytes of a form are looked for at every byte.
 const WINDOW: usize = 3;
-/// How far into a form they lie at most.
+/// How far into a form what is looked for begins at most.
 const REACH: usize = 16;
 /// Windows that are looked for in one pass.
 const AT_ONCE: usize = 64;
@@ -22,17 +26,28 @@ const COMMON: &[u8] =
 
 /// Knows all forms.
 pub(super) enum Search {
-    /// By their windows.
+    /// By some of their bytes.
     Passes(Vec<Pass>),
     /// All at once: where the processor cannot look at many bytes at a time, or where there are too many secrets for that.
     Automaton(Box<AhoCorasick>),
 }
 
-/// Some windows of the same length.
+/// Some windows of forms, all of the same length.
 pub(super) struct Pass {
-    searcher: Searcher,
-    /// The forms with each window, and where in them it lies.
-    forms: Vec<Vec<(usize, Vec<u8>)>>,
+    finder: Finder,
+    /// For each window what can stand around it.
+    places: Vec<Vec<Place>>,
+    forms: Vec<Vec<u8>>,
+    /// How far before a window a form begins at most.
+    reach: usize,
+}
+
+/// Finds windows.
+enum Finder {
+    /// At every byte.
+    Everywhere(Searcher),
+    /// At some bytes, of which every form covers one.
+    Samples(Samples),
 }
 
 impl Search {
@@ -54,19 +69,22 @@ impl Search {
     }
 }
 
-/// Where in a form the bytes lie that seldom stand side by side.
-fn window(form: &[u8]) -> usize {
+/// Where in a form so many bytes begin that seldom stand side by side.
+fn rarest(form: &[u8], length: usize) -> usize {
     let rank = |byte: u8| COMMON.iter().position(|common| *common == byte).unwrap_or(COMMON.len());
-    let last = form.len().saturating_sub(WINDOW).min(REACH);
-    let rarity = |at: &usize| form[*at..].iter().take(WINDOW).map(|byte| rank(*byte)).sum::<usize>();
+    let last = form.len().saturating_sub(length).min(REACH);
+    let rarity = |at: &usize| form[*at..].iter().take(length).map(|byte| rank(*byte)).sum::<usize>();
     // Of windows alike the first one.
     (0..=last).rev().max_by_key(rarity).unwrap_or(0)
 }
 
 /// The searchers for all windows; none if one of them cannot be had.
 fn passes(forms: &[Vec<u8>]) -> Option<Vec<Pass>> {
+    if let Some((samples, places)) = Samples::new(forms, rarest) {
+        return Some(vec![Pass::new(Finder::Samples(samples), places, forms.to_vec())]);
+    }
     let windowed = |form: &Vec<u8>| {
-        let at = window(form);
+        let at = rarest(form, WINDOW);
         (form[at..form.len().min(at + WINDOW)].to_vec(), at, form.clone())
     };
     let mut sorted: Vec<Windowed> = forms.iter().map(windowed).collect();
@@ -77,7 +95,7 @@ fn passes(forms: &[Vec<u8>]) -> Option<Vec<Pass>> {
         return None;
     }
     let alike = groups.chunk_by(|one, two| one[0].0.len() == two[0].0.len());
-    let passes: Option<Vec<Pass>> = alike.flat_map(|some| some.chunks(AT_ONCE)).map(Pass::new).collect();
+    let passes: Option<Vec<Pass>> = alike.flat_map(|some| some.chunks(AT_ONCE)).map(Pass::everywhere).collect();
     passes.filter(|passes| passes.len() <= PASSES_MAX)
 }
 
@@ -85,22 +103,37 @@ fn passes(forms: &[Vec<u8>]) -> Option<Vec<Pass>> {
 type Windowed = (Vec<u8>, usize, Vec<u8>);
 
 impl Pass {
-    fn new(groups: &[&[Windowed]]) -> Option<Self> {
+    fn new(finder: Finder, places: Vec<Vec<Place>>, forms: Vec<Vec<u8>>) -> Self {
+        let reach = places.iter().flatten().map(|(_, at)| *at).max().unwrap_or(0);
+        Self { finder, places, forms, reach }
+    }
+
+    fn everywhere(groups: &[&[Windowed]]) -> Option<Self> {
         let searcher = packed::Config::new().builder().extend(groups.iter().map(|group| &group[0].0)).build()?;
-        let forms = |group: &&[Windowed]| group.iter().map(|(_, at, form)| (*at, form.clone())).collect();
-        Some(Self { searcher, forms: groups.iter().map(forms).collect() })
+        let (mut places, mut forms) = (Vec::new(), Vec::new());
+        for group in groups {
+            places.push(group.iter().enumerate().map(|(number, (_, at, _))| (forms.len() + number, *at)).collect());
+            forms.extend(group.iter().map(|(_, _, form)| form.clone()));
+        }
+        Some(Self::new(Finder::Everywhere(searcher), places, forms))
     }
 
     /// The next place from `at` on where one of the windows stands, and which; the end if there is none.
     fn next(&self, bytes: &[u8], at: usize) -> (usize, usize) {
-        let found = self.searcher.find_in(bytes, Span::from(at..bytes.len()));
-        found.map_or((bytes.len(), 0), |found| (found.start(), found.pattern().as_usize()))
+        let found = match &self.finder {
+            Finder::Everywhere(searcher) => {
+                let found = searcher.find_in(bytes, Span::from(at..bytes.len()));
+                found.map(|found| (found.start(), found.pattern().as_usize()))
+            }
+            Finder::Samples(samples) => samples.next(bytes, at),
+        };
+        found.unwrap_or((bytes.len(), 0))
     }
 
     /// The forms that stand around a window.
     fn around<'a>(&'a self, bytes: &'a [u8], (place, window): (usize, usize)) -> impl Iterator<Item = Span> + 'a {
-        self.forms.get(window).into_iter().flatten().filter_map(move |(at, form)| {
-            let start = place.checked_sub(*at)?;
+        self.places.get(window).into_iter().flatten().filter_map(move |(form, at)| {
+            let (form, start) = (&self.forms[*form], place.checked_sub(*at)?);
             bytes[start..].starts_with(form).then(|| Span::from(start..start + form.len()))
         })
     }
@@ -151,7 +184,8 @@ impl Finds<'_> {
                 self.cover(span);
             }
         }
-        Some(self.at.saturating_sub(REACH))
+        let reach = passes.iter().map(|pass| pass.reach).max()?;
+        Some(self.at.saturating_sub(reach))
     }
 
     /// Adds what a form covers.
@@ -210,6 +244,16 @@ mod tests {
         assert_eq!(found(&many, b"a 0042-secret b 4999-secret 5000-secret").len(), 2);
     }
 
+    #[test]
+    fn secrets_are_looked_for_at_few_places_unless_they_are_short() {
+        let few = |secret: &str| {
+            let passes = passes(&super::super::encodings::forms(secret)).expect("a few");
+            matches!(passes.as_slice(), [Pass { finder: Finder::Samples(_), .. }])
+        };
+        assert!(few("a password, long") && few("0123456789abcdef0123456789abcdef"));
+        assert!(!few("password"));
+    }
+
     proptest! {
         #[test]
         fn looking_for_windows_first_changes_nothing(text in "[abc]{0,200}", forms in prop::collection::vec("[abc]{1,7}", 1..80)) {
@@ -233,6 +277,22 @@ mod tests {
                 met[span.start..span.end].fill(true);
             }
             prop_assert_eq!(met, covered);
+        }
+
+        #[test]
+        fn forms_all_of_which_are_long_are_found_wherever_they_begin(
+            forms in prop::collection::vec("[ab]{15,24}|[a9_]{30,90}", 1..9), order in prop::collection::vec((0_usize..9, 0_usize..99), 0..9)
+        ) {
+            let forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
+            let by = passes(&forms).expect("a few");
+            let samples = matches!(by[0].finder, Finder::Samples(_));
+            prop_assert!(samples);
+            let part = |(which, length): &(usize, usize)| {
+                let form = &forms[which % forms.len()];
+                [form.as_slice(), &form[form.len().min(*length)..]].concat()
+            };
+            let text: Vec<u8> = order.iter().flat_map(part).collect();
+            prop_assert_eq!(found(&forms, &text), plainly(&forms, &text));
         }
 
         #[test]
