@@ -11,10 +11,12 @@ use sqlx::{Connection, SqliteConnection};
 use super::cli::Desk;
 
 const TABLES: &str = include_str!("../../src/journal/migrations/sqlite/0001.sql");
-const RUNS: [(&str, &str, &str); 3] = [
+const RUNS: [(&str, &str, &str); 4] = [
     ("g-first", include_str!("journals/g-first.jsonl"), include_str!("journals/g-first.show.json")),
     ("g-back", include_str!("journals/g-back.jsonl"), include_str!("journals/g-back.show.json")),
     ("g-crash", include_str!("journals/g-crash.jsonl"), include_str!("journals/g-crash.show.json")),
+    // Work by hand, handed over and undone by hand; an approval; words that were refused.
+    ("g-people", include_str!("journals/g-people.jsonl"), include_str!("journals/g-people.show.json")),
 ];
 
 /// A store as version 1 wrote it, with these runs in it.
@@ -47,7 +49,7 @@ async fn store(desk: &Desk) {
             .bind(started["runbook"].as_str())
             .bind(started["version"].as_str())
             .bind(started["site"].as_str())
-            .bind(started["by"].as_str())
+            .bind(started["by"].as_str().or(started["by"]["name"].as_str()))
             .bind(rows[0]["at_ms"].as_i64())
             .bind(rows[rows.len() - 1]["at_ms"].as_i64())
             .bind(ended["outcome"].as_str())
@@ -87,7 +89,7 @@ async fn a_journal_of_version_1_replays_to_what_it_came_to() {
         desk.piton(&["graph", "--run", run, "--format", "dot"]).exits(0);
     }
     let runs = desk.piton(&["runs", "--json"]).exits(0).json();
-    assert_eq!(runs.as_array().map(Vec::len), Some(3));
+    assert_eq!(runs.as_array().map(Vec::len), Some(RUNS.len()));
 }
 
 /// Where the runbooks of these runs lay, so that the command of an undo starts there.
