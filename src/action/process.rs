@@ -31,6 +31,9 @@ pub const GRACE: Duration = Duration::from_secs(5);
 /// How long the pipes of a finished command are still read when a process outside its group holds them.
 const PIPE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Bytes read at once of a command that says much.
+const READ_MAX: usize = 16 * 1024;
+
 /// Bytes kept of the beginning and of the end of a stream each.
 pub const KEPT: usize = 64 * 1024;
 
@@ -407,8 +410,12 @@ pub(crate) fn group_of(child: &dyn ChildWrapper) -> Result<Pid, std::io::Error> 
 
 async fn drain(pipe: Option<impl AsyncRead + Unpin>, into: &mut Captured) {
     let Some(mut pipe) = pipe else { return };
-    let mut buffer = vec![0; 16 * 1024];
+    // Most commands say nothing or little.
+    let mut buffer = Zeroizing::new(vec![0; 512]);
     while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
         into.push(&buffer[..count]);
+        if count == buffer.len() && count < READ_MAX {
+            buffer = Zeroizing::new(vec![0; READ_MAX]);
+        }
     }
 }

@@ -32,12 +32,12 @@ struct Stream {
 }
 
 impl Observer for Stream {
-    fn record(&self, record: &Record, state: &State) {
+    fn record(&self, record: Record, state: &State) {
         let is_first =
             self.known.lock().is_ok_and(|mut known| !known.contains(&record.run) && known.insert(record.run.clone()));
         let state = is_first.then(|| Arc::new(state.clone()));
         // A display that is gone is no reason to stop.
-        let _ = self.facts.send(Fact::Recorded { record: Box::new(record.clone()), state });
+        let _ = self.facts.send(Fact::Recorded { record: Box::new(record), state });
     }
 
     fn progress(&self, run: &RunId, step: &StepId, progress: &Progress) {

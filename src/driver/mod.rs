@@ -116,7 +116,7 @@ pub enum DriverError {
 /// Sees a run as it goes; can never slow or fail it.
 pub trait Observer: Send + Sync {
     /// A fact that is durable, and the state behind it.
-    fn record(&self, record: &Record, state: &State);
+    fn record(&self, record: Record, state: &State);
 
     /// How far a running step has come, in this run or in one that a step of it started.
     fn progress(&self, _run: &RunId, _step: &StepId, _progress: &Progress) {}
@@ -127,7 +127,7 @@ pub trait Observer: Send + Sync {
 pub struct Blind;
 
 impl Observer for Blind {
-    fn record(&self, _: &Record, _: &State) {}
+    fn record(&self, _: Record, _: &State) {}
 }
 
 /// How to drive.

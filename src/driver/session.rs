@@ -154,7 +154,7 @@ impl Session {
         let started_at = records.first().map(|record| record.at.to_string()).unwrap_or_default();
         let facts = RunFacts { id: run.to_string(), starter: starter.to_string(), started_at };
         if let Some(first) = records.first() {
-            options.observer.record(first, &state);
+            options.observer.record(first.clone(), &state);
         }
         let lockless = plan.locks.is_empty() && state.steps().all(|step| step.rule().locks.is_empty());
         let (locked, run_locked) =
@@ -323,12 +323,12 @@ impl Session {
         }
         match ready {
             Ready::Skip => self.adopt(Event::StepSkipped { step, reason: crate::event::SkipReason::When }),
-            Ready::Go(prepared) => {
+            Ready::Go(mut prepared) => {
                 let event = Event::AttemptStarted {
                     step: step.clone(),
                     attempt,
                     before: prepared.before.clone(),
-                    input: prepared.input.clone(),
+                    input: prepared.input.take(),
                 };
                 self.adopt(event)?;
                 self.earlier.remove(&step);

@@ -304,11 +304,11 @@ impl Session {
             match self.options.hooks.append(&events, self.journal.append(append, &locks)).await {
                 Ok(records) => {
                     self.locked.retain(|step, _| !locks.free.contains(step));
-                    for record in &records {
+                    self.settle_slots(&records);
+                    for record in records {
                         self.seq = record.seq;
                         self.options.observer.record(record, &self.state);
                     }
-                    self.settle_slots(&records);
                     if !locks.take.is_empty() {
                         self.look_up_run_locks().await?;
                     }
@@ -334,10 +334,11 @@ impl Session {
         let records = self.journal.read(&self.run, 1).await?;
         self.refuse_a_successor(&records)?;
         self.state = super::outside::fold(&self.plan, &records)?;
-        for record in records.iter().filter(|record| record.seq > self.seq) {
+        let known = self.seq;
+        self.seq = records.last().map_or(known, |record| record.seq);
+        for record in records.into_iter().filter(|record| record.seq > known) {
             self.options.observer.record(record, &self.state);
         }
-        self.seq = records.last().map_or(self.seq, |record| record.seq);
         self.limits.tell(&self.state);
         for event in events {
             self.adopt_if_legal(event);
@@ -375,7 +376,7 @@ impl Session {
                 .apply(&record.event, record.at)
                 .map_err(|error| DriverError::Broken(format!("record {}: {error}", record.seq)))?;
             self.seq = record.seq;
-            self.options.observer.record(&record, &self.state);
+            self.options.observer.record(record, &self.state);
         }
         self.limits.tell(&self.state);
         Ok(())

@@ -38,12 +38,14 @@ impl Row {
 
 /// SHA-256 in hex over the eight lines that `docs/design/journal.md` names.
 fn digest(prev_hash: &str, run: &RunId, row: &Row) -> String {
-    let head =
-        format!("piton-journal-v1\n{prev_hash}\n{run}\n{}\n{}\n{}\n{}\n", row.seq, row.at_ms, row.generation, row.kind);
+    let (seq, at_ms, generation) = (row.seq.to_string(), row.at_ms.to_string(), row.generation.to_string());
     let mut hasher = Sha256::new();
-    hasher.update(head.as_bytes());
-    hasher.update(row.payload.as_bytes());
-    format!("{:x}", hasher.finalize())
+    for line in ["piton-journal-v1", prev_hash, run.as_str(), &seq, &at_ms, &generation, &row.kind] {
+        hasher.update(line);
+        hasher.update("\n");
+    }
+    hasher.update(&row.payload);
+    hex::encode(hasher.finalize())
 }
 
 /// The next record of a chain, as stored and as told.
@@ -54,33 +56,55 @@ pub(super) fn link(
     generation: u64,
     event: &Event,
 ) -> Result<(Row, Record), JournalError> {
+    let row = row(run, (seq, prev_hash), at, generation, event)?;
+    let record =
+        Record { run: run.clone(), seq, at: kept(at), generation, event: event.clone(), hash: row.hash.clone() };
+    Ok((row, record))
+}
+
+/// The next record of a chain, as stored.
+fn row(
+    run: &RunId,
+    (seq, prev_hash): (u64, &str),
+    at: Timestamp,
+    generation: u64,
+    event: &Event,
+) -> Result<Row, JournalError> {
     let payload = serde_json::to_string(event).map_err(|why| broken(run, seq, &why))?;
-    let mut row = Row {
-        seq,
-        at_ms: at.as_millisecond(),
-        generation,
-        kind: event.kind().to_owned(),
-        payload,
-        hash: String::new(),
-    };
+    let kind = event.kind().to_owned();
+    let mut row = Row { seq, at_ms: at.as_millisecond(), generation, kind, payload, hash: String::new() };
     row.hash = digest(prev_hash, run, &row);
-    let (event, hash) = (event.clone(), row.hash.clone());
-    // As it will be read back: to the millisecond.
-    let at = Timestamp::from_millisecond(row.at_ms).unwrap_or(at);
-    Ok((row, Record { run: run.clone(), seq, at, generation, event, hash }))
+    Ok(row)
+}
+
+/// A time as it will be read back: to the millisecond.
+fn kept(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at)
+}
+
+/// The records of an append behind the one with `prev_hash`, as stored.
+pub(super) fn rows(append: &Append<'_>, prev_hash: &str) -> Result<Vec<Row>, JournalError> {
+    let mut rows: Vec<Row> = Vec::with_capacity(append.events.len());
+    for (seq, event) in (append.expected_seq + 1..).zip(append.events) {
+        let prev_hash = rows.last().map_or(prev_hash, |row| &row.hash);
+        rows.push(row(append.run, (seq, prev_hash), append.at, append.generation.unwrap_or(0), event)?);
+    }
+    Ok(rows)
+}
+
+/// The records of an append, as told; their hashes are those of their rows.
+pub(super) fn told(append: &Append<'_>, hashes: Vec<String>) -> Vec<Record> {
+    let (at, generation) = (kept(append.at), append.generation.unwrap_or(0));
+    let told = (append.expected_seq + 1..).zip(append.events).zip(hashes);
+    told.map(|((seq, event), hash)| Record { run: append.run.clone(), seq, at, generation, event: event.clone(), hash })
+        .collect()
 }
 
 /// The records of an append behind the one with `prev_hash`, as stored and as told.
 pub(super) fn links(append: &Append<'_>, prev_hash: &str) -> Result<(Vec<Row>, Vec<Record>), JournalError> {
-    let mut prev_hash = prev_hash.to_owned();
-    let (mut rows, mut records) = (Vec::new(), Vec::new());
-    for (seq, event) in (append.expected_seq + 1..).zip(append.events) {
-        let (row, record) = link(append.run, (seq, &prev_hash), append.at, append.generation.unwrap_or(0), event)?;
-        prev_hash.clone_from(&row.hash);
-        rows.push(row);
-        records.push(record);
-    }
-    Ok((rows, records))
+    let rows = rows(append, prev_hash)?;
+    let hashes = rows.iter().map(|row| row.hash.clone()).collect();
+    Ok((rows, told(append, hashes)))
 }
 
 /// What a stored row says.

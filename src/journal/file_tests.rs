@@ -103,6 +103,8 @@ async fn written(folder: &Path) -> RunId {
             tamper(&path, "PRAGMA wal_checkpoint(TRUNCATE)").await;
         }
     }
+    // Its anchor is written when whoever appends waits for the next thing.
+    tokio::task::yield_now().await;
     // Copied while it is open, as a machine that dies leaves it: closing would tidy up.
     std::fs::create_dir(folder.join("cut")).expect("a folder");
     for name in ["j.db", "j.db-wal", "j.db-anchor"] {

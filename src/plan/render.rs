@@ -30,7 +30,7 @@ pub fn may_hold_secret(kind: ActionKind, path: &[&str]) -> bool {
 /// When a name has no value.
 pub fn render_node(node: &Node, scope: &Json) -> Result<Node, Malformed> {
     let value = match &node.value {
-        Value::Text(text) if text.contains("{{") => {
+        Value::Text(text) if has_templates(node) => {
             let mut value = reference::evaluate_template(text, scope)?;
             let rendered = Node::from_json(&value, node.span);
             wipe(&mut value);
@@ -43,6 +43,16 @@ pub fn render_node(node: &Node, scope: &Json) -> Result<Node, Malformed> {
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) | Value::Text(_) => node.value.clone(),
     };
     Ok(Node { value, span: node.span })
+}
+
+/// Whether anything in `node` is replaced.
+fn has_templates(node: &Node) -> bool {
+    match &node.value {
+        Value::Text(text) => text.contains("{{"),
+        Value::List(items) => items.iter().any(has_templates),
+        Value::Map(pairs) => pairs.iter().any(|(_, child)| has_templates(child)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(..) => false,
+    }
 }
 
 /// Arguments ready to run, and what the journal may keep of them.
@@ -68,11 +78,16 @@ pub fn render_action(
         let (line, column) = source.position(action.key.start);
         Malformed(format!("{}:{line}:{column}: {}", source.name, error.0))
     })?;
-    let mut node = render_node(&action.args, scope)?;
-    let input = render_node(&action.args, masked_scope)?.to_json();
     let mut d = Decoder::new(Arc::clone(source));
-    let args = action.kind.decode(&node, &mut d);
-    node.wipe();
+    let (args, input) = if has_templates(&action.args) {
+        let mut node = render_node(&action.args, scope)?;
+        let input = render_node(&action.args, masked_scope)?.to_json();
+        let args = action.kind.decode(&node, &mut d);
+        node.wipe();
+        (args, input)
+    } else {
+        (action.kind.decode(&action.args, &mut d), action.args.to_json())
+    };
     match args {
         Some(args) if d.problems.is_empty() => Ok(Rendered { args, input }),
         _ => {

@@ -98,7 +98,9 @@ impl Sqlite {
         }
         self.change_locks(&mut tx, run, at, locks).await?;
         tx.commit().await.map_err(fault)?;
-        self.room.make(&mut writer).await;
+        if self.room.is_short() {
+            self.room.make(&mut writer).await;
+        }
         drop(writer);
         self.came_to(run, &records);
         if generation.is_none() || locks.frees() {
@@ -118,14 +120,22 @@ impl Sqlite {
             && !changes_index(events)
             && seal::due(self.sealer.as_ref(), &append).is_none();
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
-        let (new, records) = chain::links(&append, &prev_hash)?;
+        let new = chain::rows(&append, &prev_hash)?;
+        let hashes: Vec<String> = new.iter().map(|row| row.hash.clone()).collect();
         let mut writer = self.writer().await?;
-        match insert_rows(&mut writer, &GUARDED, run, new, Some(prev_hash)).await {
+        let inserting = insert_rows(&mut writer, &GUARDED, run, new, Some(prev_hash));
+        // What is told of the records is made while they are on their way to the disk.
+        let meanwhile = async { (chain::told(&append, hashes), self.room.is_short()) };
+        let (inserted, (records, is_short)) = futures_util::future::join(inserting, meanwhile).await;
+        match inserted {
             Ok(0) => Ok(None),
             Ok(_) => {
-                self.room.make(&mut writer).await;
+                if is_short {
+                    self.room.make(&mut writer).await;
+                }
                 drop(writer);
-                self.came_to(run, &records);
+                self.heads.came_to(run, &records);
+                self.anchor.note_soon(run, &records);
                 if generation.is_none() {
                     self.bell.ring();
                 }

@@ -1,7 +1,7 @@
 //! Room in the write-ahead log ahead of what is written: a sync that need not make the file's new length durable as well is faster.
 //!
 //! Made by SQLite itself: pages of a transaction that outgrows its cache spill into the log, and stay there, worth nothing, when it
-//! is taken back. Only for runs that go on appending. Called behind each append; never fails one.
+//! is taken back. Only for runs that go on appending. Asked with each append; never fails one.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -35,18 +35,21 @@ impl Room {
         std::fs::metadata(&self.log).map_or(0, |file| file.len())
     }
 
-    /// Makes room if the latest appends had none. What comes of it shows in the next sync, and nowhere else.
-    pub(super) async fn make(&self, writer: &mut SqliteConnection) {
+    /// Whether the latest appends had none. Asked while an append is on its way, which may be counted or not.
+    pub(super) fn is_short(&self) -> bool {
         let known = self.length.load(Ordering::Relaxed);
         if known >= LENGTH_MAX {
-            return;
+            return false;
         }
         let length = self.length();
         self.length.store(length, Ordering::Relaxed);
-        if length <= known || self.grown.fetch_add(1, Ordering::Relaxed) < GROWN_MAX {
-            return;
-        }
+        length > known && self.grown.fetch_add(1, Ordering::Relaxed) >= GROWN_MAX
+    }
+
+    /// Makes room. What comes of it shows in the next sync, and nowhere else.
+    pub(super) async fn make(&self, writer: &mut SqliteConnection) {
         self.grown.store(0, Ordering::Relaxed);
+        let length = self.length();
         let bytes = length.clamp(*ROOM.start(), *ROOM.end());
         if let Err(error) = spill(writer, bytes).await {
             tracing::debug!(%error, "no room was made in the log");
