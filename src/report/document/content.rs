@@ -3,6 +3,7 @@
 //! `docs/reference/report.md` names every field, since people bring templates of their own. Values are texts as people read them; what programs
 //! read is the bundle and `piton audit --json`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -127,7 +128,7 @@ struct Pair {
 #[derive(Debug, Serialize)]
 struct Figure {
     value: String,
-    label: &'static str,
+    label: Cow<'static, str>,
     class: &'static str,
 }
 
@@ -314,28 +315,35 @@ fn figures(sources: &Sources<'_>, length: Option<i64>, moves: &[MoveWords]) -> V
     measured.retain(|window| window.budget_ms.is_some());
     let over = measured.iter().filter(|window| window.is_over_budget(now)).count();
     let mut figures = vec![
-        Figure { value: length.map(words::duration).unwrap_or_default(), label: "from start to end", class: "plain" },
+        Figure {
+            value: length.map(words::duration).unwrap_or_default(),
+            label: "from start to end".into(),
+            class: "plain",
+        },
         Figure {
             value: format!("{} of {}", counted(StepState::Succeeded), state.steps().count()),
-            label: "steps succeeded",
+            label: match counted(StepState::Skipped) {
+                0 => "steps succeeded".into(),
+                skipped => format!("steps succeeded, {skipped} skipped").into(),
+            },
             class: if counted(StepState::Failed) > 0 { "bad" } else { "plain" },
         },
     ];
     if !moves.is_empty() {
-        figures.push(Figure { value: rows.to_string(), label: "rows inserted or updated", class: "plain" });
+        figures.push(Figure { value: rows.to_string(), label: "rows inserted or updated".into(), class: "plain" });
     }
     if !measured.is_empty() {
         figures.push(Figure {
             value: format!("{} of {}", measured.len() - over, measured.len()),
-            label: "windows within budget",
+            label: "windows within budget".into(),
             class: if over > 0 { "bad" } else { "good" },
         });
     }
     let count = state.deviations().len();
     let class = if count > 0 { "warn" } else { "good" };
-    figures.push(Figure { value: count.to_string(), label: "deviations", class });
+    figures.push(Figure { value: count.to_string(), label: "deviations".into(), class });
     let class = if proof.holds() { "good" } else { "bad" };
-    figures.push(Figure { value: proof.records.to_string(), label: "records verified", class });
+    figures.push(Figure { value: proof.records.to_string(), label: "records verified".into(), class });
     figures
 }
 
