@@ -31,13 +31,13 @@ impl Session {
     /// The locks that a step needs beside those that its run holds from beginning to end.
     fn step_locks(&self, step: &StepId) -> Vec<LockName> {
         // Also of a step that the runbook no longer has: its undo needs them.
-        let planned = self.state.step(step).map(|step| step.rule().locks.as_slice()).unwrap_or_default();
+        let planned = self.state.step(step).map(|step| &*step.rule().locks).unwrap_or_default();
         planned.iter().filter(|lock| !self.plan.locks.contains(lock)).cloned().collect()
     }
 
     /// The locks that a step holds now, by itself or through its run.
     pub(super) fn fences(&self, step: &StepId) -> Fences {
-        let of_step = self.state.step(step).map(|step| step.rule().locks.as_slice()).unwrap_or_default();
+        let of_step = self.state.step(step).map(|step| &*step.rule().locks).unwrap_or_default();
         let mut held = self.run_locked.clone();
         held.extend(self.locked.get(step).into_iter().flatten().map(|(name, fence)| (name.clone(), *fence)));
         Fences::new(of_step, &self.plan.locks, held)

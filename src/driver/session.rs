@@ -153,20 +153,23 @@ impl Session {
         };
         let started_at = records.first().map(|record| record.at.to_string()).unwrap_or_default();
         let facts = RunFacts { id: run.to_string(), starter: starter.to_string(), started_at };
-        if let Some(first) = records.first() {
-            options.observer.record(first.clone(), &state);
-        }
         let lockless = plan.locks.is_empty() && state.steps().all(|step| step.rule().locks.is_empty());
         let (locked, run_locked) =
             if lockless { Default::default() } else { locks::of_run(&journal.locks().await?.held, &run) };
         let signed = super::signed::latest(&records).cloned().unwrap_or_default();
         let secrets: Arc<Secrets> =
             if options.hooks.pretends() { Arc::new(Secrets::made_up()) } else { Arc::default() };
+        let earlier = super::amend::earlier_plans(&records)?;
+        let seq = records.last().map_or(0, |record| record.seq);
+        // It holds the whole plan, so it is handed over.
+        if let Some(first) = records.into_iter().next() {
+            options.observer.record(first, &state);
+        }
         Ok(Self {
             locked,
             run_locked,
             databases: Databases::new(plan.site.clone(), Arc::clone(&secrets)),
-            earlier: super::amend::earlier_plans(&records)?,
+            earlier,
             earlier_databases: Vec::new(),
             children: Arc::new(Children::new(journal.clone(), options.clone(), plan.site.clone(), signed)),
             starter,
@@ -178,7 +181,7 @@ impl Session {
             generation,
             options,
             state,
-            seq: records.last().map_or(0, |record| record.seq),
+            seq,
             pending: Vec::new(),
             texts: Vec::new(),
             moment: jiff::Timestamp::UNIX_EPOCH,

@@ -133,7 +133,7 @@ fn plan_step(
         locks: locks.collect::<Result<_, _>>()?,
         // One text for both, but for items of a list.
         declared: if fields.id.value == id { id.clone() } else { fields.id.value },
-        name: fields.name,
+        name: fields.name.map(Into::into),
         action,
         verify: fields.verify.map(|verify| Box::new(verify.0)),
         undo: fields.undo.map(Box::new),
@@ -143,7 +143,7 @@ fn plan_step(
         on_failure: fields.on_failure.unwrap_or(fallback),
         optional: fields.optional.map(Box::new),
         deviations: fields.deviations.map(Box::new),
-        point_of_no_return: fields.point_of_no_return,
+        point_of_no_return: fields.point_of_no_return.map(Into::into),
         phase: fields.phase,
         is_finally,
         uses: fields.uses.into_iter().map(|pattern| pattern.value).collect(),

@@ -79,7 +79,7 @@ pub struct PlanStep {
     /// The id the author wrote.
     pub declared: StepId,
     /// What it is called in reports.
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// The item of a `foreach`.
     pub item: Option<Box<Json>>,
     /// The action.
@@ -91,7 +91,7 @@ pub struct PlanStep {
     /// The condition.
     pub when: Option<Box<Expression>>,
     /// Steps that come first.
-    pub needs: Vec<(StepId, Option<NeedOutcome>)>,
+    pub needs: Box<[(StepId, Option<NeedOutcome>)]>,
     /// Longest time of one attempt.
     pub timeout: Option<Millis>,
     /// How often it is tried.
@@ -105,9 +105,9 @@ pub struct PlanStep {
     /// Who must agree to deviations about it, instead of what the runbook says.
     pub deviations: Option<Box<Deviations>>,
     /// Why there is no way back behind it.
-    pub point_of_no_return: Option<String>,
+    pub point_of_no_return: Option<Box<str>>,
     /// Named things that only one step may hold.
-    pub locks: Vec<LockName>,
+    pub locks: Box<[LockName]>,
     /// When it runs.
     pub phase: Phase,
     /// Whether it belongs to `finally`.

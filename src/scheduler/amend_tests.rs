@@ -355,7 +355,7 @@ fn a_step_that_gets_an_undo_on_the_way_back_is_undone_in_its_turn() {
 
 #[test]
 fn an_attempt_whose_command_goes_on_keeps_its_locks_and_bars_what_would_be_done_again() {
-    let locking = |id: &str| StepRule { locks: vec!["north/db".into()], ..step(id, &[]) };
+    let locking = |id: &str| StepRule { locks: ["north/db".into()].into(), ..step(id, &[]) };
     let mut story = Story::new(vec![undoable("a", &[]), locking("b")]);
     story.succeed("a");
     story.start("b");

@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::kept::Kept;
+use super::kept::{Kept, KeptTime};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
 use super::state::{Stage, State, Status, Verdict};
@@ -191,8 +191,8 @@ impl State {
         step.tries += 1;
         step.when_checked = true;
         step.dirty_before = step.dirty;
-        step.started_at.get_or_insert(at);
-        step.finished_at = None;
+        step.begins(at);
+        step.finished_at = KeptTime::NONE;
         // An attempt that failed before it could look has no image; the first one that looked has the first.
         if step.before.is_empty() || (step.looks_afresh && !keep_first) || keep_latest {
             step.before = Kept::new(before);
@@ -245,7 +245,7 @@ impl State {
         step.outputs = if outputs.is_empty() { Kept::default() } else { Kept::new(outputs) };
         step.error = None;
         step.dirty = false;
-        step.finished_at = Some(at);
+        step.finished_at = KeptTime::new(at);
         self.completed.push(number);
     }
 
@@ -259,8 +259,8 @@ impl State {
         let again = retryable && may_repeat && self.may_start() && left;
         let is_cut_off = self.strict && !self.needs_are_met(number);
         let step = &mut self.steps[number];
-        step.error = Some(error.to_owned());
-        step.finished_at = Some(at);
+        step.error = Some(error.into());
+        step.finished_at = KeptTime::new(at);
         step.dirty = step.dirty_before || effect == Effect::Unknown;
         if again && is_cut_off {
             // What it needs was taken back while it worked: it stands in line again.
@@ -325,7 +325,7 @@ impl State {
         let step = &mut self.steps[number];
         step.status = Status::Skipped;
         step.skipped = Some(Box::new(reason.clone()));
-        step.finished_at = Some(at);
+        step.finished_at = KeptTime::new(at);
         self.note_skip(number, reason, at);
         self.settled(number);
         Ok(())

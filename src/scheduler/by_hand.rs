@@ -61,7 +61,7 @@ impl State {
 
     /// An undo by hand that nobody did, or that somebody says cannot be done: only people can move the rollback.
     pub(super) fn undo_was_not_done(&mut self, number: usize, why: &str) {
-        self.steps[number].error = Some(format!("undo: {why}"));
+        self.steps[number].error = Some(format!("undo: {why}").into());
         self.steps[number].status = Status::UndoFailed;
     }
 

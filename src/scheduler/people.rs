@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::apply::refuse;
 use super::deviations::{Deviation, Override, Proposal};
 use super::form;
+use super::kept::KeptTime;
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
 use super::reminders::Told;
@@ -58,8 +59,8 @@ impl State {
         let step = &mut self.steps[number];
         step.status = Status::Waiting;
         step.when_checked = true;
-        step.started_at.get_or_insert(at);
-        step.finished_at = None;
+        step.begins(at);
+        step.finished_at = KeptTime::NONE;
         self.opens(number, (prompt, input), expires_at, at);
         Ok(())
     }
@@ -109,8 +110,8 @@ impl State {
             self.undo_was_not_done(number, &why);
             return Ok(());
         }
-        self.steps[number].error = Some(why);
-        self.steps[number].finished_at = Some(at);
+        self.steps[number].error = Some(why.into());
+        self.steps[number].finished_at = KeptTime::new(at);
         self.fails(number);
         Ok(())
     }
@@ -144,8 +145,8 @@ impl State {
                 if for_undo {
                     self.undo_was_not_done(number, &why);
                 } else {
-                    self.steps[number].error = Some(why);
-                    self.steps[number].finished_at = Some(at);
+                    self.steps[number].error = Some(why.into());
+                    self.steps[number].finished_at = KeptTime::new(at);
                     self.fails(number);
                 }
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::apply::refuse;
-use super::kept::Kept;
+use super::kept::{Kept, KeptTime};
 use super::refusal::IllegalEvent;
 use super::state::{Stage, State, Status, Verdict};
 use super::workflow::{Idempotent, Phase};
@@ -174,7 +174,7 @@ impl State {
         step.undo_tries = 0;
         step.when_checked = false;
         step.skipped = None;
-        step.finished_at = None;
+        step.finished_at = KeptTime::NONE;
         step.outputs = Kept::default();
         step.forget_answers();
         if !step.dirty {

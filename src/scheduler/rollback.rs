@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::apply::{later, refuse};
 use super::deviations::{Override, Proposal};
+use super::kept::KeptTime;
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
 use super::state::{Stage, State, Status, Verdict};
@@ -246,7 +247,7 @@ impl State {
         step.status = Status::Undone;
         step.dirty = false;
         step.undone_by_hand = false;
-        step.finished_at = Some(at);
+        step.finished_at = KeptTime::new(at);
     }
 
     /// A person undid the next step on the way back. No action took part, so its own has yet to take note.
@@ -280,7 +281,7 @@ impl State {
         self.running.remove(&number);
         let (retry, attempts_max) = (self.rule(number).retry, self.attempts_max(number));
         let step = &mut self.steps[number];
-        step.error = Some(format!("undo: {error}"));
+        step.error = Some(format!("undo: {error}").into());
         step.status = if retryable && step.undo_tries < attempts_max {
             Status::UndoPause(later(at, retry.pause_ms(step.undo_tries)))
         } else {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::deviations::{Deviation, Extended, Proposal};
-use super::kept::Kept;
+use super::kept::{Kept, KeptTime};
 use super::mutant::Mutant;
 use super::refusal::IllegalEvent;
 use super::reminders::Told;
@@ -98,11 +98,11 @@ pub(super) struct Step {
     pub(super) order: u64,
     /// `order` as it was when the run turned back.
     pub(super) turned: u64,
-    pub(super) started_at: Option<Timestamp>,
-    pub(super) finished_at: Option<Timestamp>,
+    pub(super) started_at: KeptTime,
+    pub(super) finished_at: KeptTime,
     pub(super) before: Kept,
     pub(super) outputs: Kept,
-    pub(super) error: Option<String>,
+    pub(super) error: Option<Box<str>>,
     /// What was asked of people and said by them, if anything; few steps of a run ask.
     pub(super) asked: Option<Box<Asked>>,
     pub(super) skipped: Option<Box<SkipReason>>,
@@ -130,6 +130,13 @@ pub(super) struct Asked {
 }
 
 impl Step {
+    /// Notes when it began, the first time.
+    pub(super) fn begins(&mut self, at: Timestamp) {
+        if self.started_at == KeptTime::NONE {
+            self.started_at = KeptTime::new(at);
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             status: Status::Pending,
@@ -145,8 +152,8 @@ impl Step {
             when_checked: false,
             order: 0,
             turned: 0,
-            started_at: None,
-            finished_at: None,
+            started_at: KeptTime::NONE,
+            finished_at: KeptTime::NONE,
             before: Kept::default(),
             outputs: Kept::default(),
             error: None,

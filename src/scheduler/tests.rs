@@ -160,7 +160,7 @@ fn ready_steps_start_in_file_order_up_to_the_limit() {
 
 #[test]
 fn a_lock_is_held_by_one_attempt_at_a_time() {
-    let locked = |id| StepRule { locks: vec!["db".into()], ..StepRule::new(id) };
+    let locked = |id| StepRule { locks: ["db".into()].into(), ..StepRule::new(id) };
     let mut story = Story::new(vec![locked("a"), locked("b"), step("c", &[])]);
     assert_eq!(story.commands(), ["start a", "start c"]);
     story.start("a");
@@ -366,7 +366,7 @@ fn a_hundred_thousand_steps_are_no_burden() {
     let mut steps: Vec<StepRule> = (0..80_000).map(|n| step(&format!("w{n}"), &[])).collect();
     steps.extend((0..20_000).map(|n| {
         let on = if n == 0 { "w0".to_owned() } else { format!("c{}", n - 1) };
-        StepRule { locks: vec!["chain".into()], ..step(&format!("c{n}"), &[&on]) }
+        StepRule { locks: ["chain".into()].into(), ..step(&format!("c{n}"), &[&on]) }
     }));
     let wide: Vec<String> = (0..1_000).map(|n| format!("w{n}")).collect();
     steps.push(step("last", &wide.iter().map(String::as_str).collect::<Vec<_>>()));

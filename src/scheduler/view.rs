@@ -59,12 +59,12 @@ impl<'a> StepView<'a> {
 
     /// When its first attempt started or its wait opened.
     pub fn started_at(&self) -> Option<Timestamp> {
-        self.step().started_at
+        self.step().started_at.get()
     }
 
     /// When it ended.
     pub fn finished_at(&self) -> Option<Timestamp> {
-        self.step().finished_at
+        self.step().finished_at.get()
     }
 
     /// When the time to answer is over, while it waits.

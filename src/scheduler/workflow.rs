@@ -236,7 +236,7 @@ pub struct StepRule {
     /// Whether rollback may not go behind it once it started.
     pub point_of_no_return: bool,
     /// What only one attempt of the run may hold at a time.
-    pub locks: Vec<LockName>,
+    pub locks: Box<[LockName]>,
     /// Where it belongs.
     pub phase: Phase,
     /// Who must agree to deviations about it; `None`: one word of anybody is enough.
@@ -263,7 +263,7 @@ impl StepRule {
             on_failure: OnFailure::Stop,
             optional: false,
             point_of_no_return: false,
-            locks: Vec::new(),
+            locks: Box::default(),
             phase: Phase::Main,
             deviations: None,
             retired: false,

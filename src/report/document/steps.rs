@@ -212,7 +212,7 @@ pub(super) fn checks(sources: &Sources<'_>) -> Vec<CheckWords> {
         let verify = step.verify.as_ref().map(|verify| format!("afterwards {} held", verify.kind.key()));
         CheckWords {
             step: step.id.to_string(),
-            name: step.name.clone(),
+            name: step.name.as_deref().map(str::to_owned),
             what: [own, verify].into_iter().flatten().collect::<Vec<_>>().join("; "),
             result: result(&view, sources.zone),
             state: state_word(view.state()),
@@ -247,7 +247,7 @@ pub(super) fn step(sources: &Sources<'_>, view: &StepView<'_>) -> StepWords {
     let retired = view.rule().retired.then(|| "no longer in the runbook; kept for the way back".to_owned());
     StepWords {
         id: view.rule().id.to_string(),
-        name: planned.and_then(|step| step.name.clone()),
+        name: planned.and_then(|step| step.name.as_deref().map(str::to_owned)),
         action: planned.map(|step| step.action.kind.key().to_owned()).unwrap_or_default(),
         needs: planned.filter(|step| !step.needs.is_empty()).map(needs_words),
         state: state_word(view.state()),

@@ -110,7 +110,7 @@ fn legend(steps: &[PlanStep], states: Option<&States>) -> String {
 }
 
 fn lines_of(step: &PlanStep) -> (String, String) {
-    let second = step.name.clone().unwrap_or_else(|| step.action.kind.key().to_owned());
+    let second = step.name.as_deref().unwrap_or_else(|| step.action.kind.key()).to_owned();
     (words::cut(step.id.as_str(), LINE_CHARS_MAX), words::cut(&second, LINE_CHARS_MAX))
 }
 

@@ -84,10 +84,10 @@ fn step(rng: &mut Rng, number: usize, phase: Phase, earlier: &[StepRule]) -> Ste
         rule.has_undo = chance(rng, 55);
         rule.point_of_no_return = chance(rng, 8);
         if chance(rng, 25) {
-            rule.locks.push(["north/db", "north/app"][rng.usize(0..2)].into());
+            rule.locks = [["north/db", "north/app"][rng.usize(0..2)].into()].into();
         }
         if chance(rng, 8) {
-            rule.locks = vec!["north/db".into(), "north/app".into()];
+            rule.locks = ["north/db".into(), "north/app".into()].into();
         }
     }
     rule.idempotent = idempotent(rng);
@@ -149,7 +149,7 @@ pub(super) fn workflow(rng: &mut Rng, signed: Option<SignRule>) -> Workflow {
     }
     let run = RunRule {
         parallel_max: rng.u32(1..=3),
-        locks: vec![],
+        locks: [].into(),
         timeout_ms: chance(rng, 12).then(|| rng.i64(10..3_000)),
         on_failure: on_failure(rng),
         milestones: vec!["north/moved".into()],
