@@ -356,7 +356,7 @@ pub(super) fn earlier_plans(records: &[Record]) -> Result<HashMap<StepId, (Arc<P
             }
             Event::RunAmended { steps, .. } => {
                 let plan = Arc::new(outside::brought(&record.event)?);
-                by_step = by_step.into_iter().map(|known| carried(known, &plan, steps)).collect();
+                by_step = by_step.into_iter().map(|known| carried(known, (&latest, &plan), steps)).collect();
                 latest = plan;
             }
             _ => {}
@@ -368,14 +368,18 @@ pub(super) fn earlier_plans(records: &[Record]) -> Result<HashMap<StepId, (Arc<P
 
 type Undoer = (StepId, (Arc<Plan>, StepId));
 
-fn carried((step, (old, old_id)): Undoer, plan: &Arc<Plan>, entries: &[StepAmended]) -> Undoer {
+/// Behind the amendment that led from one plan to another. What counts is whether *this* one changed the undo: a step that an
+/// earlier one has undone to be done again has another undo since then, and is undone by the one it was done with.
+fn carried((step, (old, old_id)): Undoer, (before, plan): (&Plan, &Arc<Plan>), entries: &[StepAmended]) -> Undoer {
     let is_from = |entry: &&StepAmended| matches!(&entry.change, Change::Renamed { from } if *from == step);
-    let step = entries.iter().find(is_from).map_or(step, |entry| entry.step.clone());
+    // One that was taken out and is back was last known to the plan by which it was done.
+    let known = before.step(&step).map(|was| (before, was)).or_else(|| Some((&*old, old.step(&old_id)?)));
+    let step = entries.iter().find(is_from).map_or_else(|| step.clone(), |entry| entry.step.clone());
     let redone = entries.iter().any(|entry| entry.step == step && entry.choice == Some(Choice::Redo));
-    let mended = match (old.step(&old_id), plan.step(&step)) {
-        (Some(was), Some(is)) => {
-            let depth = Depth::of(&old, plan);
-            was.undo_text(&old, depth) != is.undo_text(plan, depth)
+    let mended = match (known, plan.step(&step)) {
+        (Some((from, was)), Some(is)) => {
+            let depth = Depth::of(from, plan);
+            was.undo_text(from, depth) != is.undo_text(plan, depth)
         }
         _ => false,
     };

@@ -418,3 +418,31 @@ fn who_undid_a_step_is_remembered_until_it_begins_again() {
     assert_eq!(story.is("a"), StepState::Undone);
     assert!(by_hand(&story));
 }
+
+/// An amendment puts a step before one that people undo already: what they answer is about theirs.
+#[test]
+fn whoever_undid_a_step_in_its_turn_took_no_other_one_off_the_way() {
+    let by_hand = || StepRule { undo_wait: Some(Box::new(WaitRule::new(WaitKind::Manual))), ..undoable("a", &[]) };
+    let rules = |b: StepRule| vec![by_hand(), b, StepRule { on_failure: OnFailure::Rollback, ..step("c", &["b"]) }];
+    let asked = || {
+        let mut story = Story::new(rules(step("b", &["a"])));
+        story.succeed("a").succeed("b").fail("c", Effect::None).settle();
+        let (prompt, input) = ("?".to_owned(), "i".to_owned());
+        story.say(&Event::UndoWaiting { step: "a".into(), prompt, expires_at: None, input }).ends(Outcome::Waiting);
+        story.amend(rules(undoable("b", &["a"])), vec![entry("b", Change::Undo, None)]);
+        story
+    };
+    let answer = |answer| Event::StepAnswered { step: "a".into(), by: "ann".into(), answer };
+    let completed = crate::event::Answer::Completed { form: Outputs::new(), evidence: [].into(), comment: None };
+    let mut story = asked();
+    story.say(&answer(completed));
+    assert_eq!(story.is("a"), StepState::Undone);
+    story.undo("b").ends(Outcome::RolledBack);
+    // What cannot be undone, and is left as it is, bars nothing either.
+    let mut story = asked();
+    story.say(&answer(crate::event::Answer::Rejected { comment: None }));
+    story.say(&answer(crate::event::Answer::Left { reason: "stays".into() }));
+    assert_eq!((story.is("a"), story.did()), (StepState::Succeeded, vec![Override::Amended, Override::LeftDone]));
+    story.undo("b").settle();
+    assert!(story.state.outcome().is_some(), "{:?}", story.commands());
+}

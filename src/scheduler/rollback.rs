@@ -240,9 +240,10 @@ impl State {
         Ok(())
     }
 
-    /// The next step on the way back is undone, by its undo or by hand.
+    /// A step on the way back is undone, by its undo or by hand. It need not be the next one: whoever is asked to undo it answers when
+    /// they have, also if an amendment has put another step before it meanwhile.
     pub(super) fn undone(&mut self, number: usize, at: Timestamp) {
-        self.undo_stack.pop();
+        self.undo_stack.retain(|&other| other != number);
         let step = &mut self.steps[number];
         step.status = Status::Undone;
         step.dirty = false;
@@ -250,7 +251,7 @@ impl State {
         step.finished_at = KeptTime::new(at);
     }
 
-    /// A person undid the next step on the way back. No action took part, so its own has yet to take note.
+    /// A person undid a step on the way back. No action took part, so its own has yet to take note.
     pub(super) fn undone_by_hand(&mut self, number: usize, at: Timestamp) {
         self.undone(number, at);
         self.steps[number].undone_by_hand = true;
@@ -262,7 +263,7 @@ impl State {
             self.undone(number, at);
             return;
         }
-        self.undo_stack.pop();
+        self.undo_stack.retain(|&other| other != number);
         self.left.push(number);
         let step = &mut self.steps[number];
         step.status = if step.dirty { Status::Failed } else { Status::Succeeded };

@@ -415,7 +415,9 @@ impl Model {
         let rule = state.workflow().run().signed.as_ref();
         is_signed(rule, signed.as_ref().and_then(|signed| signed.runbook.as_ref()))?;
         self.against.is_amended(was, event)?;
-        self.redo.iter().try_for_each(|step| is_undone_as_before(was, state, step))?;
+        // One that an earlier amendment has undone may have its undo mended meanwhile.
+        let redone = steps.iter().filter(|entry| entry.choice == Some(Choice::Redo)).map(|entry| &entry.step);
+        redone.filter(|step| self.redo.contains(*step)).try_for_each(|step| is_undone_as_before(was, state, step))?;
         for entry in steps.iter().filter(|entry| matches!(entry.change, Change::Changed | Change::Inputs)) {
             self.was_changed(was, state, &entry.step, entry.choice)?;
         }
