@@ -419,8 +419,10 @@ impl State {
         self.asked.remove(&number);
     }
 
-    /// Every set of numbers under the new ones; what is gone is dropped. Queues are built anew later.
+    /// Every set of numbers under the new ones; what is gone is dropped. Queues are built anew later, and until then nothing
+    /// may be found there by an old number.
     fn renumber(&mut self, places: &[Option<usize>]) {
+        self.empty_queues();
         let set = |numbers: &BTreeSet<usize>| numbers.iter().filter_map(|&number| places[number]).collect();
         let timed = |pairs: &BTreeSet<(Timestamp, usize)>| {
             pairs.iter().filter_map(|&(at, number)| places[number].map(|number| (at, number))).collect()

@@ -340,12 +340,7 @@ impl State {
     pub(super) fn rebuild(&mut self) {
         self.open = [0; 3];
         self.failed = [0; 2];
-        self.ready = Default::default();
-        self.to_open = Default::default();
-        self.to_skip = Default::default();
-        self.parked.clear();
-        self.held.clear();
-        self.chosen.clear();
+        self.empty_queues();
         for number in self.running.clone() {
             // An attempt whose command outlived its driver works on.
             if self.steps[number].status == Status::Running {
@@ -373,5 +368,15 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Nothing stands in line or has locks.
+    pub(super) fn empty_queues(&mut self) {
+        self.ready = Default::default();
+        self.to_open = Default::default();
+        self.to_skip = Default::default();
+        self.parked.clear();
+        self.held.clear();
+        self.chosen.clear();
     }
 }
