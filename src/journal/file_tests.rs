@@ -1,6 +1,6 @@
 //! What only a file can do wrong: damage, lost ends, somebody else's files.
 
-use super::tests::{at, say, skipped, started};
+use super::tests::{at, owner, say, skipped, started};
 use super::*;
 
 /// Writes behind the journal's back.
@@ -103,8 +103,6 @@ async fn written(folder: &Path) -> RunId {
             tamper(&path, "PRAGMA wal_checkpoint(TRUNCATE)").await;
         }
     }
-    // Its anchor is written when whoever appends waits for the next thing.
-    tokio::task::yield_now().await;
     // Copied while it is open, as a machine that dies leaves it: closing would tidy up.
     std::fs::create_dir(folder.join("cut")).expect("a folder");
     for name in ["j.db", "j.db-wal", "j.db-anchor"] {
@@ -193,6 +191,32 @@ async fn a_lost_end_is_accepted_once_its_anchor_is_removed() {
     journal.append(say(&run, 21, &[skipped("new")]), &LockChange::default()).await.expect("appends");
     drop(journal);
     assert_eq!(Journal::open(place).await.expect("opens").head(&run).await.expect("head").seq, 22);
+}
+
+/// A driver does not wait for the note, so it is made when the driver waits for anything else.
+#[tokio::test]
+async fn what_a_driver_recorded_is_noted_once_it_waits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("j.db");
+    let journal = Journal::open(path.to_str().expect("plain")).await.expect("opens");
+    let run = RunId::new("r");
+    journal.create(&run, at(1), &started("north"), &[]).await.expect("creates");
+    let generation = journal.claim(&run, &owner(7), at(2), SignedDuration::from_secs(60)).await.expect("is free");
+    let known = async || {
+        tokio::task::yield_now().await;
+        let copy = folder.path().join("copy.db");
+        std::fs::copy(folder.path().join("j.db-anchor"), folder.path().join("copy.db-anchor")).expect("copies");
+        match Journal::open(copy.to_str().expect("plain")).await {
+            Err(JournalError::CutOff { known_seq, .. }) => known_seq,
+            other => panic!("{other:?}"),
+        }
+    };
+    for place in 1..=3 {
+        let events = [skipped(&format!("step-{place}"))];
+        let append = Append { generation: Some(generation), ..say(&run, place, &events) };
+        journal.append(append, &LockChange::default()).await.expect("appends");
+        assert_eq!(known().await, place + 1);
+    }
 }
 
 #[tokio::test]

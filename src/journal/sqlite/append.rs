@@ -135,9 +135,11 @@ impl Sqlite {
                 }
                 drop(writer);
                 self.heads.came_to(run, &records);
-                self.anchor.note_soon(run, &records);
                 if generation.is_none() {
+                    self.anchor.note(run, &records);
                     self.bell.ring();
+                } else {
+                    self.anchor.note_soon(run, &records);
                 }
                 Ok(Some(records))
             }
