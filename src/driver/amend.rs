@@ -132,7 +132,8 @@ fn renames(old: &Plan, new: &Plan) -> BTreeMap<StepId, StepId> {
     pairs.collect()
 }
 
-/// How a step that both plans have changed. Of a step that has begun, the inputs count that it really had.
+/// How a step that both plans have changed. Of a step that has begun, the inputs count that it really had, unless it is to be done
+/// again anyway: by the latest plan, with whatever inputs that gives.
 fn change(
     told: &Told,
     plan: &Plan,
@@ -143,7 +144,7 @@ fn change(
     let depth = Depth::of(&told.plan, plan);
     let frame = old.frame(&told.plan, depth) == new.frame(plan, depth);
     let text = old.action.args.to_json() == new.action.args.to_json();
-    let begun = is_touched(view) || view.state() == StepState::Waiting;
+    let begun = (is_touched(view) && !view.is_to_be_redone()) || view.state() == StepState::Waiting;
     let inputs = if begun { same_inputs(told, plan, new, view, had) } else { None };
     match (frame, text, inputs) {
         (true, true, None | Some(true)) | (true, false, Some(true)) => {}

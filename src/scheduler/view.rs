@@ -89,6 +89,11 @@ impl<'a> StepView<'a> {
         self.step().status == Status::UndoWaiting
     }
 
+    /// Whether it is on the way back only to be done again.
+    pub fn is_to_be_redone(&self) -> bool {
+        self.state.redoing && self.state.undo_stack.contains(&self.number)
+    }
+
     /// The rules of what it asks of people, or would ask.
     pub fn question(&self) -> Option<&'a WaitRule> {
         self.state.question(self.number)

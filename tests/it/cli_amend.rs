@@ -115,23 +115,27 @@ fn a_renamed_step_is_not_run_again_and_another_runbook_is_refused() {
 /// What is to be done again is undone as it was done, also when the runbook is changed once more before it is.
 #[test]
 fn a_step_that_is_to_be_done_again_keeps_its_undo_through_further_amendments() {
-    let text = |undo: &str, last: &str| {
+    let text = |word: &str, undo: &str, last: &str| {
         format!(
-            "steps:\n  - {{ id: a, exec: {{ shell: 'echo a >> log' }}, undo: {{ exec: {{ shell: 'echo {undo} >> log' }} }} }}\n  - {{ id: b, needs: [a], exec: {{ argv: ['true'] }}, undo: {{ manual: {{ instructions: Pull }} }} }}\n  - {{ id: c, needs: [b], exec: {{ shell: '{last}' }}, idempotent: yes }}\n"
+            "steps:\n  - {{ id: a, exec: {{ shell: 'echo {word} >> log' }}, undo: {{ exec: {{ shell: 'echo {undo} >> log' }} }} }}\n  - {{ id: b, needs: [a], exec: {{ argv: ['true'] }}, undo: {{ manual: {{ instructions: Pull }} }} }}\n  - {{ id: c, needs: [b], exec: {{ shell: '{last}' }}, idempotent: yes }}\n"
         )
     };
-    let desk = Desk::new();
-    desk.runbook("work", &text("undo-1", "false"));
-    desk.piton(&["run", "work.yaml", "--run-id", "r1"]).exits(4);
-    let amend = |more: &[&str]| {
-        let base = ["resume", "r1", "--runbook", "work.yaml", "--reason", "better", "--yes"];
-        desk.piton(&[&base[..], more].concat())
-    };
-    desk.runbook("work", &text("undo-2", "false"));
-    amend(&["--from", "a"]).exits(6);
-    desk.runbook("work", &text("undo-2", "true"));
-    amend(&[]).exits(6);
-    desk.piton(&["answer", "r1", "b"]).exits(0);
-    desk.piton(&["resume", "r1"]).exits(0);
-    assert_eq!(log(&desk), "a\nundo-1\na\n");
+    // Its undo alone is another one now, or its work as well.
+    for (word, undo) in [("a", "undo-2"), ("b", "undo-b")] {
+        let desk = Desk::new();
+        desk.runbook("work", &text("a", "undo-a", "false"));
+        desk.piton(&["run", "work.yaml", "--run-id", "r1"]).exits(4);
+        let amend = |more: &[&str]| {
+            let base = ["resume", "r1", "--runbook", "work.yaml", "--reason", "better", "--yes"];
+            desk.piton(&[&base[..], more].concat())
+        };
+        desk.runbook("work", &text(word, undo, "false"));
+        amend(&["--from", "a"]).exits(6);
+        desk.runbook("work", &text(word, undo, "true"));
+        amend(&[]).exits(6);
+        desk.piton(&["answer", "r1", "b"]).exits(0);
+        desk.piton(&["resume", "r1"]).exits(0);
+        assert_eq!(log(&desk), format!("a\nundo-a\n{word}\n"));
+        desk.piton(&["audit", "verify", "r1"]).exits(0);
+    }
 }
