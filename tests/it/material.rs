@@ -244,7 +244,7 @@ fn a_runbook_reads_inside_of_its_project_only() {
     let late = "steps:
   - { id: name, exec: { argv: [echo, ../shared], outputs: { x: { stdout: true } } } }
   - { id: tables, needs: [name], db.migrate: { database: app, folder: '{{ steps.name.outputs.x }}' }, on_failure: continue }
-  - { id: sub, needs: [name], runbook: { path: sub/child.yaml, params: { sql: look } } }\n";
+  - { id: sub, needs: [{ step: tables, outcome: any }], runbook: { path: sub/child.yaml, params: { sql: look } } }\n";
     outer.write("project/job.yaml", &text(late));
     std::fs::create_dir_all(outer.path("project/sub")).expect("made");
     let child = "params: { sql: { type: string } }\nsteps: [{ id: a, db.migrate: { database: app, folder: '../../shared' } }, { id: b, exec: { argv: [echo, '{{ params.sql }}'] } }]\n";
