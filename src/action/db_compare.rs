@@ -75,7 +75,7 @@ impl Keep for KeptFile {
 impl DbCompare {
     fn options(&self, cx: &Context) -> CompareOptions {
         let asked = Sha256::digest(format!("{self:?}").as_bytes());
-        let name = durable::hex(&asked[..8]);
+        let name = hex::encode(&asked[..8]);
         let own = Sha256::digest(token(cx).as_bytes());
         let own = own.iter().take(6).fold(0, |seed, byte| seed << 8 | u64::from(*byte));
         let sink = cx.progress.clone();

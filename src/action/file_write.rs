@@ -152,7 +152,7 @@ fn mode_of(path: &Path) -> std::io::Result<u32> {
 }
 
 fn sha256(content: &[u8]) -> String {
-    durable::hex(&Sha256::digest(content))
+    hex::encode(Sha256::digest(content))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Action, Context, Failure, Preview, durable};
+use super::{Action, Context, Failure, Preview};
 use crate::event::{Effect, Finding, Outputs};
 use crate::spec::actions::{HttpRequest, ResponseRule};
 
@@ -45,7 +45,7 @@ impl Prepared {
         let mut request = client(&url)?.request(method.clone(), url);
         if !method.is_safe() {
             let key = Sha256::digest(format!("{}\n{}", cx.run, cx.step));
-            request = request.header(IDEMPOTENCY_KEY, durable::hex(&key[..16]));
+            request = request.header(IDEMPOTENCY_KEY, hex::encode(&key[..16]));
         }
         Ok(Self { method, request })
     }

@@ -81,14 +81,6 @@ fn list<T, W: Write>(items: &[T], out: &mut W, one: impl Fn(&T, &mut W) -> io::R
     out.write_all(b"]")
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-        text
-    })
-}
-
 /// SHA-256 of the canonical form, in hex.
 pub fn digest(value: &Json) -> String {
     digest_of(|out| write(value, out))
@@ -106,7 +98,7 @@ pub fn digest_of_parts(parts: &[(&str, &str)]) -> String {
 fn digest_of(write: impl FnOnce(&mut BufWriter<Sha256>) -> io::Result<()>) -> String {
     let mut out = BufWriter::new(Sha256::new());
     let hash = write(&mut out).and_then(|()| Ok(out.into_inner()?));
-    hex(&hash.expect("a digest takes any bytes").finalize())
+    hex::encode(hash.expect("a digest takes any bytes").finalize())
 }
 
 impl PlanStep {

@@ -38,11 +38,7 @@ impl State {
     /// Whether anything of a step is, or may be, in the world.
     fn is_touched(&self, number: usize) -> bool {
         let step = &self.steps[number];
-        let undo = matches!(
-            step.status,
-            Status::Undoing | Status::UndoWaiting | Status::UndoDue | Status::UndoPause(_) | Status::UndoFailed
-        );
-        undo || step.dirty || step.status == Status::Succeeded
+        step.status.is_on_the_way_back() || step.dirty || step.status == Status::Succeeded
     }
 
     /// Whether a failed step runs again without a person's word, so that a changed one may as well.
@@ -180,10 +176,6 @@ impl State {
     fn judge(&self, number: usize, entry: &StepAmended, new: &StepRule) -> Result<Becomes, IllegalEvent> {
         let (id, status) = (&entry.step, self.steps[number].status);
         let in_doubt = matches!(status, Status::Running | Status::Doubt | Status::Asked);
-        let on_the_way_back = matches!(
-            status,
-            Status::Undoing | Status::UndoWaiting | Status::UndoDue | Status::UndoPause(_) | Status::UndoFailed
-        );
         let changed = matches!(entry.change, Change::Changed | Change::Inputs);
         match (entry.choice, changed) {
             (_, true) | (Some(Choice::Redo), _) if in_doubt => {
@@ -192,7 +184,7 @@ impl State {
             _ if in_doubt && matches!(entry.change, Change::Renamed { .. }) => {
                 Err(refuse(id, "may still be at work and is known there by its old name; rename it when it is over"))
             }
-            (_, true) | (Some(Choice::Redo), _) if on_the_way_back => {
+            (_, true) | (Some(Choice::Redo), _) if status.is_on_the_way_back() => {
                 Err(refuse(id, "is being undone; only its undo may be changed now"))
             }
             (Some(Choice::Redo), _) if self.stage == Stage::Rollback => {

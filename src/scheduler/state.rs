@@ -72,6 +72,13 @@ pub(super) enum Status {
     Undone,
 }
 
+impl Status {
+    /// Whether it is to be undone, is being undone, or could not be.
+    pub(super) fn is_on_the_way_back(self) -> bool {
+        matches!(self, Self::Undoing | Self::UndoWaiting | Self::UndoPause(_) | Self::UndoDue | Self::UndoFailed)
+    }
+}
+
 /// What is known of one step.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact about the step and independent of the others")]

@@ -91,7 +91,7 @@ impl<'a> StepView<'a> {
 
     /// Whether it is on the way back only to be done again.
     pub fn is_to_be_redone(&self) -> bool {
-        self.state.redoing && self.state.undo_stack.contains(&self.number)
+        self.state.redoing && self.step().status.is_on_the_way_back()
     }
 
     /// The rules of what it asks of people, or would ask.

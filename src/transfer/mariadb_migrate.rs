@@ -13,7 +13,7 @@ use super::error::TransferError;
 use super::mariadb_statement::{commits_by_itself, refuse_control};
 use super::session::{Arg, Begin, Session};
 use super::sql_text::{SqlStatement, split};
-use super::value::{Value, hex};
+use super::value::Value;
 
 /// The table of the statements.
 pub(super) const STEPS: &str = "piton_migration_step";
@@ -205,5 +205,5 @@ fn place(number: usize) -> Arg {
 }
 
 fn digest_of(text: &str) -> String {
-    hex(&Sha256::digest(text.trim().as_bytes()))
+    hex::encode(Sha256::digest(text.trim()))
 }

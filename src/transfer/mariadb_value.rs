@@ -5,7 +5,7 @@
 //! Used by `value`.
 
 use super::moment::{civil_text, has_zone, instant_text};
-use super::value::{Kind, Value, decimal, float_text, unhex, uuid_text};
+use super::value::{Kind, Value, decimal, float_text, uuid_text};
 
 /// What a MariaDB column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,9 +149,9 @@ pub(super) fn neutral(value: Value, kind: MariaKind) -> (Value, Kind) {
 /// Turns a value into exactly what a MariaDB column of kind `to` will hold, or says why it cannot.
 pub(super) fn fit(value: Value, from: Option<Kind>, to: MariaKind) -> Result<Value, String> {
     let value = match (value, from) {
-        (Value::Text(text), Some(Kind::Bytes)) => {
-            Value::Blob(text.strip_prefix("\\x").and_then(unhex).ok_or("unreadable byte string")?)
-        }
+        (Value::Text(text), Some(Kind::Bytes)) => Value::Blob(
+            text.strip_prefix("\\x").and_then(|digits| hex::decode(digits).ok()).ok_or("unreadable byte string")?,
+        ),
         (value, _) => value,
     };
     if let MariaKind::Bytes { max, fixed } = to {

@@ -116,7 +116,7 @@ impl Value {
             Self::UInt(number) => Some(number.to_string()),
             Self::Real(number) => Some(real_text(*number)),
             Self::Text(text) => Some(text.clone()),
-            Self::Blob(bytes) => Some(format!("\\x{}", hex(bytes))),
+            Self::Blob(bytes) => Some(format!("\\x{}", hex::encode(bytes))),
         }
     }
 
@@ -129,7 +129,7 @@ impl Value {
             Self::Real(number) if number.is_finite() => json!(number),
             Self::Real(number) => json!(real_text(*number)),
             Self::Text(text) => json!(text),
-            Self::Blob(bytes) => json!(format!("\\x{}", hex(bytes))),
+            Self::Blob(bytes) => json!(format!("\\x{}", hex::encode(bytes))),
             Self::BadText(bytes) => json!(String::from_utf8_lossy(bytes)),
         }
     }
@@ -142,7 +142,7 @@ impl Value {
             Self::UInt(number) => json!(number),
             Self::Text(text) => json!(text),
             Self::Real(number) => json!({ "real": real_text(*number) }),
-            Self::Blob(bytes) | Self::BadText(bytes) => json!({ "blob": hex(bytes) }),
+            Self::Blob(bytes) | Self::BadText(bytes) => json!({ "blob": hex::encode(bytes) }),
         }
     }
 
@@ -156,7 +156,7 @@ impl Value {
                 if let Some(real) = tagged.get("real").and_then(Json::as_str) {
                     return real.parse().ok().map(Self::Real);
                 }
-                unhex(tagged.get("blob")?.as_str()?).map(Self::Blob)
+                hex::decode(tagged.get("blob")?.as_str()?).ok().map(Self::Blob)
             }
             Json::Bool(_) | Json::Array(_) => None,
         }
@@ -275,7 +275,9 @@ fn postgres_to_native(text: String, kind: Kind, affinity: Affinity) -> Result<Va
             number
         }
         Kind::Bool => Value::Int(i64::from(text == "true" || text == "t")),
-        Kind::Bytes => Value::Blob(text.strip_prefix("\\x").and_then(unhex).ok_or("unreadable byte string")?),
+        Kind::Bytes => Value::Blob(
+            text.strip_prefix("\\x").and_then(|digits| hex::decode(digits).ok()).ok_or("unreadable byte string")?,
+        ),
         Kind::Text { .. }
         | Kind::Instant
         | Kind::Civil
@@ -294,7 +296,11 @@ fn to_postgres(value: &Value, from: Option<Kind>, to: Kind) -> Result<String, St
     let from_sqlite = matches!(from, Some(Kind::Sqlite(_)) | None);
     if let Value::Blob(bytes) = value {
         let fits = to == Kind::Bytes;
-        return if fits { Ok(format!("\\x{}", hex(bytes))) } else { Err("a byte string fits only `bytea`".to_owned()) };
+        return if fits {
+            Ok(format!("\\x{}", hex::encode(bytes)))
+        } else {
+            Err("a byte string fits only `bytea`".to_owned())
+        };
     }
     let text = value.to_text().expect("NULL, bytes and broken text are dealt with above");
     if text.contains('\0') {
@@ -439,8 +445,8 @@ pub(super) fn canonical(value: &Value, kind: Kind) -> String {
         (Value::UInt(number), _) => format!("n{number}"),
         (Value::Real(number), Kind::Maria(MariaKind::Float(_))) => number_form(&mariadb_value::single_text(*number)),
         (Value::Real(number), _) => number_form(&real_text(*number)),
-        (Value::Blob(bytes), _) => format!("b{}", hex(bytes)),
-        (Value::BadText(bytes), _) => format!("x{}", hex(bytes)),
+        (Value::Blob(bytes), _) => format!("b{}", hex::encode(bytes)),
+        (Value::BadText(bytes), _) => format!("x{}", hex::encode(bytes)),
         (
             Value::Text(text),
             Kind::Integer(_)
@@ -486,21 +492,6 @@ fn sorted_json(value: &serde_json::Value) -> String {
         Json::Number(number) => number_form(&number.to_string()),
         Json::Null | Json::Bool(_) | Json::String(_) => value.to_string(),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl Sum {
 
     /// The checksum.
     pub(crate) fn hex(self) -> String {
-        durable::hex(&self.hash.finalize())
+        hex::encode(self.hash.finalize())
     }
 }
 

@@ -100,8 +100,7 @@ fn percent_encoded(secret: &str, upper: bool, space_as_plus: bool) -> Vec<u8> {
 }
 
 fn hex(secret: &str, upper: bool) -> Vec<u8> {
-    let digits = |byte: u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
-    secret.bytes().map(digits).collect::<String>().into_bytes()
+    if upper { hex::encode_upper(secret) } else { hex::encode(secret) }.into_bytes()
 }
 
 /// Inside of a JSON text.

@@ -27,7 +27,7 @@ impl IniFile {
         let path = cx.site.base.join(&store.path);
         let path = std::fs::canonicalize(&path).unwrap_or(path);
         let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-        let name = durable::hex(&digest[..8]);
+        let name = hex::encode(&digest[..8]);
         Self { path, lock: cx.state_dir.join("options").join(format!("{name}.lock")) }
     }
 

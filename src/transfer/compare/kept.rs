@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use super::sums::SideState;
 use super::{CompareMode, CompareRequest};
 use crate::transfer::rows::Side;
-use crate::transfer::value::hex;
 
 /// Keeps one text over a crash.
 pub trait Keep: Send + Sync {
@@ -120,7 +119,7 @@ impl Memory {
 /// What must be the same for a comparison to be taken up.
 fn asked(request: &CompareRequest) -> String {
     let all = format!("{} {:?} {} {:?}", env!("CARGO_PKG_VERSION"), request.mapping, request.set, request.range);
-    hex(&Sha256::digest(all.as_bytes()))
+    hex::encode(Sha256::digest(all))
 }
 
 fn text(kept: &Kept, asked: &str) -> String {

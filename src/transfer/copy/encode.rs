@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 
-use super::super::value::{Value, unhex};
+use super::super::value::Value;
 
 /// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -143,7 +143,9 @@ impl Form {
             Self::Float8 => put(to, &text.parse::<f64>().map_err(|_| wrong())?.to_be_bytes()),
             Self::Bool => put(to, &[u8::from(text == "true" || text == "t")]),
             Self::Text(_) => put(to, text.as_bytes()),
-            Self::Bytes => put(to, &text.strip_prefix("\\x").and_then(unhex).ok_or_else(wrong)?),
+            Self::Bytes => {
+                put(to, &text.strip_prefix("\\x").and_then(|digits| hex::decode(digits).ok()).ok_or_else(wrong)?);
+            }
             Self::Instant => {
                 let at: Timestamp = format!("{text}:00").parse().map_err(|_| wrong())?;
                 put(to, &(micros(at).ok_or_else(wrong)? - EPOCH_MICROS).to_be_bytes());
@@ -158,7 +160,7 @@ impl Form {
                 put(to, &i32::try_from(days - EPOCH_DAYS).map_err(|_| wrong())?.to_be_bytes());
             }
             Self::Uuid => {
-                let bytes = unhex(&text.replace('-', "")).filter(|bytes| bytes.len() == 16);
+                let bytes = hex::decode(text.replace('-', "")).ok().filter(|bytes| bytes.len() == 16);
                 put(to, &bytes.ok_or_else(wrong)?);
             }
         }
