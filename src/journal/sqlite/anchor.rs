@@ -2,15 +2,14 @@
 //!
 //! A journal that was cut off is a shorter journal with a whole hash chain; nothing in it says that there was more. So
 //! after each commit the place and hash of the latest record are written to a slot of a small file, without a sync:
-//! the anchor may stay behind the journal, but a journal that stays behind its anchor has lost facts. What a driver
-//! records is noted as soon as it waits for anything, so that it never waits for the note.
+//! the anchor may stay behind the journal, but a journal that stays behind its anchor has lost facts.
 //! `docs/design/journal.md` says what the file looks like.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -42,14 +41,7 @@ impl Mark {
 
 /// The anchor file of a journal; clones share the handle.
 #[derive(Debug, Clone)]
-pub(super) struct Anchor(Arc<Notes>);
-
-#[derive(Debug)]
-struct Notes {
-    file: File,
-    /// What is durable in the journal and not written here yet; the latest mark of each run.
-    owed: Mutex<Vec<Mark>>,
-}
+pub(super) struct Anchor(Arc<File>);
 
 /// Where the anchor of the journal at `path` is.
 pub(super) fn path_of(path: &Path) -> PathBuf {
@@ -63,76 +55,36 @@ impl Anchor {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.open(path_of(path)).map(|file| Self(Arc::new(Notes { file, owed: Mutex::default() })))
+        options.open(path_of(path)).map(|file| Self(Arc::new(file)))
     }
 
-    /// Notes the last of `records`.
+    /// Notes the last of `records`. A full disk does not fail the append that is already durable.
     pub(super) fn note(&self, run: &RunId, records: &[Record]) {
-        self.0.owe(run, records);
-        self.0.write_down();
-    }
-
-    /// Notes the last of `records` when the caller next waits for something.
-    pub(super) fn note_soon(&self, run: &RunId, records: &[Record]) {
-        if self.0.owe(run, records) {
-            let notes = Arc::clone(&self.0);
-            tokio::spawn(async move { notes.write_down() });
-        }
-    }
-
-    /// How far `run` had come, if its slot still says so.
-    pub(super) fn of(&self, run: &RunId) -> Option<Mark> {
-        let mut slot = [0; SLOT_BYTES];
-        self.0.file.read_exact_at(&mut slot, place(run)).ok()?;
-        parse(&slot).filter(|mark| mark.run == *run)
-    }
-
-    /// The latest mark of all runs.
-    pub(super) fn latest(&self) -> io::Result<Option<Mark>> {
-        let mut bytes = vec![0; usize::try_from(self.0.file.metadata()?.len()).unwrap_or(0).min(WHOLE)];
-        self.0.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes.chunks(SLOT_BYTES).filter_map(parse).max_by_key(|mark| mark.at_ms))
-    }
-}
-
-impl Notes {
-    /// True if nothing was owed before.
-    fn owe(&self, run: &RunId, records: &[Record]) -> bool {
-        let Some(last) = records.last() else { return false };
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_first = owed.is_empty();
-        owed.retain(|mark| mark.run != *run);
-        let (seq, hash, at_ms) = (last.seq, last.hash.clone(), last.at.as_millisecond());
-        owed.push(Mark { run: run.clone(), seq, hash, at_ms });
-        is_first
-    }
-
-    fn write_down(&self) {
-        // Held until all is written: no older mark comes behind a newer one.
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        for mark in owed.drain(..) {
-            self.write(&mark);
-        }
-    }
-
-    /// A full disk does not fail the append that is already durable.
-    fn write(&self, Mark { run, seq, hash, at_ms }: &Mark) {
-        let body = format!("{HEAD}\n{run}\n{seq}\n{hash}\n{at_ms}\n");
+        let Some(last) = records.last() else { return };
+        let body = format!("{HEAD}\n{run}\n{}\n{}\n{}\n", last.seq, last.hash, last.at.as_millisecond());
         let mut slot = format!("{body}{}\n", check(&body)).into_bytes();
         // Ids of that length are not given by people; such a run goes without an anchor.
         if slot.len() > SLOT_BYTES {
             return;
         }
         slot.resize(SLOT_BYTES, 0);
-        if let Err(error) = self.file.write_all_at(&slot, place(run)) {
+        if let Err(error) = self.0.write_all_at(&slot, place(run)) {
             tracing::warn!(%run, %error, "the anchor of the journal was not written");
         }
     }
-}
 
-impl Drop for Notes {
-    fn drop(&mut self) {
-        self.write_down();
+    /// How far `run` had come, if its slot still says so.
+    pub(super) fn of(&self, run: &RunId) -> Option<Mark> {
+        let mut slot = [0; SLOT_BYTES];
+        self.0.read_exact_at(&mut slot, place(run)).ok()?;
+        parse(&slot).filter(|mark| mark.run == *run)
+    }
+
+    /// The latest mark of all runs.
+    pub(super) fn latest(&self) -> io::Result<Option<Mark>> {
+        let mut bytes = vec![0; usize::try_from(self.0.metadata()?.len()).unwrap_or(0).min(WHOLE)];
+        self.0.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes.chunks(SLOT_BYTES).filter_map(parse).max_by_key(|mark| mark.at_ms))
     }
 }
 

@@ -122,24 +122,25 @@ impl Sqlite {
         let Some(prev_hash) = self.heads.get(run, expected_seq).filter(|_| plain) else { return Ok(None) };
         let new = chain::rows(&append, &prev_hash)?;
         let hashes: Vec<String> = new.iter().map(|row| row.hash.clone()).collect();
-        let mut writer = self.writer().await?;
-        let inserting = insert_rows(&mut writer, &GUARDED, run, new, Some(prev_hash));
-        // What is told of the records is made while they are on their way to the disk.
-        let meanwhile = async { (chain::told(&append, hashes), self.room.is_short()) };
-        let (inserted, (records, is_short)) = futures_util::future::join(inserting, meanwhile).await;
+        // What is told of the records can be made while they are on their way to the disk.
+        let told = || (chain::told(&append, hashes), self.room.is_short());
+        let quick = self.quick.insert(&GUARDED[new.len() - 1], run, &new, &prev_hash);
+        let (inserted, (records, is_short)) = if let Some(inserted) = quick {
+            (Ok(inserted as u64), told())
+        } else {
+            let mut writer = self.writer().await?;
+            let inserting = insert_rows(&mut writer, &GUARDED, run, new, Some(prev_hash));
+            futures_util::future::join(inserting, async { told() }).await
+        };
         match inserted {
             Ok(0) => Ok(None),
             Ok(_) => {
                 if is_short {
-                    self.room.make(&mut writer).await;
+                    self.room.make(&mut *self.writer().await?).await;
                 }
-                drop(writer);
-                self.heads.came_to(run, &records);
+                self.came_to(run, &records);
                 if generation.is_none() {
-                    self.anchor.note(run, &records);
                     self.bell.ring();
-                } else {
-                    self.anchor.note_soon(run, &records);
                 }
                 Ok(Some(records))
             }

@@ -9,6 +9,7 @@ mod append;
 mod full_tests;
 mod locks;
 mod prune;
+mod quick;
 mod room;
 
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -24,6 +25,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row as _, SqliteConnection};
 
 use anchor::Anchor;
+use quick::Quick;
 use room::Room;
 
 use super::chain::{self, FIRST, Row};
@@ -77,6 +79,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 pub struct Sqlite {
     path: Arc<PathBuf>,
     writer: Arc<tokio::sync::Mutex<SqliteConnection>>,
+    quick: Arc<Quick>,
     readers: SqlitePool,
     heads: Heads,
     anchor: Anchor,
@@ -117,7 +120,9 @@ impl Sqlite {
             .connect_lazy_with(options.read_only(true));
         let writer = Arc::new(tokio::sync::Mutex::new(writer));
         let (path, room) = (Arc::new(path.to_owned()), Arc::new(Room::of(path)));
-        Ok(Self { path, writer, readers, heads: Heads::default(), anchor, room, bell: Bell::default(), sealer: None })
+        let quick = Arc::new(Quick::of(Arc::clone(&path)));
+        let (heads, bell) = (Heads::default(), Bell::default());
+        Ok(Self { path, writer, quick, readers, heads, anchor, room, bell, sealer: None })
     }
 
     fn fault(&self, error: sqlx::Error) -> JournalError {
