@@ -38,6 +38,7 @@ mod series;
 mod session;
 mod sql_text;
 mod sqlite;
+mod sqlite_reader;
 mod sqlite_rows;
 mod statement;
 mod value;

@@ -18,7 +18,7 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 const MAPPING: &str = "apiVersion: piton/v1\nkind: Mapping\nname: perf\nsets: { perf: [perf] }\n\
                        tables: { perf: { time: ts, constants: { origin: \"65\" } } }\n";
 const TARGET: &str = "CREATE TABLE perf (entity_id int NOT NULL, ts timestamptz NOT NULL, volume int, aht real, total float8, \
-                      flag boolean, note varchar(12), raw bytea, day date, origin text NOT NULL, PRIMARY KEY (entity_id, ts))";
+                      flag boolean, note varchar(12), raw bytea, day date, price numeric(12,3), doc jsonb, id uuid, origin text NOT NULL, PRIMARY KEY (entity_id, ts))";
 
 /// A source of 3,000 rows and an empty target.
 struct Pair {
@@ -48,21 +48,23 @@ impl Pair {
             (
                 PrivateMariadb::start().create_database(&format!("feed_{number}")),
                 "CREATE TABLE perf (entity_id int unsigned NOT NULL, ts timestamp(6) NOT NULL, volume smallint, aht float, total double, \
-                 flag tinyint(1), note varchar(40), raw blob, day date, PRIMARY KEY (entity_id, ts))",
+                 flag tinyint(1), note varchar(40), raw blob, day date, price decimal(12,4), doc json, id char(36), PRIMARY KEY (entity_id, ts))",
                 "INSERT INTO perf SELECT e.seq, FROM_UNIXTIME(1600000200 + 900 * b.seq) + INTERVAL b.seq MICROSECOND, IF(b.seq % 7, e.seq * b.seq % 500, NULL), \
                  (e.seq * 7 + b.seq) / 10, e.seq / 3e0, b.seq % 2, CONCAT('zä ', b.seq), UNHEX(LPAD(HEX(b.seq), 4, '0')), \
-                 DATE'2024-02-28' + INTERVAL b.seq DAY FROM seq_1_to_30 AS e JOIN seq_0_to_99 AS b",
+                 DATE'2024-02-28' + INTERVAL b.seq DAY, (15 - CAST(e.seq AS SIGNED)) * CAST(b.seq AS SIGNED) / 8, JSON_OBJECT('e', e.seq, 'b', 'zä'), \
+                 CONCAT('00000000-0000-4000-8000-', LPAD(b.seq, 12, '0')) FROM seq_1_to_30 AS e JOIN seq_0_to_99 AS b",
             )
         } else {
             (
                 format!("sqlite://{}", folder.path().join("source.db").display()),
                 "CREATE TABLE perf (entity_id integer NOT NULL, ts timestamptz NOT NULL, volume integer, aht real, total real, \
-                 flag integer, note text, raw blob, day text, PRIMARY KEY (entity_id, ts)) WITHOUT ROWID",
+                 flag integer, note text, raw blob, day text, price numeric, doc text, id text, PRIMARY KEY (entity_id, ts)) WITHOUT ROWID",
                 "WITH RECURSIVE b(b) AS (SELECT 0 UNION ALL SELECT b + 1 FROM b WHERE b < 99), \
                  e(e) AS (SELECT 1 UNION ALL SELECT e + 1 FROM e WHERE e < 30) \
                  INSERT INTO perf SELECT e, strftime('%Y-%m-%d %H:%M:%S+00', 1600000200 + 900 * b, 'unixepoch'), \
                  CASE WHEN b % 7 THEN e * b % 500 END, (e * 7 + b) / 10.0, e / 3.0, b % 2, 'zä ' || b, CAST(x'00ff' AS BLOB), \
-                 date('2024-02-28', b || ' days') FROM e CROSS JOIN b",
+                 date('2024-02-28', b || ' days'), (15 - e) * b / 8.0, '{\"e\": ' || e || ', \"b\": \"zä\"}', \
+                 '00000000-0000-4000-8000-' || substr('000000000000' || b, -12) FROM e CROSS JOIN b",
             )
         };
         let from =
@@ -103,6 +105,9 @@ async fn usual_values_arrive_as_they_are() {
             let sql =
                 "SELECT count(*) FROM perf WHERE total * 3 = entity_id AND octet_length(raw) = 2 AND volume IS NULL";
             assert_eq!(number(&pair.to, sql).await, 30 * 15, "{engine}");
+            let sql = "SELECT count(*) FROM perf WHERE price = (15 - entity_id) * right(id::text, 4)::int / 8.0 \
+                       AND (doc->>'e')::int = entity_id AND doc->>'b' = 'zä'";
+            assert_eq!(number(&pair.to, sql).await, 3_000, "{engine}");
             assert_eq!(number(&pair.to, "SELECT count(*) FROM pg_index WHERE indrelid = 'perf'::regclass").await, 1);
         }
     }
@@ -118,6 +123,8 @@ async fn unusual_values_go_the_long_way_and_arrive_alike() {
         "UPDATE perf SET flag = 'true' WHERE entity_id = 6",
         "UPDATE perf SET note = 7 WHERE entity_id = 7",
         "UPDATE perf SET total = 9e999 WHERE entity_id = 8",
+        "UPDATE perf SET price = '1.5E2' WHERE entity_id = 9",
+        "UPDATE perf SET id = replace(upper(id), '-', '') WHERE entity_id = 10",
     ] {
         run(&pair.from, change).await;
     }
@@ -126,7 +133,24 @@ async fn unusual_values_go_the_long_way_and_arrive_alike() {
     assert_eq!(number(&pair.to, "SELECT count(*) FROM perf WHERE volume = 12 AND entity_id = 5").await, 100);
     assert_eq!(number(&pair.to, "SELECT count(*) FROM perf WHERE note = '7' AND flag IS NOT NULL").await, 100);
     assert_eq!(number(&pair.to, "SELECT count(*) FROM perf WHERE total = 'Infinity'").await, 100);
+    assert_eq!(number(&pair.to, "SELECT count(*) FROM perf WHERE price = 150 AND entity_id = 9").await, 100);
+    assert_eq!(number(&pair.to, "SELECT count(DISTINCT id) FROM perf WHERE entity_id = 10").await, 100);
     assert_eq!(number(&pair.to, "SELECT count(*) FROM perf").await, 3_000);
+}
+
+#[tokio::test]
+async fn digits_that_have_no_room_and_broken_documents_are_named() {
+    for (change, column, why) in [
+        ("price = 1234567890.5", "`price`", "more digits"),
+        ("price = 0.0625", "`price`", "more than 3 digits"),
+        ("doc = '{'", "`doc`", "not JSON"),
+        ("id = 'x'", "`id`", "no UUID"),
+    ] {
+        let pair = Pair::new("sqlite").await;
+        run(&pair.from, &format!("UPDATE perf SET {change} WHERE entity_id = 20 AND volume = 20")).await;
+        let error = pair.copy(&request(500, Policy::Fail)).await.expect_err("does not fit").to_string();
+        assert!(error.contains("entity_id=20") && error.contains(column) && error.contains(why), "{change}: {error}");
+    }
 }
 
 #[tokio::test]

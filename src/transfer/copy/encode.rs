@@ -9,7 +9,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 
-use super::super::value::Value;
+use super::super::value::{Value, real_text};
+use super::decimal::{self, Room};
 
 /// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -29,6 +30,8 @@ pub(super) enum Form {
     Int8,
     Float4,
     Float8,
+    /// With the digits that it has room for.
+    Numeric(Option<Room>),
     Bool,
     /// With its longest length in characters.
     Text(Option<usize>),
@@ -37,7 +40,12 @@ pub(super) enum Form {
     Civil,
     Date,
     Uuid,
+    Json,
+    Jsonb,
 }
+
+/// What a field of `jsonb` begins with: the version of its form.
+const JSONB: u8 = 1;
 
 /// A value as an engine hands it over, nothing copied.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,7 +87,13 @@ impl Form {
             "timestamp without time zone" => Self::Civil,
             "date" => Self::Date,
             "uuid" => Self::Uuid,
-            name => Self::Text(Some(length(name)?)),
+            "json" => Self::Json,
+            "jsonb" => Self::Jsonb,
+            "numeric" => Self::Numeric(None),
+            name => match name.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')')) {
+                Some(modifier) => Self::Numeric(Some(Room::of(modifier)?)),
+                None => Self::Text(Some(length(name)?)),
+            },
         })
     }
 
@@ -101,6 +115,16 @@ impl Form {
             (Self::Float4, Cell::Single(number)) if number.is_finite() => put(to, &number.to_be_bytes()),
             (Self::Float4, Cell::Double(number)) => put(to, &single(number).ok_or(Unusual)?.to_be_bytes()),
             (Self::Float8, Cell::Double(number)) if number.is_finite() => put(to, &number.to_be_bytes()),
+            (Self::Numeric(room), Cell::Text(digits)) => put(to, &decimal::field(digits, room).ok_or(Unusual)?),
+            (Self::Numeric(room), Cell::Int(number)) => {
+                put(to, &decimal::field(number.to_string().as_bytes(), room).ok_or(Unusual)?);
+            }
+            (Self::Numeric(room), Cell::Double(number)) if number.is_finite() => {
+                put(to, &decimal::field(real_text(number).as_bytes(), room).ok_or(Unusual)?);
+            }
+            (Self::Uuid, Cell::Text(bytes)) => put(to, &uuid(bytes).ok_or(Unusual)?),
+            (Self::Json, Cell::Text(bytes)) => put(to, json(bytes)?),
+            (Self::Jsonb, Cell::Text(bytes)) => put_jsonb(to, json(bytes)?),
             (Self::Bool, Cell::Int(number @ 0..=1)) => put(to, &[u8::from(number == 1)]),
             (Self::Text(most), Cell::Text(bytes)) => put(to, checked(bytes, most)?),
             (Self::Bytes, Cell::Bytes(bytes)) => put(to, bytes),
@@ -141,8 +165,14 @@ impl Form {
             // Rust reads PostgreSQL's words for what is no number as well.
             Self::Float4 => put(to, &text.parse::<f32>().map_err(|_| wrong())?.to_be_bytes()),
             Self::Float8 => put(to, &text.parse::<f64>().map_err(|_| wrong())?.to_be_bytes()),
+            Self::Numeric(_) if text == "NaN" => put(to, &decimal::not_a_number()),
+            Self::Numeric(room) => {
+                let no_room = || format!("{text} has more digits than the column has room for");
+                put(to, &decimal::field(text.as_bytes(), room).ok_or_else(no_room)?);
+            }
             Self::Bool => put(to, &[u8::from(text == "true" || text == "t")]),
-            Self::Text(_) => put(to, text.as_bytes()),
+            Self::Text(_) | Self::Json => put(to, text.as_bytes()),
+            Self::Jsonb => put_jsonb(to, text.as_bytes()),
             Self::Bytes => {
                 put(to, &text.strip_prefix("\\x").and_then(|digits| hex::decode(digits).ok()).ok_or_else(wrong)?);
             }
@@ -173,6 +203,27 @@ fn put(to: &mut Vec<u8>, field: &[u8]) {
     let length = i32::try_from(field.len()).unwrap_or(i32::MAX);
     to.extend_from_slice(&length.to_be_bytes());
     to.extend_from_slice(field);
+}
+
+/// A document with the version of its form.
+fn put_jsonb(to: &mut Vec<u8>, document: &[u8]) {
+    let length = i32::try_from(document.len() + 1).unwrap_or(i32::MAX);
+    to.extend_from_slice(&length.to_be_bytes());
+    to.push(JSONB);
+    to.extend_from_slice(document);
+}
+
+/// A document that the long way would let pass.
+fn json(bytes: &[u8]) -> Result<&[u8], Unusual> {
+    serde_json::from_slice::<serde_json::Value>(bytes).map(|_| bytes).map_err(|_| Unusual)
+}
+
+/// The bytes of `8-4-4-4-12` digits.
+fn uuid(text: &[u8]) -> Option<[u8; 16]> {
+    let is_usual = text.len() == 36 && [8, 13, 18, 23].iter().all(|place| text[*place] == b'-');
+    let digits: Vec<u8> = text.iter().copied().filter(|byte| *byte != b'-').collect();
+    let mut bytes = [0; 16];
+    hex::decode_to_slice(digits, &mut bytes).ok().filter(|()| is_usual).map(|()| bytes)
 }
 
 /// Text that PostgreSQL takes as it is.
@@ -353,6 +404,49 @@ mod tests {
     }
 
     #[test]
+    fn decimals_uuids_and_documents_are_what_the_long_way_makes_of_them() {
+        let (bare, money) = (Form::Numeric(None), Form::Numeric(Room::of("6,2")));
+        let id = "123e4567-e89b-12d3-a456-426614174000";
+        for (form, kind, text) in [
+            (bare, Kind::Numeric(None), "12345678901234567890.000012345"),
+            (bare, Kind::Numeric(None), "-0007.500"),
+            (money, Kind::Numeric(Some(2)), "1234.50"),
+            (Form::Uuid, Kind::Uuid, id),
+            (Form::Json, Kind::Json, "{\"a\": [1, null]}"),
+            (Form::Jsonb, Kind::Json, "{\"a\": [1, null]}"),
+        ] {
+            let short = field(form, Cell::Text(text.as_bytes()));
+            assert!(short.is_some(), "{text}");
+            assert_eq!(short, long_way(form, kind, Value::Text(text.to_owned())), "{text}");
+        }
+        for number in [0.0, 1.5, -1234.25, 0.1, 1e-5, 9_007_199_254_740_992.0, 1e16, 1e17, 1e300] {
+            let short = field(bare, Cell::Double(number));
+            assert!(short.is_none() || short == long_way(bare, Kind::Numeric(None), Value::Real(number)), "{number}");
+            assert_eq!(short.is_none(), number >= 1e17, "{number}");
+        }
+        for number in [0, -1, 9_999, i64::MIN] {
+            let long = long_way(bare, Kind::Numeric(None), Value::Int(number));
+            assert_eq!(field(bare, Cell::Int(number)), long, "{number}");
+        }
+        for (form, text) in [
+            (money, "12345.00"),
+            (money, "0.001"),
+            (bare, "1e3"),
+            (Form::Uuid, "123e4567e89b12d3a456426614174000"),
+            (Form::Uuid, "123e4567-e89b-12d3-a456-42661417400g"),
+            (Form::Json, "{\"a\": }"),
+            (Form::Jsonb, "1e999"),
+        ] {
+            assert_eq!(field(form, Cell::Text(text.as_bytes())), None, "{text}");
+        }
+        let long = long_way(bare, Kind::Numeric(None), Value::Text("NaN".to_owned()));
+        assert_eq!(long.map(|bytes| bytes.len()), Some(12));
+        let mut to = Vec::new();
+        let error = money.put_value(&mut to, &Value::Text("12345".to_owned())).expect_err("no room");
+        assert!(error.contains("more digits"), "{error}");
+    }
+
+    #[test]
     fn a_short_number_is_the_text_of_its_real() {
         for whole in (-999_999..1_000_000).step_by(37) {
             for scale in [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6] {
@@ -405,7 +499,8 @@ mod tests {
     #[test]
     fn only_types_that_keep_every_value_have_a_form() {
         assert_eq!(Form::of("character varying(20)"), Some(Form::Text(Some(20))));
-        for name in ["numeric", "timestamp(3) with time zone", "character(4)", "name", "jsonb", "integer[]", "mood"] {
+        assert_eq!(Form::of("numeric(4,2)"), Some(Form::Numeric(Room::of("4,2"))));
+        for name in ["numeric(3,-2)", "timestamp(3) with time zone", "character(4)", "name", "integer[]", "mood"] {
             assert_eq!(Form::of(name), None, "{name}");
         }
     }

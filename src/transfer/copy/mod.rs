@@ -7,6 +7,7 @@
 //! Each table takes the fastest way that is right for it (`Way`); `docs/design/transfer.md` says which and why.
 //! Refuses what the policy forbids before anything is written. Called by the `db.copy` action.
 
+mod decimal;
 mod encode;
 mod feed;
 mod heap;
@@ -34,6 +35,7 @@ use super::plan::{TablePlan, plan_load};
 use super::rows::{self, Lookups, Range};
 use super::schema::one;
 use super::session::{Begin, Session};
+use super::sqlite_reader::Reader;
 use super::value::Value;
 use feed::Feed;
 use heap::HeapCopy;
@@ -49,7 +51,7 @@ use sorted::{Came, Rows, SortedCopy};
 use wire::Wire;
 
 /// How the rows of a table are moved.
-enum Way<'p> {
+enum Way {
     /// Read as values, judged by the policy, written as values.
     Merge,
     /// Bytes, in the order of the key.
@@ -57,7 +59,7 @@ enum Way<'p> {
     /// Bytes, page by page.
     Heap(Wire),
     /// Values of another engine, encoded in the order of the key.
-    Fed(Feed<'p>),
+    Fed(Feed),
 }
 
 /// One table and what is known of it before it begins.
@@ -76,6 +78,8 @@ struct Copier<'a> {
     request: &'a CopyRequest,
     pace: Pace<'a>,
     source: Session,
+    /// Reads of SQLite what `source` sees.
+    reader: Option<Reader>,
     target: Session,
 }
 
@@ -89,9 +93,9 @@ pub async fn copy(
 ) -> Result<CopyReport, TransferError> {
     let mut source = request.open(from).await?;
     let target = request.open(to).await?;
-    source.begin(Begin::Snapshot).await?;
+    let reader = Reader::begin(&mut source, (from, to)).await?;
     let pace = Pace::new(&request.throttle, progress, cancel);
-    let mut copier = Copier { from, to, request, pace, source, target };
+    let mut copier = Copier { from, to, request, pace, source, reader, target };
     let work = Box::pin(copier.look()).await;
     let work = work.map_err(|error| request.limits.name(error, &format!("table set `{}`", request.set)))?;
     let mut report = CopyReport::default();
@@ -237,12 +241,12 @@ impl Copier<'_> {
     }
 
     /// Chooses; `docs/design/transfer.md` has the table.
-    async fn way<'p>(
+    async fn way(
         &mut self,
-        plan: &'p TablePlan,
+        plan: &TablePlan,
         lookups: &Lookups,
         state: &TableCheckpoint,
-    ) -> Result<Way<'p>, TransferError> {
+    ) -> Result<Way, TransferError> {
         let may_pass = lookups.is_empty() && state.began_empty;
         let wire = if may_pass {
             Wire::between(&mut self.source, &mut self.target, plan, self.request.range).await?
@@ -256,7 +260,8 @@ impl Copier<'_> {
                     plan.source.name, plan.target.name
                 )));
             }
-            let feed = if may_pass {
+            let is_readable = self.source.engine() != Engine::Sqlite || self.reader.is_some();
+            let feed = if may_pass && is_readable {
                 Feed::between(self.source.engine(), &mut self.target, plan, self.request.range).await?
             } else {
                 None
@@ -278,19 +283,19 @@ impl Copier<'_> {
         let mut stream = heap::join_snapshot(self.request, self.from, &id).await?;
         let from = Rows::Wire(wire);
         let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
-        sorted.run(&mut stream, &mut self.target).await
+        sorted.run(&mut stream, &mut None, &mut self.target).await
     }
 
     async fn fed(
         &mut self,
         plan: &TablePlan,
-        feed: &Feed<'_>,
+        feed: &Feed,
         state: TableCheckpoint,
         report: TableReport,
     ) -> Result<Came, TransferError> {
         let from = Rows::Feed(feed);
         let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
-        let came = sorted.run(&mut self.source, &mut self.target).await?;
+        let came = sorted.run(&mut self.source, &mut self.reader, &mut self.target).await?;
         self.request.limits.set(&mut self.source).await?;
         Ok(came)
     }

@@ -11,6 +11,7 @@ use super::super::engine::Engine;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
 use super::super::session::{Begin, Session};
+use super::super::sqlite_reader::Reader;
 use super::super::value::Value;
 use super::CopyRequest;
 use super::feed::Feed;
@@ -42,7 +43,7 @@ pub(super) enum Rows<'a> {
     /// Another PostgreSQL, whose bytes pass as they are.
     Wire(&'a Wire),
     /// Another engine.
-    Feed(&'a Feed<'a>),
+    Feed(&'a Feed),
 }
 
 impl Rows<'_> {
@@ -74,8 +75,13 @@ struct Written {
 }
 
 impl SortedCopy<'_> {
-    /// Copies what is left. `source` is used up: its stream may be left in the middle.
-    pub(super) async fn run(mut self, source: &mut Session, target: &mut Session) -> Result<Came, TransferError> {
+    /// Copies what is left. `source` is used up: its stream may be left in the middle; so is a `reader` whose stream was.
+    pub(super) async fn run(
+        mut self,
+        source: &mut Session,
+        reader: &mut Option<Reader>,
+        target: &mut Session,
+    ) -> Result<Came, TransferError> {
         if source.engine() == Engine::Postgres {
             source.run(SORT, Vec::new()).await?;
         }
@@ -88,7 +94,7 @@ impl SortedCopy<'_> {
         let read = async {
             match rows {
                 Rows::Wire(wire) => blocks(source, &wire.read_sorted(after.as_deref()), most, patience, &to).await,
-                Rows::Feed(feed) => feed.blocks(source, after.as_deref(), most, patience, to).await,
+                Rows::Feed(feed) => feed.blocks(source, reader, after.as_deref(), most, patience, to).await,
             }
         };
         let write = async {
