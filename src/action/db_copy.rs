@@ -60,6 +60,7 @@ impl DbCopy {
         Ok(CopyRequest {
             range: range(self.range.as_ref()),
             chunk_rows: self.chunk_rows.map_or(0, |rows| usize::try_from(rows).unwrap_or(usize::MAX)),
+            parallel: self.parallel.map_or(0, |most| usize::try_from(most).unwrap_or(usize::MAX)),
             indexes: match self.indexes {
                 BuildIndexes::Keep => Indexes::Keep,
                 BuildIndexes::After => Indexes::After,

@@ -44,6 +44,7 @@ mod transfer_fast;
 mod transfer_faults;
 mod transfer_feed;
 mod transfer_full;
+mod transfer_lanes;
 mod transfer_limits;
 mod transfer_manners;
 mod transfer_mariadb;

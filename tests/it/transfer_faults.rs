@@ -48,16 +48,22 @@ pub(super) enum Target {
     Filled,
     /// Nothing, in tables of PostgreSQL whose keys are built once the rows are there: one is filled by its pages, by several workers.
     Keyless,
+    /// As `Filled`, both tables at the same time.
+    SideBySide,
 }
 
 impl Target {
     /// Rows of a chunk.
     fn chunk(self) -> u64 {
         match self {
-            Self::Empty | Self::Filled => CHUNK,
+            Self::Empty | Self::Filled | Self::SideBySide => CHUNK,
             // A page or two, so that a few remain for everybody, and behind those that were read ahead.
             Self::Keyless => 100,
         }
+    }
+
+    fn is_filled(self) -> bool {
+        matches!(self, Self::Filled | Self::SideBySide)
     }
 
     /// The fewest commits that a copy of both tables takes.
@@ -66,6 +72,8 @@ impl Target {
             Self::Empty | Self::Filled => 8,
             // Of two connections one may commit while the other stands still.
             Self::Keyless => 11,
+            // Each time the other table may have come as far.
+            Self::SideBySide => 4,
         }
     }
 }
@@ -111,7 +119,7 @@ impl Ground {
             every(PLAIN, |i| format!("({i}, {}, '{}')", i * 3, label(i)))
         ))
         .await;
-        if target == Target::Filled {
+        if target.is_filled() {
             let held = |i: u64| i.is_multiple_of(3).then_some(i);
             let perf: Vec<String> = (0..MAPPED)
                 .filter_map(held)
@@ -129,18 +137,21 @@ impl Ground {
             "site.yaml",
             &format!("apiVersion: piton/v1\nkind: Site\nname: desk\ndatabases:\n  here: {{ url: '{here}' }}\n  there: {{ url: '{there}' }}\n"),
         );
-        let policy = if target == Target::Filled { "merge_additive" } else { "fail" };
-        let more = if target == Target::Keyless {
-            from.run("ANALYZE").await;
-            ", indexes: after"
-        } else {
-            ""
+        let policy = if target.is_filled() { "merge_additive" } else { "fail" };
+        let more = match target {
+            Target::Keyless => {
+                from.run("ANALYZE").await;
+                ", indexes: after"
+            }
+            Target::SideBySide => ", parallel: 2",
+            // Each chunk of both tables has its turn to be hurt.
+            Target::Empty | Target::Filled => ", parallel: 1",
         };
         let chunk = target.chunk();
         let mut steps = format!(
             "steps:\n  - id: copy\n    db.copy: {{ from: here, to: there, map: map.yaml, tables: all, chunk_rows: {chunk}, policy: {policy}{more} }}\n"
         );
-        if target != Target::Filled {
+        if !target.is_filled() {
             steps.push_str(
                 "  - { id: same, needs: [copy], db.compare: { from: here, to: there, map: map.yaml, tables: all } }\n",
             );
@@ -269,7 +280,7 @@ impl Ground {
         ];
         for ((table, source), target) in sums.into_iter().zip(of_target) {
             let mut wanted = numbers(&self.from, source).await;
-            if self.target == Target::Filled {
+            if self.target.is_filled() {
                 let held = (wanted[0] + 2) / 3;
                 wanted[1] += held * i128::from(HELD);
                 if table == "perf" {
@@ -296,7 +307,7 @@ impl Ground {
             let what = &self.what;
             assert!(state.done, "{what}: `{table}` is done");
             assert_eq!(state.rows, rows, "{what}: rows of `{table}`");
-            let held = if self.target == Target::Filled { rows.div_ceil(3) } else { 0 };
+            let held = if self.target.is_filled() { rows.div_ceil(3) } else { 0 };
             assert_eq!((state.counts.inserted, state.counts.updated), (rows - held, held), "{what}: `{table}`");
             assert_eq!(state.counts.unchanged + state.counts.kept, 0, "{what}: `{table}`");
         }
@@ -373,8 +384,8 @@ fn full() -> bool {
 async fn a_driver_that_is_killed_at_every_moment_of_every_chunk_copies_each_row_once() {
     let folder = tempfile::tempdir().expect("a temp dir");
     let filled = |number: usize| if number.is_multiple_of(2) { Target::Filled } else { Target::Empty };
-    let keyless = ((Engine::Postgres, Engine::Postgres), Target::Keyless);
-    let cases = pairs().enumerate().map(|(number, pair)| (pair, filled(number))).chain([keyless]);
+    let more = [Target::Keyless, Target::SideBySide].map(|target| ((Engine::Postgres, Engine::Postgres), target));
+    let cases = pairs().enumerate().map(|(number, pair)| (pair, filled(number))).chain(more);
     for ((from, to), target) in cases {
         let (from, to) = (Fresh::new(from, "hurt", folder.path()).await, Fresh::new(to, "hurt", folder.path()).await);
         let ground = Ground::new(from, to, target, directly).await;
@@ -449,6 +460,8 @@ async fn kill_the_server(engine: Engine) {
     let mut cases: Vec<_> = sides.map(|(number, (role, other))| (role, other, filled(number))).collect();
     if engine == Engine::Postgres {
         cases.extend(ROLES.map(|role| (role, Engine::Postgres, Target::Keyless)));
+        cases.extend(ROLES.map(|role| (role, Engine::Postgres, Target::SideBySide)));
+        cases.push((Role::Source, Engine::Mariadb, Target::SideBySide));
     }
     for (role, other, target) in cases {
         let (mine, other) = (victim.database().await, Fresh::new(other, "hurt", folder.path()).await);
@@ -507,8 +520,10 @@ fn lines() -> impl Iterator<Item = (Engine, Engine, Role)> {
 async fn a_network_that_breaks_again_and_again_in_the_middle_of_messages_loses_and_doubles_nothing() {
     let folder = tempfile::tempdir().expect("a temp dir");
     let filled = |number: usize| if number.is_multiple_of(2) { Target::Filled } else { Target::Empty };
-    let keyless = ROLES.map(|role| ((Engine::Postgres, Engine::Postgres, role), Target::Keyless));
-    for ((from, to, role), target) in lines().enumerate().map(|(number, line)| (line, filled(number))).chain(keyless) {
+    let more = [Target::Keyless, Target::SideBySide];
+    let more =
+        ROLES.into_iter().flat_map(|role| more.map(|target| ((Engine::Postgres, Engine::Postgres, role), target)));
+    for ((from, to, role), target) in lines().enumerate().map(|(number, line)| (line, filled(number))).chain(more) {
         let (ground, proxy) = over_a_line(from, to, role, target, folder.path()).await;
         let passed = || [Toward::Server, Toward::Client].map(|toward| proxy.passed(toward));
         // How much goes either way before the first chunk is read, and how much in all.

@@ -178,6 +178,8 @@ record! {
         timestep: Option<u64>,
         /// When the keys and indexes of an empty PostgreSQL table are built: as rows come, or after them, which is faster.
         indexes: BuildIndexes = BuildIndexes::Keep,
+        /// Most tables at the same time, and most connections to either side for one table; without it as many as there are processors, two to four.
+        parallel: Option<u64>,
         /// How the copy holds back.
         throttle: Option<Throttle>,
         /// Longest time for one statement, on PostgreSQL and MariaDB; SQLite has no such limit.
@@ -204,6 +206,7 @@ fn check_limits(node: &Node, d: &mut Decoder) {
 
 fn check_copy(node: &Node, d: &mut Decoder) {
     more_than_zero("chunk_rows", node, d);
+    more_than_zero("parallel", node, d);
     check_limits(node, d);
     let policy = pair(node, "policy");
     if policy.is_some_and(|(_, value)| d.is_pending(value)) {

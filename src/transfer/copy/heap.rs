@@ -36,8 +36,6 @@ const PAGES_MAX: u64 = 32_000;
 const PAGES_LEAST: u64 = 1_000;
 /// How long a chunk should take.
 const CHUNK_TIME: Duration = Duration::from_millis(1_500);
-/// Most workers of one table.
-const WORKERS_MAX: usize = 4;
 /// Blocks that are read ahead; 64 KiB each.
 const AHEAD: usize = 32;
 /// How long an additional connection is waited for.
@@ -66,13 +64,15 @@ struct Shared {
     report: TableReport,
     left: Vec<(u64, u64)>,
     chunk: u64,
+    /// How many read at the same time.
+    workers: u64,
 }
 
 impl Shared {
     /// The next pages to be read; the last ones in smaller pieces, so that all workers end together.
     fn take(&mut self) -> Option<(u64, u64)> {
         let left: u64 = self.left.iter().map(|(from, to)| to - from).sum();
-        let share = (left / (2 * WORKERS_MAX as u64)).max(PAGES_LEAST);
+        let share = (left / (2 * self.workers)).max(PAGES_LEAST);
         let (from, to) = self.left.pop()?;
         let end = to.min(from + self.chunk.min(share).max(1));
         if end < to {
@@ -107,6 +107,16 @@ pub(super) async fn export(source: &mut Session) -> Result<String, TransferError
     snapshot(source).await.map(|(_, id)| id)
 }
 
+/// One more connection to each side, the source's in the same snapshot; none where there is none to be had soon.
+pub(super) async fn both(
+    request: &CopyRequest,
+    (from, to): (&Database, &Database),
+    id: &str,
+) -> Option<(Session, Session)> {
+    let both = async { tokio::try_join!(join_snapshot(request, from, id), request.open(to)) };
+    tokio::time::timeout(PATIENCE, both).await.ok()?.ok()
+}
+
 impl HeapCopy<'_> {
     /// Copies what is left; the table is complete afterwards, but not yet marked as done.
     pub(super) async fn run(
@@ -134,7 +144,8 @@ impl HeapCopy<'_> {
         left.reverse();
         let old = (!is_first).then(|| pages.is_old());
         let mut others = self.others(&id, left.iter().map(|(from, to)| to - from).sum()).await;
-        let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk() });
+        let workers = others.len() as u64 + 1;
+        let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk(), workers });
         let started = Instant::now();
         let workers = std::iter::once((source, target)).chain(others.iter_mut().map(|(from, to)| (from, to)));
         let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
@@ -172,14 +183,11 @@ impl HeapCopy<'_> {
 
     /// More connections for a table that is worth them; none where there are none to be had.
     async fn others(&self, id: &str, left: u64) -> Vec<(Session, Session)> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let worth = usize::try_from(left / (2 * self.first_chunk())).unwrap_or(usize::MAX);
         let worth = if self.pace.has_rate() { 1 } else { worth };
         let mut others = Vec::new();
-        for _ in 1..cores.clamp(2, WORKERS_MAX).min(worth) {
-            let both =
-                async { tokio::try_join!(join_snapshot(self.request, self.from, id), self.request.open(self.to)) };
-            let Ok(Ok(both)) = tokio::time::timeout(PATIENCE, both).await else { break };
+        for _ in 1..self.request.parallel().min(worth) {
+            let Some(both) = both(self.request, (self.from, self.to), id).await else { break };
             others.push(both);
         }
         others

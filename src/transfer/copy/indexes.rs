@@ -63,6 +63,15 @@ pub(super) async fn take_away(target: &mut Session, token: &str, plan: &TablePla
     answer
 }
 
+/// Waits until no other table of a copy is at what locks several tables, without the limit that is meant for locks of others.
+async fn one_at_a_time(target: &mut Session) -> Result<(), TransferError> {
+    let limit = target.rows("SELECT current_setting('lock_timeout')", Vec::new()).await?;
+    let limit = limit.first().and_then(|row| row.first()).map(text).unwrap_or_default();
+    target.run("SET LOCAL lock_timeout = 0", Vec::new()).await?;
+    target.run("SELECT pg_advisory_xact_lock(hashtext('piton_checkpoint'))", Vec::new()).await?;
+    target.run("SELECT set_config('lock_timeout', ($1::text), true)", one(&limit)).await.map(drop)
+}
+
 /// The name with its schema, as SQL reads it.
 async fn full_name(target: &mut Session, quoted: &str) -> Result<String, TransferError> {
     let sql = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -72,7 +81,7 @@ async fn full_name(target: &mut Session, quoted: &str) -> Result<String, Transfe
 }
 
 async fn take_away_in(target: &mut Session, token: &str, plan: &TablePlan, table: &str) -> Result<bool, TransferError> {
-    target.run("SELECT pg_advisory_xact_lock(hashtext('piton_checkpoint'))", Vec::new()).await?;
+    one_at_a_time(target).await?;
     target.run(CREATE, Vec::new()).await?;
     target.run(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"), Vec::new()).await?;
     let filled = target.rows(&format!("SELECT 1::text FROM {table} LIMIT 1"), Vec::new()).await?;
@@ -112,8 +121,14 @@ pub(super) async fn build(target: &mut Session, token: &str, source_table: &str)
     }
     target.run("DELETE FROM piton_index WHERE token = ($1::text) AND table_name = ($2::text)", args()).await?;
     target.run(SORT, Vec::new()).await?;
-    for row in &statements {
-        target.run(&row.first().map(text).unwrap_or_default(), Vec::new()).await?;
+    let statements: Vec<String> = statements.iter().filter_map(|row| row.first().map(text)).collect();
+    // Those come last. Each locks two tables, which others may lock in another order: so no two copies are at it at the same time.
+    let first = statements.iter().position(|statement| statement.contains(" FOREIGN KEY "));
+    for (place, statement) in statements.iter().enumerate() {
+        if Some(place) == first {
+            one_at_a_time(target).await?;
+        }
+        target.run(statement, Vec::new()).await?;
     }
     Ok(true)
 }

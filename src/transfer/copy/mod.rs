@@ -12,6 +12,7 @@ mod encode;
 mod feed;
 mod heap;
 mod indexes;
+mod lanes;
 mod merge;
 mod pace;
 mod place;
@@ -40,6 +41,7 @@ use super::value::Value;
 use feed::Feed;
 use heap::HeapCopy;
 pub(super) use indexes::{TABLE as INDEX_TABLE, build_all};
+use lanes::side_by_side;
 use merge::TableCopy;
 use pace::Pace;
 pub use pace::{PauseWhile, Throttle};
@@ -94,17 +96,31 @@ pub async fn copy(
     let mut source = request.open(from).await?;
     let target = request.open(to).await?;
     let reader = Reader::begin(&mut source, (from, to)).await?;
-    let pace = Pace::new(&request.throttle, progress, cancel);
+    let stop = cancel.child_token();
+    let pace = Pace::new(&request.throttle, progress, &stop);
     let mut copier = Copier { from, to, request, pace, source, reader, target };
     let work = Box::pin(copier.look()).await;
     let work = work.map_err(|error| request.limits.name(error, &format!("table set `{}`", request.set)))?;
+    let groups = copier.groups(&work).await.map_err(|error| request.limits.name(error, "the look at foreign keys"))?;
+    let left = |group: &std::ops::Range<usize>| group.clone().filter(|table| !work[*table].state.done).count();
+    let others = copier.others(groups.iter().map(left).max().unwrap_or(0)).await?;
+    let mut lanes = vec![copier];
+    lanes.extend(others);
     let mut report = CopyReport::default();
     let mut ahead = remaining(&work);
-    for work in work {
-        copier.pace.expect(ahead.pop().flatten());
-        let table = place_of(&work.plan);
-        let done = Box::pin(copier.table(work)).await;
-        report.tables.push(done.map_err(|error| request.limits.name(error, &table))?);
+    let mut work = work.into_iter().enumerate();
+    for group in groups {
+        let behind: Vec<Option<u64>> = group.clone().filter_map(|_| ahead.pop()).collect();
+        let group: Vec<(usize, Work)> = work.by_ref().take(group.len()).collect();
+        if let ([copier], _) | ([copier, ..], 1) = (lanes.as_mut_slice(), group.len()) {
+            for ((_, work), behind) in group.into_iter().zip(behind) {
+                report.tables.push(copier.one(work, behind).await?);
+            }
+        } else {
+            let mut done = side_by_side(&mut lanes, group, &stop).await?;
+            done.sort_by_key(|(place, _)| *place);
+            report.tables.extend(done.into_iter().map(|(_, report)| report));
+        }
     }
     Ok(report)
 }
@@ -170,6 +186,13 @@ impl Copier<'_> {
         }
         let thought = estimate::estimate(&mut self.source, plan, self.request.range).await;
         thought.map(|thought| thought.rows).map_err(|error| self.request.limits.name(error, &place_of(plan)))
+    }
+
+    /// Copies one table; `ahead` rows are in tables behind it, as far as anybody knows.
+    async fn one(&mut self, work: Work, ahead: Option<u64>) -> Result<TableReport, TransferError> {
+        self.pace.expect(ahead);
+        let (table, request) = (place_of(&work.plan), self.request);
+        Box::pin(self.table(work)).await.map_err(|error| request.limits.name(error, &table))
     }
 
     async fn table(&mut self, work: Work) -> Result<TableReport, TransferError> {

@@ -145,6 +145,11 @@ impl<'a> Pace<'a> {
         Self { throttle, progress, cancel, due, asked, seen }
     }
 
+    /// The pace of another table at the same time: the same rules, an account of its own. Not for a copy that keeps a rate.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.throttle, self.progress, self.cancel)
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

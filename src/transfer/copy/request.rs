@@ -16,6 +16,9 @@ use super::pace::Throttle;
 /// Rows of a chunk where the caller names none.
 pub const CHUNK_ROWS_DEFAULT: usize = 20_000;
 
+/// Most that is done at the same time where the caller names no number.
+const PARALLEL_DEFAULT: usize = 4;
+
 /// What is to be copied.
 #[derive(Debug, Clone)]
 pub struct CopyRequest {
@@ -29,6 +32,8 @@ pub struct CopyRequest {
     pub policy: Policy,
     /// Rows of a chunk; with 0 it follows from how long chunks take, and is [`CHUNK_ROWS_DEFAULT`] where rows are judged one by one.
     pub chunk_rows: usize,
+    /// Most tables at the same time, and most connections to either side for one table; with 0 as many as there are processors, two to four.
+    pub parallel: usize,
     /// The identity of this copy: the same for every resume, another for every new copy.
     pub token: String,
     /// Seconds of one bucket, instead of the mapping's.
@@ -62,6 +67,7 @@ impl CopyRequest {
             range: Range::default(),
             policy,
             chunk_rows: 0,
+            parallel: 0,
             token: token.into(),
             timestep: None,
             throttle: Throttle::default(),
@@ -79,6 +85,12 @@ impl CopyRequest {
     /// Rows of a chunk that is held in memory.
     pub(in super::super) fn chunk_rows(&self) -> usize {
         if self.chunk_rows == 0 { CHUNK_ROWS_DEFAULT } else { self.chunk_rows }
+    }
+
+    /// How much may be done at the same time.
+    pub(super) fn parallel(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if self.parallel == 0 { cores.clamp(2, PARALLEL_DEFAULT) } else { self.parallel }
     }
 
     /// The rows that the target may not hold yet: those of the range, and of them those that the split gives to the source.
