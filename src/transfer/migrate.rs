@@ -1,14 +1,16 @@
 //! Applies a folder of SQL migrations through sqlx's own bookkeeping (`_sqlx_migrations`).
 //!
 //! Refuses changed or vanished migrations, as sqlx does. On SQLite and PostgreSQL a migration is one transaction; MariaDB has no such
-//! thing, see `mariadb_migrate`. Called by the `db.migrate` action.
+//! thing, see `mariadb_migrate`. Of several who migrate one database at the same time each finds everything applied in the end. Called by the
+//! `db.migrate` action.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
-use super::database::Database;
+use super::database::{Database, SQLITE_BUSY_TIMEOUT};
 use super::error::TransferError;
 use super::mariadb_migrate;
 use super::session::Session;
@@ -16,6 +18,8 @@ use super::value::Value;
 
 /// How the name of a migration ends.
 const ENDING: &str = ".sql";
+/// How long a migration of somebody else is left alone before one looks again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where migrations are: `<version>_<name>.sql`.
 #[derive(Debug, Clone)]
@@ -69,7 +73,7 @@ pub async fn apply(database: &Database, migrations: &Migrations) -> Result<Vec<i
     let migrator = migrations.resolve().await.map_err(failed)?;
     let before = applied(database).await?;
     match database {
-        Database::Sqlite(pool) => migrator.run(pool).await,
+        Database::Sqlite(pool) => beside_others(database, || migrator.run(pool), &migrator).await,
         Database::Postgres(pool) => migrator.run(pool).await,
         Database::Mariadb(_) => {
             mariadb_migrate::run(database, &migrator).await?;
@@ -79,6 +83,44 @@ pub async fn apply(database: &Database, migrations: &Migrations) -> Result<Vec<i
     .map_err(failed)?;
     let after = applied(database).await?;
     Ok(after.into_iter().filter(|version| !before.contains(version)).collect())
+}
+
+/// sqlx makes those who migrate one database of PostgreSQL wait for each other; of SQLite it does not. But there a migration that failed is
+/// undone, so it can be looked at again where somebody else was the reason: that one is at it, or has applied the same meanwhile.
+async fn beside_others<R: Future<Output = Result<(), MigrateError>>>(
+    database: &Database,
+    run: impl Fn() -> R,
+    migrator: &Migrator,
+) -> Result<(), MigrateError> {
+    let until = Instant::now() + SQLITE_BUSY_TIMEOUT;
+    loop {
+        let Err(failed) = run().await else { return Ok(()) };
+        let again = match &failed {
+            // Without a transaction nothing is undone.
+            _ if migrator.iter().any(|migration| migration.no_tx) => false,
+            _ if has_code(&failed, &BUSY) => {
+                tokio::time::sleep(PAUSE).await;
+                Instant::now() < until
+            }
+            MigrateError::ExecuteMigration(_, version) => applied(database).await.unwrap_or_default().contains(version),
+            MigrateError::Execute(error) => has_code(&failed, &TAKEN) && error.to_string().contains("_sqlx_migrations"),
+            _ => false,
+        };
+        if !again {
+            return Err(failed);
+        }
+    }
+}
+
+/// Somebody else writes (`SQLITE_BUSY`), recovers the file, or has written since this transaction began to read (`SQLITE_BUSY_SNAPSHOT`).
+const BUSY: [&str; 3] = ["5", "261", "517"];
+/// A key is there already: `SQLITE_CONSTRAINT_PRIMARYKEY`, `SQLITE_CONSTRAINT_UNIQUE`.
+const TAKEN: [&str; 2] = ["1555", "2067"];
+
+fn has_code(error: &MigrateError, codes: &[&str]) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| codes.contains(&&*code))
 }
 
 /// The versions that are recorded as applied, in order.
@@ -96,7 +138,46 @@ pub async fn applied(database: &Database) -> Result<Vec<i64>, TransferError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::database::ConnectOptions;
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn several_who_migrate_one_file_at_the_same_time_all_find_it_done() {
+        let texts = [
+            ("1_tables.sql", "CREATE TABLE t (a INT); CREATE TABLE u (a INT);"),
+            ("2_rows.sql", "INSERT INTO t VALUES (1), (2), (3); INSERT INTO u VALUES (1);"),
+            ("3_more.sql", "ALTER TABLE t ADD b INT; INSERT INTO u VALUES (2);"),
+        ];
+        let texts: Vec<_> = texts.iter().map(|(name, sql)| ((*name).to_owned(), (*sql).to_owned())).collect();
+        for _ in 0..30 {
+            let folder = tempfile::tempdir().expect("a folder");
+            let url = format!("sqlite://{}", folder.path().join("t.db").display());
+            let open = || Database::connect(&url, ConnectOptions { create: true, ..Default::default() });
+            open().await.expect("is made");
+            let each = (0..4).map(|_| {
+                let (open, migrations) = (open(), Migrations::Texts("here".into(), texts.clone()));
+                async move { apply(&open.await.expect("opens"), &migrations).await }
+            });
+            let ends = futures_util::future::join_all(each).await;
+            assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+            let database = open().await.expect("opens");
+            assert_eq!(applied(&database).await.expect("reads"), [1, 2, 3]);
+            let mut session = Session::open(&database).await.expect("opens");
+            let rows =
+                session.number("SELECT (SELECT count(*) FROM t) * 10 + (SELECT count(*) FROM u)", Vec::new()).await;
+            assert_eq!(rows.expect("reads"), Some(32), "each once");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_migration_that_fails_by_itself_fails_at_once() {
+        let database = Database::connect("sqlite::memory:", ConnectOptions::default()).await.expect("opens");
+        let texts = vec![("1_bad.sql".to_owned(), "INSERT INTO nowhere VALUES (1)".to_owned())];
+        let started = Instant::now();
+        let error = apply(&database, &Migrations::Texts("here".into(), texts)).await.expect_err("no such table");
+        assert!(error.to_string().contains("no such table: nowhere"), "{error}");
+        assert!(started.elapsed() < SQLITE_BUSY_TIMEOUT / 2);
+    }
 
     /// What is read of texts is what sqlx reads of the folder that holds them.
     #[tokio::test]
