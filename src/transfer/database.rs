@@ -15,7 +15,8 @@ use super::{mariadb, own, postgres, sqlite};
 /// How long a SQLite writer waits for another process's lock.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-const CONNECTIONS_MAX: u32 = 8;
+/// Enough for a copy of eight tables at the same time, whose streams are connections of their own.
+const CONNECTIONS_MAX: u32 = 16;
 
 /// How to open a database.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +102,13 @@ impl Database {
             Self::Postgres(_) => Engine::Postgres,
             Self::Mariadb(_) => Engine::Mariadb,
         }
+    }
+
+    /// Whether what works behind this handle shares the processors of this machine, as far as its address tells.
+    pub(super) fn is_here(&self) -> bool {
+        let Self::Postgres(pool) = self else { return matches!(self, Self::Sqlite(_)) };
+        let options = pool.connect_options();
+        options.get_socket().is_some() || matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
     }
 
     /// Ends every connection and waits for them.

@@ -94,7 +94,7 @@ impl Pair {
 
 fn request(chunk_rows: usize) -> CopyRequest {
     let mapping = Mapping::from_yaml(MAPPING).expect("valid");
-    CopyRequest { chunk_rows, ..CopyRequest::new(mapping, "perf", Policy::Fail, "run/step") }
+    CopyRequest { chunk_rows, parallel: 2, ..CopyRequest::new(mapping, "perf", Policy::Fail, "run/step") }
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ record! {
         timestep: Option<u64>,
         /// When the keys and indexes of an empty PostgreSQL table are built: as rows come, or after them, which is faster.
         indexes: BuildIndexes = BuildIndexes::Keep,
-        /// Most tables at the same time, and most connections to either side for one table; without it as many as there are processors, two to four.
+        /// Most tables at the same time, and most connections to either side for one table, up to 8; without it as many as there are processors, two to four (for one table half as many where both servers are on this machine).
         parallel: Option<u64>,
         /// How the copy holds back.
         throttle: Option<Throttle>,
@@ -204,9 +204,22 @@ fn check_limits(node: &Node, d: &mut Decoder) {
     more_than_zero("lock_timeout", node, d);
 }
 
+/// Most that a copy may do at the same time: half of the connections that a run opens to one database.
+const PARALLEL_MAX: u64 = 8;
+
 fn check_copy(node: &Node, d: &mut Decoder) {
     more_than_zero("chunk_rows", node, d);
     more_than_zero("parallel", node, d);
+    if let (Some(most), Some(place)) = (known::<u64>(node, "parallel", d), node.get("parallel"))
+        && most > PARALLEL_MAX
+    {
+        let message = format!("`parallel` must be at most {PARALLEL_MAX}");
+        let problem = Problem::new("spec::out_of_range", message, place.span).label("too many");
+        d.problem(
+            problem
+                .help("each may take two connections to its source; leave it out for as many as there are processors"),
+        );
+    }
     check_limits(node, d);
     let policy = pair(node, "policy");
     if policy.is_some_and(|(_, value)| d.is_pending(value)) {

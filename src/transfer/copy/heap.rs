@@ -49,6 +49,8 @@ pub(super) struct HeapCopy<'a> {
     pub(super) from: &'a Database,
     pub(super) to: &'a Database,
     pub(super) pace: &'a Pace<'a>,
+    /// Most connections to either side.
+    pub(super) connections: usize,
 }
 
 /// What one transaction wrote.
@@ -186,7 +188,7 @@ impl HeapCopy<'_> {
         let worth = usize::try_from(left / (2 * self.first_chunk())).unwrap_or(usize::MAX);
         let worth = if self.pace.has_rate() { 1 } else { worth };
         let mut others = Vec::new();
-        for _ in 1..self.request.parallel().min(worth) {
+        for _ in 1..self.connections.min(worth) {
             let Some(both) = both(self.request, (self.from, self.to), id).await else { break };
             others.push(both);
         }

@@ -104,7 +104,7 @@ impl Copier<'_> {
         for _ in 1..most.min(self.request.parallel()) {
             let Some((source, target)) = heap::both(self.request, (self.from, self.to), &id).await else { break };
             let (from, to, request, pace) = (self.from, self.to, self.request, self.pace.another());
-            others.push(Self { from, to, request, pace, source, reader: None, target });
+            others.push(Self { from, to, request, pace, source, reader: None, target, connections: 1 });
         }
         Ok(others)
     }
@@ -117,6 +117,10 @@ pub(super) async fn side_by_side(
     stop: &CancellationToken,
 ) -> Result<Vec<(usize, TableReport)>, TransferError> {
     let queue = Mutex::new(VecDeque::from(group));
+    let share = lanes.first().map_or(1, |copier| copier.request.parallel() / lanes.len()).max(1);
+    for copier in &mut *lanes {
+        copier.connections = share;
+    }
     let done = join_all(lanes.iter_mut().map(|copier| lane(copier, &queue, stop))).await;
     let (done, errors): (Vec<_>, Vec<_>) = done.into_iter().flatten().partition(Result::is_ok);
     let mut errors: Vec<TransferError> = errors.into_iter().filter_map(Result::err).collect();

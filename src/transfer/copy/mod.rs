@@ -83,6 +83,8 @@ struct Copier<'a> {
     /// Reads of SQLite what `source` sees.
     reader: Option<Reader>,
     target: Session,
+    /// Most connections to either side for one table.
+    connections: usize,
 }
 
 /// Copies; see the head of this file. A finished token copies nothing. Cancellation takes effect between two chunks.
@@ -98,7 +100,8 @@ pub async fn copy(
     let reader = Reader::begin(&mut source, (from, to)).await?;
     let stop = cancel.child_token();
     let pace = Pace::new(&request.throttle, progress, &stop);
-    let mut copier = Copier { from, to, request, pace, source, reader, target };
+    let connections = request.connections(from, to);
+    let mut copier = Copier { from, to, request, pace, source, reader, target, connections };
     let work = Box::pin(copier.look()).await;
     let work = work.map_err(|error| request.limits.name(error, &format!("table set `{}`", request.set)))?;
     let groups = copier.groups(&work).await.map_err(|error| request.limits.name(error, "the look at foreign keys"))?;
@@ -113,6 +116,7 @@ pub async fn copy(
         let behind: Vec<Option<u64>> = group.clone().filter_map(|_| ahead.pop()).collect();
         let group: Vec<(usize, Work)> = work.by_ref().take(group.len()).collect();
         if let ([copier], _) | ([copier, ..], 1) = (lanes.as_mut_slice(), group.len()) {
+            copier.connections = connections;
             for ((_, work), behind) in group.into_iter().zip(behind) {
                 report.tables.push(copier.one(work, behind).await?);
             }
@@ -222,6 +226,7 @@ impl Copier<'_> {
                     from: self.from,
                     to: self.to,
                     pace: &self.pace,
+                    connections: self.connections,
                 };
                 (state, report) = heap.run(&mut self.source, &mut self.target, state, report).await?;
                 self.request.limits.set(&mut self.source).await?;
