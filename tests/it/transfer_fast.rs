@@ -36,7 +36,7 @@ async fn run(database: &Database, sql: &str) {
     }
 }
 
-async fn number(database: &Database, sql: &str) -> i64 {
+pub(super) async fn number(database: &Database, sql: &str) -> i64 {
     let rows = query(database, sql, &Binds::new(), StatementOptions::default()).await.expect("the query runs").rows;
     rows[0].values().next().and_then(Value::as_i64).expect("a number")
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use piton::transfer::{
-    Binds, ChunkHook, ChunkMoment, CompareMode, CompareRequest, ConnectOptions, CopyReport, CopyRequest, Database,
-    Indexes, Mapping, Policy, Range, StatementOptions, TableComparison, Throttle, TransferError, compare, copy, query,
+    ChunkHook, ChunkMoment, CompareMode, CompareRequest, ConnectOptions, CopyReport, CopyRequest, Database, Indexes,
+    Mapping, Policy, Range, TableComparison, Throttle, TransferError, compare, copy,
 };
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::postgres::PrivatePostgres;
+use super::support::postgres::PrivatePostgres;
+use super::transfer_fast::number;
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
@@ -37,11 +37,6 @@ async fn open() -> (Database, String) {
 async fn run(database: &Database, sql: &str) {
     let Database::Postgres(pool) = database else { panic!("these tests are PostgreSQL's") };
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap_or_else(|why| panic!("{sql}: {why}"));
-}
-
-async fn number(database: &Database, sql: &str) -> i64 {
-    let rows = query(database, sql, &Binds::new(), StatementOptions::default()).await.expect("the query runs").rows;
-    rows[0].values().next().and_then(Value::as_i64).expect("a number")
 }
 
 struct Pair {
