@@ -135,12 +135,13 @@ impl Sqlite {
         match inserted {
             Ok(0) => Ok(None),
             Ok(_) => {
-                if is_short {
-                    self.room.make(&mut *self.writer().await?).await;
-                }
                 self.came_to(run, &records);
                 if generation.is_none() {
                     self.bell.ring();
+                }
+                // The append is on the disk, whatever comes of the room for the next ones.
+                if is_short && let Ok(mut writer) = self.writer().await {
+                    self.room.make(&mut writer).await;
                 }
                 Ok(Some(records))
             }
