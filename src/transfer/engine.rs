@@ -102,6 +102,25 @@ impl Engine {
         }
     }
 
+    /// Asks for pairs of tables of which the first refers to the second, and what a table of a name is called in them; none for SQLite, whose one
+    /// writer fills one table after the other.
+    pub(super) fn references(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Postgres => Some((
+                "SELECT conrelid::int8::text, confrelid::int8::text FROM pg_constraint WHERE contype = 'f'",
+                "SELECT COALESCE(to_regclass($1::text)::oid::int8, 0)::text",
+            )),
+            Self::Mariadb => Some((
+                // Some servers know no capitals.
+                "SELECT DISTINCT LOWER(CONCAT(TABLE_SCHEMA, '.', TABLE_NAME)), \
+                 LOWER(CONCAT(REFERENCED_TABLE_SCHEMA, '.', REFERENCED_TABLE_NAME)) FROM information_schema.KEY_COLUMN_USAGE \
+                 WHERE REFERENCED_TABLE_NAME IS NOT NULL",
+                "SELECT LOWER(CASE WHEN LOCATE('.', n) > 0 THEN n ELSE CONCAT(DATABASE(), '.', n) END) FROM (SELECT ? AS n) AS t",
+            )),
+            Self::Sqlite => None,
+        }
+    }
+
     /// Lists the ordinary tables, catalogues left out.
     pub(super) fn tables(self) -> &'static str {
         match self {

@@ -293,6 +293,16 @@ impl TransferError {
         }
     }
 
+    /// True where a lock of somebody else was waited for in vain, or SQLite's file has changed under a transaction that only now wants to write.
+    pub(super) fn is_lock_wait(&self) -> bool {
+        let Self::Sql { engine, code: Some(code), .. } = self else { return false };
+        match engine {
+            Engine::Postgres => code == "55P03",
+            Engine::Mariadb => code == "1205",
+            Engine::Sqlite => matches!(code.as_str(), "5" | "261" | "517"),
+        }
+    }
+
     /// True where another writer was in the way and the engine undid or can undo the whole transaction: a deadlock, a changed snapshot,
     /// a key that appeared.
     pub(super) fn is_collision(&self) -> bool {

@@ -110,10 +110,7 @@ impl Limits {
                 (Engine::Postgres, "57014") | (Engine::Mariadb, "1969" | "3024") => {
                     Some(("statement_timeout", self.statement))
                 }
-                (Engine::Postgres, "55P03") | (Engine::Mariadb, "1205") | (Engine::Sqlite, "5" | "261" | "517") => {
-                    Some(("lock_timeout", self.lock))
-                }
-                _ => None,
+                _ => error.is_lock_wait().then_some(("lock_timeout", self.lock)),
             },
             _ => None,
         }

@@ -7,10 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlitePool};
 
 use super::database::{Database, SQLITE_BUSY_TIMEOUT};
+use super::engine::Engine;
 use super::error::TransferError;
 use super::mariadb_migrate;
 use super::session::Session;
@@ -62,7 +64,8 @@ fn one((name, text): &(String, String)) -> Option<Result<Migration, MigrateError
     Some(Ok(Migration::new(version, description.into(), kind, sql, text.starts_with("-- no-transaction"))))
 }
 
-/// Applies every migration of a folder that is not applied yet; returns the versions that were applied now.
+/// Applies every migration of a folder that is not applied yet; returns the versions that were not applied when it began, by this call or by
+/// another at the same time.
 pub async fn migrate(database: &Database, folder: &Path) -> Result<Vec<i64>, TransferError> {
     apply(database, &Migrations::Folder(folder.to_path_buf())).await
 }
@@ -73,7 +76,7 @@ pub async fn apply(database: &Database, migrations: &Migrations) -> Result<Vec<i
     let migrator = migrations.resolve().await.map_err(failed)?;
     let before = applied(database).await?;
     match database {
-        Database::Sqlite(pool) => beside_others(database, || migrator.run(pool), &migrator).await,
+        Database::Sqlite(pool) => beside_others(pool, &migrator, database).await,
         Database::Postgres(pool) => migrator.run(pool).await,
         Database::Mariadb(_) => {
             mariadb_migrate::run(database, &migrator).await?;
@@ -87,40 +90,30 @@ pub async fn apply(database: &Database, migrations: &Migrations) -> Result<Vec<i
 
 /// sqlx makes those who migrate one database of PostgreSQL wait for each other; of SQLite it does not. But there a migration that failed is
 /// undone, so it can be looked at again where somebody else was the reason: that one is at it, or has applied the same meanwhile.
-async fn beside_others<R: Future<Output = Result<(), MigrateError>>>(
-    database: &Database,
-    run: impl Fn() -> R,
-    migrator: &Migrator,
-) -> Result<(), MigrateError> {
+async fn beside_others(pool: &SqlitePool, migrator: &Migrator, database: &Database) -> Result<(), MigrateError> {
     let until = Instant::now() + SQLITE_BUSY_TIMEOUT;
     loop {
-        let Err(failed) = run().await else { return Ok(()) };
-        let again = match &failed {
+        let Err(failed) = migrator.run(pool).await else { return Ok(()) };
+        let (version, error) = match &failed {
             // Without a transaction nothing is undone.
-            _ if migrator.iter().any(|migration| migration.no_tx) => false,
-            _ if has_code(&failed, &BUSY) => {
-                tokio::time::sleep(PAUSE).await;
-                Instant::now() < until
-            }
-            MigrateError::ExecuteMigration(_, version) => applied(database).await.unwrap_or_default().contains(version),
-            MigrateError::Execute(error) => has_code(&failed, &TAKEN) && error.to_string().contains("_sqlx_migrations"),
-            _ => false,
+            _ if migrator.iter().any(|migration| migration.no_tx) => return Err(failed),
+            MigrateError::ExecuteMigration(error, version) => (Some(version), error),
+            MigrateError::Execute(error) => (None, error),
+            _ => return Err(failed),
+        };
+        let again = if TransferError::sql(Engine::Sqlite, error).is_lock_wait() {
+            tokio::time::sleep(PAUSE).await;
+            Instant::now() < until
+        } else if let Some(version) = version {
+            applied(database).await.unwrap_or_default().contains(version)
+        } else {
+            let is_taken = error.as_database_error().is_some_and(DatabaseError::is_unique_violation);
+            is_taken && error.to_string().contains("_sqlx_migrations")
         };
         if !again {
             return Err(failed);
         }
     }
-}
-
-/// Somebody else writes (`SQLITE_BUSY`), recovers the file, or has written since this transaction began to read (`SQLITE_BUSY_SNAPSHOT`).
-const BUSY: [&str; 3] = ["5", "261", "517"];
-/// A key is there already: `SQLITE_CONSTRAINT_PRIMARYKEY`, `SQLITE_CONSTRAINT_UNIQUE`.
-const TAKEN: [&str; 2] = ["1555", "2067"];
-
-fn has_code(error: &MigrateError, codes: &[&str]) -> bool {
-    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| codes.contains(&&*code))
 }
 
 /// The versions that are recorded as applied, in order.

@@ -28,10 +28,10 @@ fn mapping() -> Mapping {
     Mapping::from_yaml(&text).expect("valid")
 }
 
-async fn open() -> (Database, String) {
+async fn open() -> Database {
     let number = DATABASES.fetch_add(1, Ordering::Relaxed);
     let url = PrivatePostgres::start().create_database(&format!("lanes_{number}"));
-    (Database::connect(&url, ConnectOptions::default()).await.expect("opens"), url)
+    Database::connect(&url, ConnectOptions::default()).await.expect("opens")
 }
 
 async fn run(database: &Database, sql: &str) {
@@ -47,7 +47,7 @@ struct Pair {
 impl Pair {
     /// 1,000 rows in each table of the source; in the target, `b` refers to `a` where that is asked for.
     async fn new(refers: bool) -> Self {
-        let pair = Self { from: open().await.0, to: open().await.0 };
+        let pair = Self { from: open().await, to: open().await };
         for table in TABLES {
             let create = format!("CREATE TABLE {table} (id int PRIMARY KEY, note text)");
             let fill = format!("INSERT INTO {table} SELECT i, '{table}' || i FROM generate_series(1, 1000) AS i");

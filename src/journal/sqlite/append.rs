@@ -40,7 +40,7 @@ static GUARDED: LazyLock<Vec<String>> = LazyLock::new(|| {
 static PLAIN: LazyLock<Vec<String>> = LazyLock::new(|| (1..=AT_ONCE).map(insert_text).collect());
 
 /// Number of the first parameter that is of a record.
-const FIRST_OF_RECORDS: usize = 5;
+pub(super) const FIRST_OF_RECORDS: usize = 5;
 
 /// Parameters: 1 run, 2 place of the record before, 3 time, 4 generation, then kind, payload and hash of each record.
 fn insert_text(records: usize) -> String {

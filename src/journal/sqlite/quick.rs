@@ -1,8 +1,9 @@
 //! The one-statement append on the caller's own thread, for runs that append again and again.
 //!
-//! sqlx hands each statement to a thread and its end back, which on a sleeping processor takes about as long as half a sync to the disk. Only where
-//! a driver has its thread to itself, as in the program: it has nothing to do before the append is on the disk. Never waits for a lock and never tells a failure apart: what did not go in is left to the ordinary way, which looks what stands there. So
-//! nothing here decides what counts. Used by `append`.
+//! sqlx hands each statement to a thread and its end back, which on a sleeping processor takes about as long as half a sync to the disk. Only
+//! where a driver has its thread to itself, as in the program: it has nothing to do before the append is on the disk. Never waits for a
+//! lock and never tells a failure apart: what did not go in is left to the ordinary way, which looks what stands there. So nothing here
+//! decides what counts. Used by `append`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use super::append::FIRST_OF_RECORDS;
 use crate::ids::RunId;
 use crate::journal::chain::Row;
 
@@ -72,14 +74,10 @@ fn insert(
     statement.raw_bind_parameter(2, first.seq.cast_signed() - 1)?;
     statement.raw_bind_parameter(3, first.at_ms)?;
     statement.raw_bind_parameter(4, first.generation.cast_signed())?;
-    let mut place = 5;
-    for row in new {
-        for text in [&row.kind, &row.payload, &row.hash] {
-            statement.raw_bind_parameter(place, text.as_str())?;
-            place += 1;
-        }
+    let values = new.iter().flat_map(|row| [&row.kind, &row.payload, &row.hash]).map(String::as_str);
+    for (place, value) in values.chain([prev_hash]).enumerate() {
+        statement.raw_bind_parameter(FIRST_OF_RECORDS + place, value)?;
     }
-    statement.raw_bind_parameter(place, prev_hash)?;
     statement.raw_execute()
 }
 

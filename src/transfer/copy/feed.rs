@@ -79,7 +79,7 @@ impl Feed {
     }
 
     /// Reads the rows behind `after` into blocks of at most so many rows, until there are no more or nobody takes them. A `reader` that
-    /// is left in the middle is gone.
+    /// fails is gone.
     pub(super) async fn blocks(
         &self,
         source: &mut Session,

@@ -21,15 +21,6 @@ use super::{Copier, Indexes, Work, heap};
 
 /// Rows from which a table that is read page by page is worth all connections.
 const LARGE: u64 = 200_000;
-/// The foreign keys of a database: who refers to whom, by whatever `IDENTITY` says of a table.
-const REFERENCES_POSTGRES: &str = "SELECT conrelid::int8::text, confrelid::int8::text FROM pg_constraint WHERE contype = 'f' AND conrelid <> confrelid";
-const REFERENCES_MARIADB: &str = "SELECT DISTINCT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME), \
-     CONCAT(REFERENCED_TABLE_SCHEMA, '.', REFERENCED_TABLE_NAME) FROM information_schema.KEY_COLUMN_USAGE \
-     WHERE REFERENCED_TABLE_NAME IS NOT NULL";
-const IDENTITY_POSTGRES: &str = "SELECT COALESCE(to_regclass($1::text)::oid::int8, 0)::text";
-const IDENTITY_MARIADB: &str =
-    "SELECT CASE WHEN LOCATE('.', n) > 0 THEN n ELSE CONCAT(DATABASE(), '.', n) END FROM (SELECT ? AS n) AS t";
-
 /// Cuts a set into groups of tables that may be copied side by side: `refers` says whether either of two tables refers to the other.
 pub(super) fn groups(
     tables: usize,
@@ -53,16 +44,11 @@ pub(super) fn groups(
 impl Copier<'_> {
     /// Finds out which tables may be copied side by side.
     pub(super) async fn groups(&mut self, work: &[Work]) -> Result<Vec<Range<usize>>, TransferError> {
-        let all_alone = |_: usize| true;
         let one_by_one = self.request.throttle.is_set() || self.request.parallel() == 1 || work.len() == 1;
+        // Only PostgreSQL lends its snapshot.
         let may_share = self.source.engine() == Engine::Postgres && !one_by_one;
-        let (references, identity) = match self.target.engine() {
-            Engine::Postgres if may_share => (REFERENCES_POSTGRES, IDENTITY_POSTGRES),
-            Engine::Mariadb if may_share => (REFERENCES_MARIADB, IDENTITY_MARIADB),
-            // SQLite has one writer.
-            Engine::Sqlite | Engine::Postgres | Engine::Mariadb => {
-                return Ok(groups(work.len(), all_alone, |_, _| true));
-            }
+        let Some((references, identity)) = self.target.engine().references().filter(|_| may_share) else {
+            return Ok((0..work.len()).map(|table| table..table + 1).collect());
         };
         let pairs = self.target.rows(references, Vec::new()).await?;
         let mut tables = Vec::new();
@@ -104,24 +90,23 @@ impl Copier<'_> {
         for _ in 1..most.min(self.request.parallel()) {
             let Some((source, target)) = heap::both(self.request, (self.from, self.to), &id).await else { break };
             let (from, to, request, pace) = (self.from, self.to, self.request, self.pace.another());
-            others.push(Self { from, to, request, pace, source, reader: None, target, connections: 1 });
+            others.push(Self { from, to, request, pace, source, reader: None, target });
         }
         Ok(others)
     }
 }
 
-/// Copies the tables of a group, each with its place in the set. After an error no other is begun, and those under way end at a chunk.
+/// Copies the tables of a group, each with its place in the set; `connections` to either side are for all of them. After an error no other is begun, and those under way end at a chunk.
 pub(super) async fn side_by_side(
     lanes: &mut [Copier<'_>],
     group: Vec<(usize, Work)>,
+    connections: usize,
     stop: &CancellationToken,
 ) -> Result<Vec<(usize, TableReport)>, TransferError> {
+    let at_once = lanes.len().min(group.len()).max(1);
     let queue = Mutex::new(VecDeque::from(group));
-    let share = lanes.first().map_or(1, |copier| copier.request.parallel() / lanes.len()).max(1);
-    for copier in &mut *lanes {
-        copier.connections = share;
-    }
-    let done = join_all(lanes.iter_mut().map(|copier| lane(copier, &queue, stop))).await;
+    let share = (connections / at_once).max(1);
+    let done = join_all(lanes.iter_mut().map(|copier| lane(copier, &queue, share, stop))).await;
     let (done, errors): (Vec<_>, Vec<_>) = done.into_iter().flatten().partition(Result::is_ok);
     let mut errors: Vec<TransferError> = errors.into_iter().filter_map(Result::err).collect();
     // What had to end because another failed says nothing of its own.
@@ -132,12 +117,13 @@ pub(super) async fn side_by_side(
 async fn lane(
     copier: &mut Copier<'_>,
     queue: &Mutex<VecDeque<(usize, Work)>>,
+    connections: usize,
     stop: &CancellationToken,
 ) -> Vec<Result<(usize, TableReport), TransferError>> {
     let mut all = Vec::new();
     loop {
         let Some((place, work)) = queue.lock().await.pop_front() else { return all };
-        let done = copier.one(work, None).await;
+        let done = copier.one(work, None, connections).await;
         let is_over = done.is_err();
         all.push(done.map(|report| (place, report)));
         if is_over {

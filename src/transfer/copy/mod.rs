@@ -83,8 +83,6 @@ struct Copier<'a> {
     /// Reads of SQLite what `source` sees.
     reader: Option<Reader>,
     target: Session,
-    /// Most connections to either side for one table.
-    connections: usize,
 }
 
 /// Copies; see the head of this file. A finished token copies nothing. Cancellation takes effect between two chunks.
@@ -100,13 +98,13 @@ pub async fn copy(
     let reader = Reader::begin(&mut source, (from, to)).await?;
     let stop = cancel.child_token();
     let pace = Pace::new(&request.throttle, progress, &stop);
-    let connections = request.connections(from, to);
-    let mut copier = Copier { from, to, request, pace, source, reader, target, connections };
+    let mut copier = Copier { from, to, request, pace, source, reader, target };
     let work = Box::pin(copier.look()).await;
     let work = work.map_err(|error| request.limits.name(error, &format!("table set `{}`", request.set)))?;
     let groups = copier.groups(&work).await.map_err(|error| request.limits.name(error, "the look at foreign keys"))?;
     let left = |group: &std::ops::Range<usize>| group.clone().filter(|table| !work[*table].state.done).count();
     let others = copier.others(groups.iter().map(left).max().unwrap_or(0)).await?;
+    let connections = request.connections(from, to);
     let mut lanes = vec![copier];
     lanes.extend(others);
     let mut report = CopyReport::default();
@@ -116,12 +114,11 @@ pub async fn copy(
         let behind: Vec<Option<u64>> = group.clone().filter_map(|_| ahead.pop()).collect();
         let group: Vec<(usize, Work)> = work.by_ref().take(group.len()).collect();
         if let ([copier], _) | ([copier, ..], 1) = (lanes.as_mut_slice(), group.len()) {
-            copier.connections = connections;
             for ((_, work), behind) in group.into_iter().zip(behind) {
-                report.tables.push(copier.one(work, behind).await?);
+                report.tables.push(copier.one(work, behind, connections).await?);
             }
         } else {
-            let mut done = side_by_side(&mut lanes, group, &stop).await?;
+            let mut done = side_by_side(&mut lanes, group, connections, &stop).await?;
             done.sort_by_key(|(place, _)| *place);
             report.tables.extend(done.into_iter().map(|(_, report)| report));
         }
@@ -192,14 +189,14 @@ impl Copier<'_> {
         thought.map(|thought| thought.rows).map_err(|error| self.request.limits.name(error, &place_of(plan)))
     }
 
-    /// Copies one table; `ahead` rows are in tables behind it, as far as anybody knows.
-    async fn one(&mut self, work: Work, ahead: Option<u64>) -> Result<TableReport, TransferError> {
+    /// Copies one table, over at most so many connections to either side; `ahead` rows are in tables behind it, as far as anybody knows.
+    async fn one(&mut self, work: Work, ahead: Option<u64>, connections: usize) -> Result<TableReport, TransferError> {
         self.pace.expect(ahead);
         let (table, request) = (place_of(&work.plan), self.request);
-        Box::pin(self.table(work)).await.map_err(|error| request.limits.name(error, &table))
+        Box::pin(self.table(work, connections)).await.map_err(|error| request.limits.name(error, &table))
     }
 
-    async fn table(&mut self, work: Work) -> Result<TableReport, TransferError> {
+    async fn table(&mut self, work: Work, connections: usize) -> Result<TableReport, TransferError> {
         let Work { mut plan, lookups, mut state, rows } = work;
         let mut report = TableReport {
             table: plan.source.name.clone(),
@@ -226,7 +223,7 @@ impl Copier<'_> {
                     from: self.from,
                     to: self.to,
                     pace: &self.pace,
-                    connections: self.connections,
+                    connections,
                 };
                 (state, report) = heap.run(&mut self.source, &mut self.target, state, report).await?;
                 self.request.limits.set(&mut self.source).await?;
