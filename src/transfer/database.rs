@@ -104,13 +104,6 @@ impl Database {
         }
     }
 
-    /// Whether what works behind this handle shares the processors of this machine, as far as its address tells.
-    pub(super) fn is_here(&self) -> bool {
-        let Self::Postgres(pool) = self else { return matches!(self, Self::Sqlite(_)) };
-        let options = pool.connect_options();
-        options.get_socket().is_some() || matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1")
-    }
-
     /// Ends every connection and waits for them.
     pub async fn close(&self) {
         match self {

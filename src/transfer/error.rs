@@ -259,12 +259,9 @@ impl TransferError {
             );
             return Self::Sql { engine, message: error.to_string(), code: None, position: None, effect_unknown };
         };
-        let mut message = database.message().to_owned();
-        let mut position = None;
+        let (mut detail, mut position) = (None, None);
         if let Some(postgres) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-            if let Some(detail) = postgres.detail() {
-                message = format!("{message} ({detail})");
-            }
+            detail = postgres.detail();
             if let Some(sqlx::postgres::PgErrorPosition::Original(at)) = postgres.position() {
                 position = Some(at);
             }
@@ -273,6 +270,18 @@ impl TransferError {
         if let Some(mariadb) = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
             code = Some(mariadb.number().to_string());
         }
+        Self::said(engine, database.message(), detail, code, position)
+    }
+
+    /// What an engine itself says is wrong.
+    pub(super) fn said(
+        engine: Engine,
+        message: &str,
+        detail: Option<&str>,
+        code: Option<String>,
+        position: Option<usize>,
+    ) -> Self {
+        let message = detail.map_or_else(|| message.to_owned(), |detail| format!("{message} ({detail})"));
         // 57P01..57P03: the server went away under the statement.
         // 1053, 1152, 1927, 3169: the same on MariaDB and MySQL.
         let effect_unknown = code.as_deref().is_some_and(|code| match engine {

@@ -31,6 +31,7 @@ mod postgres;
 mod postgres_copy;
 mod postgres_rows;
 mod postgres_statement;
+mod postgres_stream;
 mod preflight;
 mod rows;
 mod schema;

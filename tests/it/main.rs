@@ -50,6 +50,7 @@ mod transfer_manners;
 mod transfer_mariadb;
 mod transfer_property;
 mod transfer_statement;
+mod transfer_stream;
 mod transfer_torture;
 mod transfer_writer;
 mod trial;

@@ -178,7 +178,7 @@ record! {
         timestep: Option<u64>,
         /// When the keys and indexes of an empty PostgreSQL table are built: as rows come, or after them, which is faster.
         indexes: BuildIndexes = BuildIndexes::Keep,
-        /// Most tables at the same time, and most connections to either side for one table, up to 8; without it as many as there are processors, two to four (for one table half as many where both servers are on this machine).
+        /// Most tables at the same time, and most connections to either side for one table, up to 8; without it as many as there are processors, two to four.
         parallel: Option<u64>,
         /// How the copy holds back.
         throttle: Option<Throttle>,

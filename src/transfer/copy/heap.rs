@@ -15,6 +15,7 @@ use super::super::chunk_hook::ChunkMoment;
 use super::super::database::Database;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
+use super::super::postgres_stream::Stream;
 use super::super::rows::{self, Lookups};
 use super::super::session::{Begin, Session};
 use super::super::value::Value;
@@ -23,7 +24,7 @@ use super::CopyRequest;
 use super::pace::Pace;
 use super::place::Pages;
 use super::report::TableReport;
-use super::wire::{Block, Sink, Wire, blocks};
+use super::wire::{Block, Sink, Source, Wire, blocks};
 
 /// Pages of the first chunk; later ones follow from how long it took.
 const PAGES_FIRST: u64 = 1_000;
@@ -51,6 +52,21 @@ pub(super) struct HeapCopy<'a> {
     pub(super) pace: &'a Pace<'a>,
     /// Most connections to either side.
     pub(super) connections: usize,
+}
+
+/// A reader of the same snapshot beside the first.
+enum Joined {
+    Stream(Option<Stream>),
+    Session(Session),
+}
+
+impl Joined {
+    fn source(&mut self) -> Source<'_> {
+        match self {
+            Self::Stream(stream) => Source::Stream(stream.take()),
+            Self::Session(session) => Source::Session(session),
+        }
+    }
 }
 
 /// What one transaction wrote.
@@ -145,11 +161,16 @@ impl HeapCopy<'_> {
         let mut left = if by_pages { pages.left() } else { Vec::new() };
         left.reverse();
         let old = (!is_first).then(|| pages.is_old());
+        let first = match self.wire.stream(self.from, &id, &[]).await {
+            Some(stream) => Source::Stream(Some(stream)),
+            None => Source::Session(source),
+        };
         let mut others = self.others(&id, left.iter().map(|(from, to)| to - from).sum()).await;
         let workers = others.len() as u64 + 1;
         let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk(), workers });
         let started = Instant::now();
-        let workers = std::iter::once((source, target)).chain(others.iter_mut().map(|(from, to)| (from, to)));
+        let others = others.iter_mut().map(|(from, to)| (from.source(), to));
+        let workers = std::iter::once((first, target)).chain(others);
         let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
         try_join_all(work).await?;
         let Shared { state, report, .. } = shared.into_inner();
@@ -184,39 +205,50 @@ impl HeapCopy<'_> {
     }
 
     /// More connections for a table that is worth them; none where there are none to be had.
-    async fn others(&self, id: &str, left: u64) -> Vec<(Session, Session)> {
+    async fn others(&self, id: &str, left: u64) -> Vec<(Joined, Session)> {
         let worth = usize::try_from(left / (2 * self.first_chunk())).unwrap_or(usize::MAX);
         let worth = if self.pace.has_rate() { 1 } else { worth };
         let mut others = Vec::new();
         for _ in 1..self.connections.min(worth) {
-            let Some(both) = both(self.request, (self.from, self.to), id).await else { break };
+            let Some(both) = self.another(id).await else { break };
             others.push(both);
         }
         others
     }
 
+    async fn another(&self, id: &str) -> Option<(Joined, Session)> {
+        let Some(stream) = self.wire.stream(self.from, id, &[]).await else {
+            let (source, target) = both(self.request, (self.from, self.to), id).await?;
+            return Some((Joined::Session(source), target));
+        };
+        let target = tokio::time::timeout(PATIENCE, self.request.open(self.to)).await.ok()?.ok()?;
+        Some((Joined::Stream(Some(stream)), target))
+    }
+
     /// Reads chunk after chunk, while what was read before is written.
     async fn work(
         &self,
-        source: &mut Session,
+        mut source: Source<'_>,
         target: &mut Session,
         shared: &Mutex<Shared>,
         old: Option<&str>,
         started: Instant,
     ) -> Result<(), TransferError> {
         // Reading ahead waits for writing, so what counts is how long the source keeps silent.
-        self.request.limits.lift(source).await?;
+        if let Source::Session(session) = &mut source {
+            self.request.limits.lift(session).await?;
+        }
         let patience = self.request.limits.statement;
         let (to, mut from) = channel(AHEAD);
         let read = async {
             // Owned here, so that the writer sees the end of it.
-            let to = to;
+            let (mut source, to) = (source, to);
             loop {
                 let range = shared.lock().await.take();
                 let Some(range) = range else { break };
                 let mut more = vec![format!("t.ctid >= '({},0)' AND t.ctid < '({},0)'", range.0, range.1)];
                 more.extend(old.map(str::to_owned));
-                blocks(source, &self.wire.read(&more), u64::MAX, patience, &to).await?;
+                blocks(&mut source, &self.wire.read(&more), u64::MAX, patience, &to).await?;
                 if to.send(Block { ends: Some(range), ..Block::default() }).await.is_err() {
                     break;
                 }

@@ -50,7 +50,7 @@ pub use report::{CopyProgress, CopyReport, TableReport};
 pub(super) use request::check_request;
 pub use request::{CHUNK_ROWS_DEFAULT, CopyRequest, Indexes};
 use sorted::{Came, Rows, SortedCopy};
-use wire::Wire;
+use wire::{Source, Wire};
 
 /// How the rows of a table are moved.
 enum Way {
@@ -104,7 +104,7 @@ pub async fn copy(
     let groups = copier.groups(&work).await.map_err(|error| request.limits.name(error, "the look at foreign keys"))?;
     let left = |group: &std::ops::Range<usize>| group.clone().filter(|table| !work[*table].state.done).count();
     let others = copier.others(groups.iter().map(left).max().unwrap_or(0)).await?;
-    let connections = request.connections(from, to);
+    let connections = request.parallel();
     let mut lanes = vec![copier];
     lanes.extend(others);
     let mut report = CopyReport::default();
@@ -305,10 +305,16 @@ impl Copier<'_> {
         report: TableReport,
     ) -> Result<Came, TransferError> {
         let id = heap::export(&mut self.source).await?;
-        let mut stream = heap::join_snapshot(self.request, self.from, &id).await?;
-        let from = Rows::Wire(wire);
-        let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
-        sorted.run(&mut stream, &mut None, &mut self.target).await
+        let mut joined;
+        let source = if let Some(stream) = wire.stream(self.from, &id, &[sorted::SORT]).await {
+            Source::Stream(Some(stream))
+        } else {
+            joined = heap::join_snapshot(self.request, self.from, &id).await?;
+            Source::Session(&mut joined)
+        };
+        let (write, pace) = (wire.write.as_str(), &self.pace);
+        let sorted = SortedCopy { request: self.request, plan, write, wire: Some(wire), pace, state, report };
+        sorted.run(Rows::Wire(wire, source), &mut self.target).await
     }
 
     async fn fed(
@@ -318,9 +324,10 @@ impl Copier<'_> {
         state: TableCheckpoint,
         report: TableReport,
     ) -> Result<Came, TransferError> {
-        let from = Rows::Feed(feed);
-        let sorted = SortedCopy { request: self.request, plan, from, pace: &self.pace, state, report };
-        let came = sorted.run(&mut self.source, &mut self.reader, &mut self.target).await?;
+        let (write, pace) = (feed.write.as_str(), &self.pace);
+        let sorted = SortedCopy { request: self.request, plan, write, wire: None, pace, state, report };
+        let rows = Rows::Feed(feed, &mut self.source, &mut self.reader);
+        let came = sorted.run(rows, &mut self.target).await?;
         self.request.limits.set(&mut self.source).await?;
         Ok(came)
     }

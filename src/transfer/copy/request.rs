@@ -32,8 +32,7 @@ pub struct CopyRequest {
     pub policy: Policy,
     /// Rows of a chunk; with 0 it follows from how long chunks take, and is [`CHUNK_ROWS_DEFAULT`] where rows are judged one by one.
     pub chunk_rows: usize,
-    /// Most tables at the same time, and most connections to either side for one table; with 0 as many as there are processors, two to four, and half as
-    /// many connections for one table where both servers are on this machine.
+    /// Most tables at the same time, and most connections to either side for one table; with 0 as many as there are processors, two to four.
     pub parallel: usize,
     /// The identity of this copy: the same for every resume, another for every new copy.
     pub token: String,
@@ -88,15 +87,9 @@ impl CopyRequest {
         if self.chunk_rows == 0 { CHUNK_ROWS_DEFAULT } else { self.chunk_rows }
     }
 
-    /// Most tables at the same time.
+    /// Most tables at the same time, and most connections to either side for one table.
     pub(super) fn parallel(&self) -> usize {
         if self.parallel == 0 { cores().clamp(2, PARALLEL_DEFAULT) } else { self.parallel }
-    }
-
-    /// Most connections to either side for one table. Two servers that share this machine's processors have two at work for each.
-    pub(super) fn connections(&self, from: &Database, to: &Database) -> usize {
-        let is_shared = self.parallel == 0 && from.is_here() && to.is_here();
-        if is_shared { (cores() / 2).clamp(1, PARALLEL_DEFAULT) } else { self.parallel() }
     }
 
     /// The rows that the target may not hold yet: those of the range, and of them those that the split gives to the source.

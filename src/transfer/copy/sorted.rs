@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::super::checkpoint::{self, TableCheckpoint};
 use super::super::chunk_hook::ChunkMoment;
-use super::super::engine::Engine;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
 use super::super::session::{Begin, Session};
@@ -17,7 +16,7 @@ use super::CopyRequest;
 use super::feed::Feed;
 use super::pace::Pace;
 use super::report::TableReport;
-use super::wire::{Block, Sink, Wire, blocks};
+use super::wire::{Block, Sink, Source, Wire, blocks};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// Rows of a transaction where the caller names none.
@@ -27,7 +26,7 @@ const CHUNK_TIME: Duration = Duration::from_secs(3);
 /// Blocks that are read ahead; 64 KiB each.
 const AHEAD: usize = 32;
 /// Memory for the source's sort, where there is one.
-const SORT: &str = "SET LOCAL work_mem = '64MB'";
+pub(super) const SORT: &str = "SET LOCAL work_mem = '64MB'";
 
 /// How far the way has come.
 pub(super) enum Came {
@@ -37,29 +36,22 @@ pub(super) enum Came {
     Collided(TableCheckpoint, TableReport),
 }
 
-/// Where the rows come from.
-#[derive(Clone, Copy)]
+/// Where the rows come from; what reads them is used up, its stream may be left in the middle.
 pub(super) enum Rows<'a> {
     /// Another PostgreSQL, whose bytes pass as they are.
-    Wire(&'a Wire),
+    Wire(&'a Wire, Source<'a>),
     /// Another engine.
-    Feed(&'a Feed),
-}
-
-impl Rows<'_> {
-    fn write(&self) -> &str {
-        match self {
-            Self::Wire(wire) => &wire.write,
-            Self::Feed(feed) => &feed.write,
-        }
-    }
+    Feed(&'a Feed, &'a mut Session, &'a mut Option<Reader>),
 }
 
 /// One table under way.
 pub(super) struct SortedCopy<'a> {
     pub(super) request: &'a CopyRequest,
     pub(super) plan: &'a TablePlan,
-    pub(super) from: Rows<'a>,
+    /// The target's end of the stream.
+    pub(super) write: &'a str,
+    /// The source's end where it is another PostgreSQL: it reads keys from their bytes.
+    pub(super) wire: Option<&'a Wire>,
     pub(super) pace: &'a Pace<'a>,
     pub(super) state: TableCheckpoint,
     pub(super) report: TableReport,
@@ -75,26 +67,26 @@ struct Written {
 }
 
 impl SortedCopy<'_> {
-    /// Copies what is left. `source` is used up: its stream may be left in the middle; so is a `reader` whose stream was.
-    pub(super) async fn run(
-        mut self,
-        source: &mut Session,
-        reader: &mut Option<Reader>,
-        target: &mut Session,
-    ) -> Result<Came, TransferError> {
-        if source.engine() == Engine::Postgres {
-            source.run(SORT, Vec::new()).await?;
-        }
+    /// Copies what is left.
+    pub(super) async fn run(mut self, rows: Rows<'_>, target: &mut Session) -> Result<Came, TransferError> {
         // One statement reads the whole table; what counts is how long it keeps silent.
-        self.request.limits.lift(source).await?;
-        let patience = self.request.limits.statement;
-        let (rows, after) = (self.from, self.state.last_key.clone());
+        let (limits, patience) = (self.request.limits, self.request.limits.statement);
+        let after = self.state.last_key.clone();
         let (to, mut from) = channel(AHEAD);
         let most = self.chunk_rows();
         let read = async {
             match rows {
-                Rows::Wire(wire) => blocks(source, &wire.read_sorted(after.as_deref()), most, patience, &to).await,
-                Rows::Feed(feed) => feed.blocks(source, reader, after.as_deref(), most, patience, to).await,
+                Rows::Wire(wire, mut source) => {
+                    if let Source::Session(session) = &mut source {
+                        session.run(SORT, Vec::new()).await?;
+                        limits.lift(session).await?;
+                    }
+                    blocks(&mut source, &wire.read_sorted(after.as_deref()), most, patience, &to).await
+                }
+                Rows::Feed(feed, session, reader) => {
+                    limits.lift(session).await?;
+                    feed.blocks(session, reader, after.as_deref(), most, patience, to).await
+                }
             }
         };
         let write = async {
@@ -160,7 +152,7 @@ impl SortedCopy<'_> {
         let mut written = Written { rows: 0, bytes: 0, last: Vec::new(), key: Vec::new(), is_end: true };
         let begun = Instant::now();
         let (most, bytes_most) = (self.chunk_rows(), self.pace.bytes_max());
-        let mut sink = Sink::begin(target, self.from.write()).await?;
+        let mut sink = Sink::begin(target, self.write).await?;
         loop {
             sink.put(&block.bytes).await?;
             written.rows += block.rows;
@@ -186,9 +178,9 @@ impl SortedCopy<'_> {
         next.chunk_no += 1;
         next.rows += written.rows;
         next.counts.inserted += written.rows;
-        next.last_key = Some(match self.from {
-            Rows::Wire(wire) => wire.key_text(target, self.plan, &written.last).await?,
-            Rows::Feed(_) => written.key,
+        next.last_key = Some(match self.wire {
+            Some(wire) => wire.key_text(target, self.plan, &written.last).await?,
+            None => written.key,
         });
         checkpoint::advance(target, &self.request.token, &next).await?;
         self.request.hook.at(ChunkMoment::BeforeCommit).await;

@@ -3,6 +3,7 @@
 //! Refuses to pass what the target could read as something else: other types, other lengths, types that are no part of PostgreSQL itself.
 //! Used by `heap` and `sorted`.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -12,9 +13,11 @@ use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnection, PgCopyIn, PgTy
 use sqlx::{Arguments, Encode, Postgres, Row, Type};
 use tokio::sync::mpsc::Sender;
 
+use super::super::database::Database;
 use super::super::engine::Engine;
 use super::super::error::TransferError;
 use super::super::plan::{From, TablePlan};
+use super::super::postgres_stream::Stream;
 use super::super::rows::Range;
 use super::super::schema::{one, text};
 use super::super::session::Session;
@@ -146,6 +149,14 @@ impl Wire {
             source: source_facts,
             target: target_facts,
         }))
+    }
+
+    /// A connection of its own that reads the table in the snapshot of that name; none where that cannot be had at once.
+    pub(super) async fn stream(&self, from: &Database, snapshot: &str, settings: &[&str]) -> Option<Stream> {
+        if !self.source.is_plain {
+            return None;
+        }
+        Stream::join(from, snapshot, &self.table, settings).await
     }
 
     /// Reads the rows for which all of `more` hold.
@@ -358,48 +369,124 @@ impl<'c> Sink<'c> {
     }
 }
 
-/// Reads a stream into blocks of at most so many whole rows until it ends or nobody takes them; with `patience` it may not be silent for longer.
+/// Who reads.
+pub(super) enum Source<'s> {
+    /// A connection of its own; none once it was left before the end of what it read.
+    Stream(Option<Stream>),
+    /// A session.
+    Session(&'s mut Session),
+}
+
+/// Reads into blocks of at most so many whole rows until there are no more or nobody takes them; with `patience` the source may not be silent for longer.
 pub(super) async fn blocks(
-    source: &mut Session,
+    source: &mut Source<'_>,
     read: &str,
     most: u64,
     patience: Option<Duration>,
     to: &Sender<Block>,
 ) -> Result<(), TransferError> {
-    let Session::Postgres(source) = source else {
-        return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
-    };
-    let mut rows = source.copy_out_raw(read).await.map_err(wrong)?;
-    let mut block = Block::default();
-    let mut last = 0;
-    loop {
-        let message = match patience {
-            None => rows.try_next().await,
-            Some(after) => tokio::time::timeout(after, rows.try_next())
-                .await
-                .map_err(|_| TransferError::Timeout { after, effect_unknown: false })?,
-        };
-        let Some(message) = message.map_err(wrong)? else { break };
-        let row = message.strip_prefix(HEADER.as_slice()).unwrap_or(&message);
-        if row.is_empty() || row == TRAILER {
-            continue;
+    let gathering = Gathering { most, block: Block::default(), last: 0 };
+    match source {
+        Source::Session(Session::Postgres(session)) => gathering.read_session(session, read, patience, to).await,
+        Source::Session(_) => Err(TransferError::statement("bytes pass between two PostgreSQL sessions only")),
+        Source::Stream(stream) => {
+            let left = || TransferError::statement("the stream of rows was left before its end");
+            *stream = gathering.read_stream(stream.take().ok_or_else(left)?, read, patience, to).await?;
+            Ok(())
         }
-        last = block.bytes.len();
-        block.bytes.extend_from_slice(row);
-        block.rows += 1;
-        if block.bytes.len() >= BUFFER || block.rows >= most {
-            block.last = block.bytes.split_at(last).1.to_vec();
-            if to.send(std::mem::take(&mut block)).await.is_err() {
+    }
+}
+
+/// A block that is being gathered.
+struct Gathering {
+    most: u64,
+    block: Block,
+    /// Where its last row begins.
+    last: usize,
+}
+
+impl Gathering {
+    async fn read_session(
+        mut self,
+        source: &mut PgConnection,
+        read: &str,
+        patience: Option<Duration>,
+        to: &Sender<Block>,
+    ) -> Result<(), TransferError> {
+        let mut rows = source.copy_out_raw(read).await.map_err(wrong)?;
+        loop {
+            let message = match patience {
+                None => rows.try_next().await,
+                Some(after) => tokio::time::timeout(after, rows.try_next())
+                    .await
+                    .map_err(|_| TransferError::Timeout { after, effect_unknown: false })?,
+            };
+            let Some(message) = message.map_err(wrong)? else { break };
+            if let Some(full) = self.take(&message)
+                && to.send(full).await.is_err()
+            {
                 return Ok(());
             }
-            block.bytes.reserve(2 * BUFFER);
         }
+        if let Some(rest) = self.rest() {
+            let _ = to.send(rest).await;
+        }
+        Ok(())
     }
-    if block.rows > 0 {
-        block.last = block.bytes.split_at(last).1.to_vec();
-        let _ = to.send(block).await;
+
+    /// Reads on a thread of its own; the stream comes back where it was read to its end.
+    async fn read_stream(
+        mut self,
+        mut stream: Stream,
+        read: &str,
+        patience: Option<Duration>,
+        to: &Sender<Block>,
+    ) -> Result<Option<Stream>, TransferError> {
+        // Whoever gives up waiting ends the statement too.
+        let closer = stream.closer()?;
+        let (read, to) = (read.to_owned(), to.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let is_whole = stream.each_row(&read, patience, |message| {
+                let is_taken = self.take(message).is_none_or(|full| to.blocking_send(full).is_ok());
+                if is_taken { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            if !is_whole {
+                return Ok(None);
+            }
+            if let Some(rest) = self.rest() {
+                let _ = to.blocking_send(rest);
+            }
+            Ok(Some(stream))
+        });
+        let done = work.await;
+        closer.release();
+        done.map_err(|_| TransferError::statement("the thread that reads PostgreSQL came to an early end"))?
     }
-    Ok(())
+
+    /// Takes the row that a message holds; a block that is full with it comes back.
+    fn take(&mut self, message: &[u8]) -> Option<Block> {
+        let row = message.strip_prefix(HEADER.as_slice()).unwrap_or(message);
+        if row.is_empty() || row == TRAILER {
+            return None;
+        }
+        self.last = self.block.bytes.len();
+        self.block.bytes.extend_from_slice(row);
+        self.block.rows += 1;
+        let is_full = self.block.bytes.len() >= BUFFER || self.block.rows >= self.most;
+        is_full.then(|| self.close())
+    }
+
+    /// What is left at the end.
+    fn rest(mut self) -> Option<Block> {
+        (self.block.rows > 0).then(|| self.close())
+    }
+
+    fn close(&mut self) -> Block {
+        let bytes = Vec::with_capacity(2 * BUFFER);
+        let mut full = std::mem::replace(&mut self.block, Block { bytes, ..Block::default() });
+        full.last = full.bytes.split_at(self.last).1.to_vec();
+        full
+    }
 }
 
 #[cfg(test)]

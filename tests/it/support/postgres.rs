@@ -50,6 +50,15 @@ impl PrivatePostgres {
         Self::launch()
     }
 
+    /// Has the server ask a role for its password in this way (a method of `pg_hba.conf`) from here on.
+    pub(crate) fn ask(&self, role: &str, method: &str) {
+        let data = self.folder.join("data");
+        let file = data.join("pg_hba.conf");
+        let rules = std::fs::read_to_string(&file).expect("the server's rules");
+        std::fs::write(&file, format!("local all {role} {method}\n{rules}")).expect("the file is ours");
+        run(as_server(&binary("pg_ctl")).arg("-D").arg(&data).arg("reload").stdout(Stdio::null()));
+    }
+
     /// Ends the server as a power cut would: no checkpoint, every connection broken off.
     pub(crate) fn kill(&self) {
         let data = self.folder.join("data").display().to_string();

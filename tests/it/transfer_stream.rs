@@ -1,0 +1,143 @@
+//! Reading PostgreSQL beside the driver: who signs in how, what is read by the session where that is not to be had, and what others lock meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use piton::transfer::{
+    Binds, ChunkHook, ChunkMoment, ConnectOptions, CopyRequest, Database, Mapping, Policy, StatementOptions, copy,
+    query,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::postgres::PrivatePostgres;
+
+const MAPPING: &str = "apiVersion: piton/v1\nkind: Mapping\nname: perf\nsets: { perf: [perf] }\ntables: { perf: {} }\n";
+const TABLE: &str = "CREATE TABLE perf (entity_id int, ts timestamptz, note text";
+const KEY: &str = ", PRIMARY KEY (entity_id, ts))";
+/// More than is read ahead, so that there is a reader while the first rows are written.
+const FILL: &str = "INSERT INTO perf SELECT e, to_timestamp(900 * b), repeat('x', 38 * e) \
+                    FROM generate_series(0, 99) AS b, generate_series(1, 50) AS e";
+const HASH: &str = "SELECT count(*) || ' ' || sum(hash_record_extended(t, 0)::numeric) AS h FROM perf AS t";
+
+async fn open(url: &str) -> Database {
+    Database::connect(url, ConnectOptions::default()).await.unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+async fn run(database: &Database, sql: &str) {
+    let Database::Postgres(pool) = database else { panic!("these tests are PostgreSQL's") };
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+        .execute(pool)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+async fn value(database: &Database, sql: &str) -> serde_json::Value {
+    let found = query(database, sql, &Binds::new(), StatementOptions::default()).await.expect("the query runs");
+    found.rows[0].values().next().cloned().expect("a value")
+}
+
+/// A database with rows, and one without.
+struct Pair {
+    from: Database,
+    from_url: String,
+    to: Database,
+}
+
+impl Pair {
+    async fn new(server: &PrivatePostgres, name: &str, end: &str) -> Self {
+        let from_url = server.create_database(&format!("{name}_from"));
+        let from = open(&from_url).await;
+        let to = open(&server.create_database(&format!("{name}_to"))).await;
+        run(&from, &format!("{TABLE}{KEY}; {FILL}; ANALYZE perf")).await;
+        run(&to, &format!("{TABLE}{end}")).await;
+        Self { from, from_url, to }
+    }
+
+    /// Copies as `role`; the most sessions of it that the source had when rows were about to be written.
+    async fn copy_as(&self, role: &str, password: &str) -> i64 {
+        let url = self.from_url.replace("postgres@", &format!("{role}:{password}@"));
+        let most = Arc::new(AtomicI64::new(0));
+        let (watch, seen, who) = (self.from.clone(), Arc::clone(&most), role.to_owned());
+        let hook = ChunkHook::new(move |moment| {
+            let (watch, seen, who) = (watch.clone(), Arc::clone(&seen), who.clone());
+            Box::pin(async move {
+                if moment == ChunkMoment::BeforeRead {
+                    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{who}'");
+                    seen.fetch_max(value(&watch, &sql).await.as_i64().expect("a number"), Ordering::Relaxed);
+                }
+            })
+        });
+        let mapping = Mapping::from_yaml(MAPPING).expect("valid");
+        let wanted = CopyRequest { hook, parallel: 1, ..CopyRequest::new(mapping, "perf", Policy::Fail, "run/step") };
+        let account = copy(&open(&url).await, &self.to, &wanted, &|_| {}, &CancellationToken::new()).await;
+        assert_eq!(account.expect("copies").tables[0].all.inserted, 5_000);
+        assert_eq!(value(&self.from, HASH).await, value(&self.to, HASH).await);
+        most.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn rows_are_read_beside_the_driver_however_the_server_asks_for_the_password() {
+    let server = PrivatePostgres::of_its_own();
+    let postgres = open(&server.address("postgres")).await;
+    for (method, stored) in [("scram-sha-256", "scram-sha-256"), ("md5", "md5"), ("password", "scram-sha-256")] {
+        let role = format!("reader_{}", method.replace('-', "_"));
+        run(
+            &postgres,
+            &format!("SET password_encryption = '{stored}'; CREATE ROLE {role} LOGIN PASSWORD 'p@ss w:örd/'"),
+        )
+        .await;
+        server.ask(&role, method);
+        for (way, end) in [("pages", ")"), ("sorted", KEY)] {
+            let pair = Pair::new(&server, &format!("{role}_{way}"), end).await;
+            run(&pair.from, &format!("GRANT SELECT ON perf TO {role}")).await;
+            let sessions = pair.copy_as(&role, "p%40ss%20w%3A%C3%B6rd%2F").await;
+            assert_eq!(sessions, 2, "{method}, {way}: the session that holds the snapshot, and the stream");
+        }
+    }
+    server.kill();
+}
+
+#[tokio::test]
+async fn a_source_that_has_no_connection_left_is_read_by_the_session() {
+    let server = PrivatePostgres::start();
+    let pair = Pair::new(server, "stream_limit", ")").await;
+    run(&pair.from, "CREATE ROLE only_one LOGIN CONNECTION LIMIT 1; GRANT SELECT ON perf TO only_one").await;
+    assert_eq!(pair.copy_as("only_one", "").await, 1);
+}
+
+#[tokio::test]
+async fn whoever_waits_to_lock_the_table_is_not_waited_for() {
+    let server = PrivatePostgres::start();
+    let pair = Pair::new(server, "stream_lock", ")").await;
+    let mapping = Mapping::from_yaml(MAPPING).expect("valid");
+    let (altering, watch) = (pair.from.clone(), pair.from.clone());
+    let (begun, is_begun) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicI64::new(0)));
+    let (tell, count) = (Arc::clone(&begun), Arc::clone(&is_begun));
+    let hook = ChunkHook::new(move |moment| {
+        let (watch, tell, count) = (watch.clone(), Arc::clone(&tell), Arc::clone(&count));
+        Box::pin(async move {
+            if moment == ChunkMoment::BeforeRead && count.fetch_add(1, Ordering::Relaxed) == 0 {
+                tell.notify_one();
+                let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'perf'::regclass";
+                while value(&watch, waits).await == serde_json::json!(0) {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            }
+        })
+    });
+    let altered = tokio::spawn(async move {
+        begun.notified().await;
+        run(&altering, "ALTER TABLE perf ADD COLUMN late int").await;
+    });
+    let wanted = CopyRequest {
+        hook,
+        chunk_rows: 500,
+        parallel: 2,
+        ..CopyRequest::new(mapping, "perf", Policy::Fail, "run/step")
+    };
+    let account = copy(&pair.from, &pair.to, &wanted, &|_| {}, &CancellationToken::new()).await.expect("copies");
+    assert_eq!(account.tables[0].all.inserted, 5_000);
+    assert!(is_begun.load(Ordering::Relaxed) > 1, "several chunks, most of them with somebody waiting");
+    altered.await.expect("goes on when the copy is done");
+}
