@@ -107,6 +107,27 @@ async fn a_source_that_has_no_connection_left_is_read_by_the_session() {
 }
 
 #[tokio::test]
+async fn the_session_that_holds_the_view_may_be_idle_for_as_long_as_a_table_takes() {
+    let server = PrivatePostgres::start();
+    let pair = Pair::new(server, "stream_idle", ")").await;
+    let limit = "SET idle_in_transaction_session_timeout = '300ms'";
+    run(&pair.from, &format!("CREATE ROLE hurried LOGIN; GRANT SELECT ON perf TO hurried; ALTER ROLE hurried {limit}"))
+        .await;
+    let hook = ChunkHook::new(|moment| {
+        Box::pin(async move {
+            if moment == ChunkMoment::BeforeRead {
+                tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+            }
+        })
+    });
+    let mapping = Mapping::from_yaml(MAPPING).expect("valid");
+    let wanted = CopyRequest { hook, ..CopyRequest::new(mapping, "perf", Policy::Fail, "run/step") };
+    let from = open(&pair.from_url.replace("postgres@", "hurried@")).await;
+    let account = copy(&from, &pair.to, &wanted, &|_| {}, &CancellationToken::new()).await.expect("copies");
+    assert_eq!(account.tables[0].all.inserted, 5_000);
+}
+
+#[tokio::test]
 async fn whoever_waits_to_lock_the_table_is_not_waited_for() {
     let server = PrivatePostgres::start();
     let pair = Pair::new(server, "stream_lock", ")").await;

@@ -37,8 +37,8 @@ const PAGES_MAX: u64 = 32_000;
 const PAGES_LEAST: u64 = 1_000;
 /// How long a chunk should take.
 const CHUNK_TIME: Duration = Duration::from_millis(1_500);
-/// Blocks that are read ahead; 64 KiB each.
-const AHEAD: usize = 32;
+/// Blocks that are read ahead; 56 KiB each.
+const AHEAD: usize = 16;
 /// How long an additional connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 const CHUNK_ROWS: u64 = 500_000;
 /// Longest time of a transaction.
 const CHUNK_TIME: Duration = Duration::from_secs(3);
-/// Blocks that are read ahead; 64 KiB each.
+/// Blocks that are read ahead; 56 KiB each.
 const AHEAD: usize = 32;
 /// Memory for the source's sort, where there is one.
 pub(super) const SORT: &str = "SET LOCAL work_mem = '64MB'";

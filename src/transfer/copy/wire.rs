@@ -23,8 +23,9 @@ use super::super::schema::{one, text};
 use super::super::session::Session;
 use super::super::value::{Kind, Value};
 
-/// Bytes that are gathered before they are sent: a server sends one message per row.
-pub(super) const BUFFER: usize = 64 * 1024;
+/// Bytes that are gathered before they are sent: a server sends one message per row. With room for one more row it is no more than the
+/// allocator shares a page for; above 64 KiB every thread holds several times as much.
+pub(super) const BUFFER: usize = 56 * 1024;
 /// What a binary COPY begins with: its signature, no flags, no extension.
 const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with.
@@ -482,7 +483,8 @@ impl Gathering {
     }
 
     fn close(&mut self) -> Block {
-        let bytes = Vec::with_capacity(2 * BUFFER);
+        // With room for the row that fills it.
+        let bytes = Vec::with_capacity(BUFFER + BUFFER / 8);
         let mut full = std::mem::replace(&mut self.block, Block { bytes, ..Block::default() });
         full.last = full.bytes.split_at(self.last).1.to_vec();
         full
