@@ -25,7 +25,10 @@ use super::super::session::Session;
 use super::super::sqlite_reader::{self, Reader};
 use super::super::value::{Kind, Value, convert};
 use super::encode::{self, Cell, Form, Unusual};
-use super::wire::{BUFFER, Block, COLUMNS, Facts};
+use super::wire::{Block, COLUMNS, Facts};
+
+/// Bytes of rows that are gathered before they are handed on.
+const BUFFER: usize = 64 * 1024;
 
 /// Where a field comes from.
 enum Field {

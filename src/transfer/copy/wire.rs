@@ -25,7 +25,7 @@ use super::super::value::{Kind, Value};
 
 /// Bytes that are gathered before they are sent: a server sends one message per row. With room for one more row it is no more than the
 /// allocator shares a page for; above 64 KiB every thread holds several times as much.
-pub(super) const BUFFER: usize = 56 * 1024;
+const BUFFER: usize = 56 * 1024;
 /// What a binary COPY begins with: its signature, no flags, no extension.
 const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with.
