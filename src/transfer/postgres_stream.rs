@@ -1,7 +1,7 @@
 //! A connection to a PostgreSQL source beside the driver's: it joins the snapshot of a session and hands over the rows of a binary COPY, nothing copied.
 //!
 //! A server sends a message for each row, and a future and a counted buffer for each of them take the driver longer than the server takes to make it.
-//! Reads only. Refuses what would need a cipher of its own: such a source is read by the session. Used by `copy`.
+//! Reads only. Refuses a server that speaks TLS: it is read by the session. Used by `copy`.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
@@ -57,12 +57,12 @@ struct Address {
     database: Option<String>,
     password: Option<SecretString>,
     options: Option<String>,
-    /// Whether the server is to be asked for a cipher.
+    /// Whether the server is to be asked for TLS.
     asks: bool,
 }
 
 impl Address {
-    /// None where the connection must not be without a cipher.
+    /// None where the connection must not be without TLS.
     fn of(options: &PgConnectOptions) -> Option<Self> {
         let asks = match options.get_ssl_mode() {
             // As the driver understands them.
@@ -179,21 +179,21 @@ impl Stream {
         socket.set_patience(Some(PATIENCE)).map_err(lost)?;
         let mut stream = Self { socket, buffer: vec![0; BUFFER], filled: 0..0 };
         if address.asks {
-            stream.ask_for_no_cipher().map_err(lost)?;
+            stream.ask_for_no_tls().map_err(lost)?;
         }
         stream.sign_in(address)?;
         stream.run(begin)?;
         Ok(stream)
     }
 
-    /// The server answers with one byte whether it has a cipher (<https://www.postgresql.org/docs/current/protocol-flow.html>).
-    fn ask_for_no_cipher(&mut self) -> io::Result<()> {
+    /// The server answers with one byte whether it speaks TLS (<https://www.postgresql.org/docs/current/protocol-flow.html>).
+    fn ask_for_no_tls(&mut self) -> io::Result<()> {
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
         self.socket.write_all(&request)?;
         let mut answer = [0];
         let read = self.socket.read(&mut answer)?;
-        if read == 1 && answer == *b"N" { Ok(()) } else { Err(io::Error::other("the server has a cipher")) }
+        if read == 1 && answer == *b"N" { Ok(()) } else { Err(io::Error::other("the server speaks TLS")) }
     }
 
     fn sign_in(&mut self, address: &Address) -> Result<(), TransferError> {
@@ -485,14 +485,14 @@ mod tests {
             heard
         });
         let options = PgConnectOptions::from_str(url).expect("is an address").socket(folder.path());
-        let opened = Stream::open(&Address::of(&options).expect("may be without a cipher"), "BEGIN");
+        let opened = Stream::open(&Address::of(&options).expect("may be without TLS"), "BEGIN");
         (opened, server.join().expect("ends"))
     }
 
     #[test]
-    fn a_server_that_has_a_cipher_is_left_to_the_driver() {
+    fn a_server_that_speaks_tls_is_left_to_the_driver() {
         let (opened, heard) = sign_in("postgres://ann@h/db?sslmode=prefer", vec![b"S".to_vec()]);
-        assert!(opened.expect_err("is not spoken").to_string().contains("has a cipher"));
+        assert!(opened.expect_err("is not spoken").to_string().contains("speaks TLS"));
         assert_eq!(heard, [[0, 0, 0, 8, 4, 210, 22, 47]], "and nothing else was said to it");
         for mode in ["require", "verify-ca", "verify-full"] {
             let options =

@@ -15,7 +15,6 @@ use super::super::chunk_hook::ChunkMoment;
 use super::super::database::Database;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
-use super::super::postgres_stream::Stream;
 use super::super::rows::{self, Lookups};
 use super::super::session::{Begin, Session};
 use super::super::value::Value;
@@ -52,21 +51,6 @@ pub(super) struct HeapCopy<'a> {
     pub(super) pace: &'a Pace<'a>,
     /// Most connections to either side.
     pub(super) connections: usize,
-}
-
-/// A reader of the same snapshot beside the first.
-enum Joined {
-    Stream(Option<Stream>),
-    Session(Session),
-}
-
-impl Joined {
-    fn source(&mut self) -> Source<'_> {
-        match self {
-            Self::Stream(stream) => Source::Stream(stream.take()),
-            Self::Session(session) => Source::Session(session),
-        }
-    }
 }
 
 /// What one transaction wrote.
@@ -113,11 +97,25 @@ async fn snapshot(source: &mut Session) -> Result<(u64, String), TransferError> 
 }
 
 /// A second reader of the same snapshot.
-pub(super) async fn join_snapshot(request: &CopyRequest, from: &Database, id: &str) -> Result<Session, TransferError> {
+async fn join_snapshot(request: &CopyRequest, from: &Database, id: &str) -> Result<Session, TransferError> {
     let mut session = request.open(from).await?;
     session.begin(Begin::Snapshot).await?;
     session.run(&format!("SET TRANSACTION SNAPSHOT '{id}'"), Vec::new()).await?;
     Ok(session)
+}
+
+/// A reader of the snapshot of that name beside the session that holds it: a stream, or else a session.
+pub(super) async fn reader(
+    request: &CopyRequest,
+    wire: &Wire,
+    from: &Database,
+    id: &str,
+    settings: &[&str],
+) -> Result<Source<'static>, TransferError> {
+    match wire.stream(from, id, settings).await {
+        Some(stream) => Ok(Source::Stream(Some(stream))),
+        None => join_snapshot(request, from, id).await.map(Source::Joined),
+    }
 }
 
 /// The name under which others can join the snapshot of `source`.
@@ -165,12 +163,12 @@ impl HeapCopy<'_> {
             Some(stream) => Source::Stream(Some(stream)),
             None => Source::Session(source),
         };
-        let mut others = self.others(&id, left.iter().map(|(from, to)| to - from).sum()).await;
+        let others = self.others(&id, left.iter().map(|(from, to)| to - from).sum()).await;
         let workers = others.len() as u64 + 1;
         let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk(), workers });
         let started = Instant::now();
-        let others = others.iter_mut().map(|(from, to)| (from.source(), to));
-        let workers = std::iter::once((first, target)).chain(others);
+        let (sources, mut targets): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+        let workers = std::iter::once((first, target)).chain(sources.into_iter().zip(&mut targets));
         let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
         try_join_all(work).await?;
         let Shared { state, report, .. } = shared.into_inner();
@@ -205,7 +203,7 @@ impl HeapCopy<'_> {
     }
 
     /// More connections for a table that is worth them; none where there are none to be had.
-    async fn others(&self, id: &str, left: u64) -> Vec<(Joined, Session)> {
+    async fn others(&self, id: &str, left: u64) -> Vec<(Source<'static>, Session)> {
         let worth = usize::try_from(left / (2 * self.first_chunk())).unwrap_or(usize::MAX);
         let worth = if self.pace.has_rate() { 1 } else { worth };
         let mut others = Vec::new();
@@ -216,13 +214,10 @@ impl HeapCopy<'_> {
         others
     }
 
-    async fn another(&self, id: &str) -> Option<(Joined, Session)> {
-        let Some(stream) = self.wire.stream(self.from, id, &[]).await else {
-            let (source, target) = both(self.request, (self.from, self.to), id).await?;
-            return Some((Joined::Session(source), target));
-        };
-        let target = tokio::time::timeout(PATIENCE, self.request.open(self.to)).await.ok()?.ok()?;
-        Some((Joined::Stream(Some(stream)), target))
+    async fn another(&self, id: &str) -> Option<(Source<'static>, Session)> {
+        let source = reader(self.request, self.wire, self.from, id, &[]);
+        let both = async { tokio::try_join!(source, self.request.open(self.to)) };
+        tokio::time::timeout(PATIENCE, both).await.ok()?.ok()
     }
 
     /// Reads chunk after chunk, while what was read before is written.
@@ -235,7 +230,7 @@ impl HeapCopy<'_> {
         started: Instant,
     ) -> Result<(), TransferError> {
         // Reading ahead waits for writing, so what counts is how long the source keeps silent.
-        if let Source::Session(session) = &mut source {
+        if let Some(session) = source.session() {
             self.request.limits.lift(session).await?;
         }
         let patience = self.request.limits.statement;

@@ -50,7 +50,7 @@ pub use report::{CopyProgress, CopyReport, TableReport};
 pub(super) use request::check_request;
 pub use request::{CHUNK_ROWS_DEFAULT, CopyRequest, Indexes};
 use sorted::{Came, Rows, SortedCopy};
-use wire::{Source, Wire};
+use wire::Wire;
 
 /// How the rows of a table are moved.
 enum Way {
@@ -225,7 +225,8 @@ impl Copier<'_> {
                     pace: &self.pace,
                     connections,
                 };
-                (state, report) = heap.run(&mut self.source, &mut self.target, state, report).await?;
+                let run = Box::pin(heap.run(&mut self.source, &mut self.target, state, report));
+                (state, report) = run.await?;
                 self.request.limits.set(&mut self.source).await?;
                 self.finish(&plan, &mut state).await?;
             }
@@ -305,13 +306,7 @@ impl Copier<'_> {
         report: TableReport,
     ) -> Result<Came, TransferError> {
         let id = heap::export(&mut self.source).await?;
-        let mut joined;
-        let source = if let Some(stream) = wire.stream(self.from, &id, &[sorted::SORT]).await {
-            Source::Stream(Some(stream))
-        } else {
-            joined = heap::join_snapshot(self.request, self.from, &id).await?;
-            Source::Session(&mut joined)
-        };
+        let source = heap::reader(self.request, wire, self.from, &id, &[sorted::SORT]).await?;
         let (write, pace) = (wire.write.as_str(), &self.pace);
         let sorted = SortedCopy { request: self.request, plan, write, wire: Some(wire), pace, state, report };
         sorted.run(Rows::Wire(wire, source), &mut self.target).await

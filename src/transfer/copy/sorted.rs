@@ -77,7 +77,7 @@ impl SortedCopy<'_> {
         let read = async {
             match rows {
                 Rows::Wire(wire, mut source) => {
-                    if let Source::Session(session) = &mut source {
+                    if let Some(session) = source.session() {
                         session.run(SORT, Vec::new()).await?;
                         limits.lift(session).await?;
                     }

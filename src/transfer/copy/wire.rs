@@ -374,8 +374,21 @@ impl<'c> Sink<'c> {
 pub(super) enum Source<'s> {
     /// A connection of its own; none once it was left before the end of what it read.
     Stream(Option<Stream>),
-    /// A session.
+    /// A session that joined the snapshot.
+    Joined(Session),
+    /// The session that holds it.
     Session(&'s mut Session),
+}
+
+impl Source<'_> {
+    /// The session, where it is one.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Joined(session) => Some(session),
+            Self::Session(session) => Some(session),
+        }
+    }
 }
 
 /// Reads into blocks of at most so many whole rows until there are no more or nobody takes them; with `patience` the source may not be silent for longer.
@@ -387,15 +400,15 @@ pub(super) async fn blocks(
     to: &Sender<Block>,
 ) -> Result<(), TransferError> {
     let gathering = Gathering { most, block: Block::default(), last: 0 };
-    match source {
-        Source::Session(Session::Postgres(session)) => gathering.read_session(session, read, patience, to).await,
-        Source::Session(_) => Err(TransferError::statement("bytes pass between two PostgreSQL sessions only")),
-        Source::Stream(stream) => {
-            let left = || TransferError::statement("the stream of rows was left before its end");
-            *stream = gathering.read_stream(stream.take().ok_or_else(left)?, read, patience, to).await?;
-            Ok(())
-        }
+    if let Source::Stream(stream) = source {
+        let left = || TransferError::statement("the stream of rows was left before its end");
+        *stream = gathering.read_stream(stream.take().ok_or_else(left)?, read, patience, to).await?;
+        return Ok(());
     }
+    let Some(Session::Postgres(session)) = source.session() else {
+        return Err(TransferError::statement("bytes pass between two PostgreSQL sessions only"));
+    };
+    gathering.read_session(session, read, patience, to).await
 }
 
 /// A block that is being gathered.
