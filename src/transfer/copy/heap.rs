@@ -38,6 +38,8 @@ const PAGES_LEAST: u64 = 1_000;
 const CHUNK_TIME: Duration = Duration::from_millis(1_500);
 /// Blocks that are read ahead; 56 KiB each.
 const AHEAD: usize = 16;
+/// Times that a table is read through for the young rows in it; walking over its key once takes as long as about twenty of them.
+const SCANS_MAX: usize = 10;
 /// How long an additional connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -152,8 +154,11 @@ impl HeapCopy<'_> {
         let pages = state.pages.get_or_insert_with(fresh).clone();
         let is_held = pages.holds(filenode, xmin);
         if !is_first {
-            let young = if is_held { Some(pages.is_young()) } else { None };
-            self.find_young(source, target, &mut state, &mut report, young).await?;
+            let young = is_held.then(|| pages.is_young());
+            if self.prepare_young(source, young.as_deref()).await? {
+                self.find_young(source, target, &mut state, &mut report, young).await?;
+            }
+            source.run("SET LOCAL enable_indexscan TO DEFAULT", Vec::new()).await?;
         }
         let by_pages = is_first || is_held;
         let mut left = if by_pages { pages.left() } else { Vec::new() };
@@ -340,6 +345,18 @@ impl HeapCopy<'_> {
         shared.report.elapsed = started.elapsed();
         shared.report.all = shared.state.counts;
         Ok(())
+    }
+
+    /// Whether there are rows to be looked for at all. Where they are few among many, the table is read through for each chunk of them: what stands
+    /// between two of them would be read one by one in the order of the key.
+    async fn prepare_young(&self, source: &mut Session, young: Option<&str>) -> Result<bool, TransferError> {
+        let Some(young) = young else { return Ok(true) };
+        let count = format!("SELECT count(*)::text FROM {} AS t WHERE {young}", self.plan.source.quoted());
+        let met = source.number(&count, Vec::new()).await?.and_then(|met| usize::try_from(met).ok()).unwrap_or(0);
+        if met.div_ceil(self.request.chunk_rows()) <= SCANS_MAX {
+            source.run("SET LOCAL enable_indexscan = off", Vec::new()).await?;
+        }
+        Ok(met > 0)
     }
 
     /// Inserts the rows that were written since the copy began and whose key the target does not hold; without `young`, of all rows.
