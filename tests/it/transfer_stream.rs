@@ -162,3 +162,74 @@ async fn whoever_waits_to_lock_the_table_is_not_waited_for() {
     assert!(is_begun.load(Ordering::Relaxed) > 1, "several chunks, most of them with somebody waiting");
     altered.await.expect("goes on when the copy is done");
 }
+
+/// Rows in an order that has nothing to do with their key.
+const SHUFFLED: &str = "INSERT INTO perf SELECT e, to_timestamp(900 * b), repeat('x', e) \
+                        FROM generate_series(0, 399) AS b, generate_series(1, 50) AS e ORDER BY b, e";
+
+#[tokio::test]
+async fn a_table_that_stands_in_another_order_is_sorted_and_not_walked_over() {
+    let server = PrivatePostgres::start();
+    for (name, analyzed, walks) in [("sorted_known", "; ANALYZE perf", false), ("sorted_unknown", "", true)] {
+        let from_url = server.create_database(&format!("{name}_from"));
+        // Whoever looks at it meanwhile would make it known; pages that are cheap to ask for are a planner that likes to walk.
+        let settings = format!(
+            "ALTER DATABASE {name}_from SET random_page_cost = 0.01; ALTER TABLE perf SET (autovacuum_enabled = off)"
+        );
+        let from = open(&from_url).await;
+        let to = open(&server.create_database(&format!("{name}_to"))).await;
+        run(&from, &format!("{TABLE}{KEY}; {settings}; {SHUFFLED}{analyzed}")).await;
+        run(&to, &format!("{TABLE}{KEY}")).await;
+        let mapping = Mapping::from_yaml(MAPPING).expect("valid");
+        let wanted = CopyRequest::new(mapping, "perf", Policy::Fail, "run/step");
+        // A connection of before would not know the settings of the database.
+        let account = copy(&open(&from_url).await, &to, &wanted, &|_| {}, &CancellationToken::new()).await;
+        assert_eq!(account.expect("copies").tables[0].all.inserted, 20_000);
+        assert_eq!(value(&from, HASH).await, value(&to, HASH).await);
+        let read = |what: &str| format!("SELECT {what} FROM pg_stat_user_tables WHERE relname = 'perf'");
+        // A session tells what it read when it ends; those of this test and of the hash read through.
+        let (mut by_key, mut through) = (0, 0);
+        for _ in 0..500 {
+            by_key = value(&from, &read("idx_tup_fetch")).await.as_i64().expect("a number");
+            through = value(&from, &read("seq_tup_read")).await.as_i64().expect("a number");
+            if by_key + through >= 40_000 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert_eq!(
+            (by_key >= 20_000, through >= 40_000),
+            (walks, !walks),
+            "{name}: {by_key} by the key, {through} not"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_table_is_on_the_disk_whatever_the_target_does_without_being_asked() {
+    let server = PrivatePostgres::start();
+    let from = open(&server.create_database("lazy_from")).await;
+    let to_url = server.create_database("lazy_to");
+    run(&open(&to_url).await, "ALTER DATABASE lazy_to SET synchronous_commit = off").await;
+    let to = open(&to_url).await;
+    for end in [")", KEY] {
+        run(&from, &format!("DROP TABLE IF EXISTS perf; {TABLE}{KEY}; {FILL}")).await;
+        run(&to, &format!("DROP TABLE IF EXISTS perf, seen; {TABLE}{end}; CREATE TABLE seen (done text, how text)"))
+            .await;
+        let note = "CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+            INSERT INTO seen VALUES (NEW.done::text, current_setting('synchronous_commit')); RETURN NEW; END $$";
+        let mapping = Mapping::from_yaml(MAPPING).expect("valid");
+        // The first copy makes the table that is watched in the second.
+        for token in ["first", "second"] {
+            let wanted = CopyRequest::new(mapping.clone(), "perf", Policy::Fail, format!("{end}{token}"));
+            run(&to, "TRUNCATE perf").await;
+            let account = copy(&from, &to, &wanted, &|_| {}, &CancellationToken::new()).await;
+            assert_eq!(account.expect("copies").tables[0].all.inserted, 5_000);
+            let trigger = "CREATE OR REPLACE TRIGGER noted BEFORE INSERT OR UPDATE ON piton_checkpoint \
+                           FOR EACH ROW EXECUTE FUNCTION note()";
+            run(&to, &format!("{note}; {trigger}")).await;
+        }
+        let ends = "SELECT string_agg(DISTINCT how, ' ') FROM seen WHERE done IN ('1', 'true')";
+        assert_eq!(value(&to, ends).await, "on", "{end}");
+    }
+}

@@ -23,12 +23,10 @@ use super::CopyRequest;
 use super::pace::Pace;
 use super::place::Pages;
 use super::report::TableReport;
-use super::wire::{Block, Sink, Source, Wire, blocks};
+use super::wire::{Block, PAGE_BYTES, Sink, Source, Wire, blocks};
 
 /// Pages of the first chunk; later ones follow from how long it took.
 const PAGES_FIRST: u64 = 1_000;
-/// Bytes of a page, about.
-const PAGE_BYTES: u64 = 8_192;
 /// Rows of a page of a table that nobody has analyzed.
 const PAGE_ROWS: u64 = 50;
 const PAGES_MAX: u64 = 32_000;

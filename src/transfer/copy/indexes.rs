@@ -10,6 +10,7 @@ use super::super::plan::TablePlan;
 use super::super::schema::{one, text};
 use super::super::session::{Arg, Begin, Session};
 use super::super::value::Value;
+use super::request::cores;
 
 /// The table of what is to be built again.
 pub(in super::super) const TABLE: &str = "piton_index";
@@ -41,8 +42,16 @@ const DEFINITIONS: &str = "SELECT drop_it, make_it FROM ( \
 
 /// Names in definitions are written out in full, whatever the search path.
 const FULL_NAMES: &str = "SET LOCAL search_path = pg_catalog";
-/// Memory for the sorts of an index.
-const SORT: &str = "SET LOCAL maintenance_work_mem = '256MB'";
+/// Memory for what is no sort: checks of foreign keys, indexes of other kinds.
+const WORK: u64 = 256;
+/// Least memory of each process that sorts for one index: below it PostgreSQL lets fewer of them work
+/// (`plan_create_index_workers`). More of it is slower, as it is no longer the processor's cache in which they sort.
+const SORT_LEAST: u64 = 32;
+/// Parts that are merged at once, with that memory.
+const MERGED: u64 = 100;
+/// How many may sort for one index, and how large the table is.
+const SORTERS: &str = "SELECT (COALESCE(current_setting('max_parallel_maintenance_workers', true), '0')::int8 + 1)::text, \
+                       COALESCE(pg_relation_size(to_regclass(NULLIF($1::text, ''))), 0)::int8::text";
 
 /// Takes them away where the table is empty and nothing would be lost; true when something was taken.
 pub(super) async fn take_away(target: &mut Session, token: &str, plan: &TablePlan) -> Result<bool, TransferError> {
@@ -105,8 +114,35 @@ async fn take_away_in(target: &mut Session, token: &str, plan: &TablePlan, table
     Ok(!found.is_empty())
 }
 
-/// Builds what was taken away from one table, in the caller's transaction.
-pub(super) async fn build(target: &mut Session, token: &str, source_table: &str) -> Result<bool, TransferError> {
+/// Megabytes of memory for the sort of a table of so many bytes by so many processes. It grows only with a table that could not be merged at once.
+fn sort_memory(bytes: u64, sorters: u64) -> u64 {
+    let share = bytes / (1 << 20) / sorters.max(1) / MERGED;
+    share.clamp(SORT_LEAST, WORK) * sorters.max(1)
+}
+
+/// Whether a statement sorts the rows of a table: the index is a b-tree, as that of every key is.
+fn is_sort(statement: &str) -> bool {
+    [" PRIMARY KEY ", " UNIQUE ", " USING btree "].iter().any(|mark| statement.contains(mark))
+}
+
+/// Memory for the sorts of the indexes of `table`, in megabytes.
+async fn sort_memory_of(target: &mut Session, table: &str) -> Result<u64, TransferError> {
+    let found = target.rows(SORTERS, one(table)).await?;
+    let number = |place: usize| {
+        let value = found.first().and_then(|row| row.get(place)).and_then(Value::as_integer);
+        value.and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+    };
+    // How many processors the server has, nobody tells; it seldom has fewer than this machine.
+    Ok(sort_memory(number(1), number(0).min(u64::try_from(cores()).unwrap_or(1).max(2))))
+}
+
+/// Builds what was taken away from one table, in the caller's transaction; `table` is its quoted name on the target, where that is known.
+pub(super) async fn build(
+    target: &mut Session,
+    token: &str,
+    source_table: &str,
+    table: Option<&str>,
+) -> Result<bool, TransferError> {
     if target.engine() != Engine::Postgres
         || target.number(&Engine::Postgres.has_table(TABLE), Vec::new()).await? != Some(1)
     {
@@ -120,7 +156,7 @@ pub(super) async fn build(target: &mut Session, token: &str, source_table: &str)
         return Ok(false);
     }
     target.run("DELETE FROM piton_index WHERE token = ($1::text) AND table_name = ($2::text)", args()).await?;
-    target.run(SORT, Vec::new()).await?;
+    let sort = sort_memory_of(target, table.unwrap_or_default()).await?;
     let statements: Vec<String> = statements.iter().filter_map(|row| row.first().map(text)).collect();
     // Those come last. Each locks two tables, which others may lock in another order: so no two copies are at it at the same time.
     let first = statements.iter().position(|statement| statement.contains(" FOREIGN KEY "));
@@ -128,6 +164,8 @@ pub(super) async fn build(target: &mut Session, token: &str, source_table: &str)
         if Some(place) == first {
             one_at_a_time(target).await?;
         }
+        let memory = if is_sort(statement) { sort } else { WORK };
+        target.run(&format!("SET LOCAL maintenance_work_mem = '{memory}MB'"), Vec::new()).await?;
         target.run(statement, Vec::new()).await?;
     }
     Ok(true)
@@ -144,8 +182,33 @@ pub(in super::super) async fn build_all(target: &mut Session, token: &str) -> Re
     for row in target.rows(sql, one(token)).await? {
         let table = row.first().map(text).unwrap_or_default();
         target.begin(Begin::Write).await?;
-        build(target, token, &table).await?;
+        build(target, token, &table, None).await?;
         target.commit().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sort_gets_no_more_memory_than_it_needs() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!([0, GIB, 6 * GIB].map(|bytes| sort_memory(bytes, 2)), [64, 64, 64]);
+        assert_eq!(sort_memory(GIB, 3), 96);
+        assert_eq!(sort_memory(20 * GIB, 2), 2 * 102, "parts of more, so that they are merged at once");
+        assert_eq!(sort_memory(10_000 * GIB, 3), 3 * WORK);
+        assert_eq!(sort_memory(GIB, 0), 32);
+    }
+
+    #[test]
+    fn only_what_sorts_is_a_sort() {
+        assert!(is_sort("ALTER TABLE public.t ADD CONSTRAINT t_pkey PRIMARY KEY (a)"));
+        assert!(is_sort("ALTER TABLE public.t ADD CONSTRAINT t_a_key UNIQUE (a)"));
+        assert!(is_sort("CREATE INDEX i ON public.t USING btree (a)"));
+        assert!(!is_sort("CREATE INDEX i ON public.t USING gin (a)"));
+        assert!(!is_sort("ALTER TABLE public.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES public.u(a)"));
+        assert!(!is_sort("ALTER TABLE public.t ADD CONSTRAINT x EXCLUDE USING gist (a WITH =)"));
+    }
 }

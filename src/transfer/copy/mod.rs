@@ -306,10 +306,11 @@ impl Copier<'_> {
         report: TableReport,
     ) -> Result<Came, TransferError> {
         let id = heap::export(&mut self.source).await?;
-        let source = heap::reader(self.request, wire, self.from, &id, &[sorted::SORT]).await?;
+        let settings = sorted::settings(&mut self.source, plan, wire, self.request.limits.statement).await?;
+        let source = heap::reader(self.request, wire, self.from, &id, settings).await?;
         let (write, pace) = (wire.write.as_str(), &self.pace);
         let sorted = SortedCopy { request: self.request, plan, write, wire: Some(wire), pace, state, report };
-        sorted.run(Rows::Wire(wire, source), &mut self.target).await
+        sorted.run(Rows::Wire(wire, source, settings), &mut self.target).await
     }
 
     async fn fed(
@@ -357,6 +358,9 @@ impl Copier<'_> {
         state.chunk_no += 1;
         state.done = true;
         self.target.begin(Begin::Write).await?;
+        if self.target.engine() == Engine::Postgres {
+            self.target.run(wire::SYNC, Vec::new()).await?;
+        }
         complete(&mut self.target, self.request, plan).await?;
         checkpoint::advance(&mut self.target, &self.request.token, state).await?;
         self.request.hook.at(ChunkMoment::BeforeCommit).await;
@@ -390,7 +394,7 @@ async fn complete(target: &mut Session, request: &CopyRequest, plan: &TablePlan)
         return Ok(());
     }
     request.limits.lift(target).await?;
-    indexes::build(target, &request.token, &plan.source.name).await?;
+    indexes::build(target, &request.token, &plan.source.name, Some(&plan.target.quoted())).await?;
     super::postgres::advance_sequences(target, plan).await
 }
 

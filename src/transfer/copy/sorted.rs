@@ -9,7 +9,8 @@ use super::super::checkpoint::{self, TableCheckpoint};
 use super::super::chunk_hook::ChunkMoment;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
-use super::super::session::{Begin, Session};
+use super::super::schema::text;
+use super::super::session::{Arg, Begin, Session};
 use super::super::sqlite_reader::Reader;
 use super::super::value::Value;
 use super::CopyRequest;
@@ -25,8 +26,18 @@ const CHUNK_ROWS: u64 = 500_000;
 const CHUNK_TIME: Duration = Duration::from_secs(3);
 /// Blocks that are read ahead; 56 KiB each.
 const AHEAD: usize = 32;
-/// Memory for the source's sort, where there is one.
-pub(super) const SORT: &str = "SET LOCAL work_mem = '64MB'";
+/// Has the source sort the rows instead of walking over its key, in memory that stays within a processor's cache.
+const SORT: [&str; 2] = ["SET LOCAL enable_indexscan = off", "SET LOCAL work_mem = '4MB'"];
+/// How far the rows may stand out of the order of their key for a walk over it, as PostgreSQL measures that: 1 is not at all.
+const IN_ORDER: f64 = 0.9;
+/// Largest table that is sorted: it stands in the source's temporary files meanwhile.
+const SORT_MOST: u64 = 4 << 30;
+/// Bytes of a table that any server sorts in a second, during which it says nothing.
+const SORT_SPEED: u64 = 20 << 20;
+/// How well the rows follow the first column of their key.
+const CORRELATION: &str = "SELECT abs(s.correlation)::text FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename \
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.schemaname \
+    WHERE c.oid = to_regclass($1::text) AND s.attname = ($2::text) AND NOT s.inherited";
 
 /// How far the way has come.
 pub(super) enum Came {
@@ -38,8 +49,8 @@ pub(super) enum Came {
 
 /// Where the rows come from; what reads them is used up, its stream may be left in the middle.
 pub(super) enum Rows<'a> {
-    /// Another PostgreSQL, whose bytes pass as they are.
-    Wire(&'a Wire, Source<'a>),
+    /// Another PostgreSQL, whose bytes pass as they are; with settings for whoever reads there.
+    Wire(&'a Wire, Source<'a>, &'static [&'static str]),
     /// Another engine.
     Feed(&'a Feed, &'a mut Session, &'a mut Option<Reader>),
 }
@@ -66,6 +77,28 @@ struct Written {
     is_end: bool,
 }
 
+/// How the source is to find the order of the key. Its planner takes a walk over the key for cheap as long as it thinks that the table stands in a
+/// cache; where the rows stand in another order it then asks for a page for each of them.
+pub(super) async fn settings(
+    source: &mut Session,
+    plan: &TablePlan,
+    wire: &Wire,
+    patience: Option<Duration>,
+) -> Result<&'static [&'static str], TransferError> {
+    let Some(key) = plan.source_key.first() else { return Ok(&[]) };
+    let args = [plan.source.quoted(), key.name.clone()].map(|name| Arg::One(Value::Text(name)));
+    let found = source.rows(CORRELATION, args.to_vec()).await?;
+    let correlation = found.first().and_then(|row| row.first()).and_then(|value| text(value).parse().ok());
+    let sorts = is_sorted_sooner(correlation, wire.source.bytes(), patience);
+    Ok(if sorts { &SORT } else { &[] })
+}
+
+/// Whether a table is sorted sooner than it is walked over in the order of its key, and within the time for which the source may say nothing.
+fn is_sorted_sooner(correlation: Option<f64>, bytes: u64, patience: Option<Duration>) -> bool {
+    let most = patience.map_or(SORT_MOST, |patience| SORT_MOST.min(patience.as_secs().saturating_mul(SORT_SPEED)));
+    correlation.is_some_and(|correlation| correlation < IN_ORDER) && bytes <= most
+}
+
 impl SortedCopy<'_> {
     /// Copies what is left.
     pub(super) async fn run(mut self, rows: Rows<'_>, target: &mut Session) -> Result<Came, TransferError> {
@@ -76,9 +109,11 @@ impl SortedCopy<'_> {
         let most = self.chunk_rows();
         let read = async {
             match rows {
-                Rows::Wire(wire, mut source) => {
+                Rows::Wire(wire, mut source, settings) => {
                     if let Some(session) = source.session() {
-                        session.run(SORT, Vec::new()).await?;
+                        for setting in settings {
+                            session.run(setting, Vec::new()).await?;
+                        }
                         limits.lift(session).await?;
                     }
                     blocks(&mut source, &wire.read_sorted(after.as_deref()), most, patience, &to).await
@@ -192,5 +227,22 @@ impl SortedCopy<'_> {
         self.report.all = self.state.counts;
         self.report.elapsed = started.elapsed();
         Ok(written.is_end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_sorted_that_stands_in_another_order_and_is_sorted_in_time() {
+        const GIB: u64 = 1 << 30;
+        let second = |seconds| Some(Duration::from_secs(seconds));
+        assert!(is_sorted_sooner(Some(0.1), GIB, None));
+        assert!(!is_sorted_sooner(Some(1.0), GIB, None), "in order");
+        assert!(!is_sorted_sooner(None, GIB, None), "nobody has looked at it");
+        assert!(!is_sorted_sooner(Some(0.1), 5 * GIB, None), "too much for temporary files");
+        assert!(!is_sorted_sooner(Some(0.1), GIB, second(30)), "the silence would be too long");
+        assert!(is_sorted_sooner(Some(0.1), GIB, second(60)));
     }
 }

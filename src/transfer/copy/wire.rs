@@ -30,6 +30,12 @@ const BUFFER: usize = 56 * 1024;
 const HEADER: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with.
 const TRAILER: [u8; 2] = [0xff, 0xff];
+/// For the transaction that marks a table as done: it is on the disk before anybody hears of it, and all before it with it, whatever the server's
+/// settings say.
+pub(super) const SYNC: &str = "SELECT CASE current_setting('synchronous_commit') \
+                               WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
+/// Bytes of a page, about.
+pub(super) const PAGE_BYTES: u64 = 8_192;
 /// The oldest server that reads a range of pages without reading all pages before it.
 const TID_RANGES: i64 = 140_000;
 
@@ -62,6 +68,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// What the table takes, about.
+    pub(super) fn bytes(&self) -> u64 {
+        self.pages.saturating_mul(PAGE_BYTES)
+    }
+
     /// Asks for `table`; none where there is no such table.
     pub(super) async fn ask(session: &mut Session, table: &str) -> Result<Option<Self>, TransferError> {
         let rows = session.rows(FACTS, one(table)).await?;
