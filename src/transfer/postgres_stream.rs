@@ -24,6 +24,8 @@ use super::error::TransferError;
 
 /// How long the way to the first row may take at each of its turns.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What may be set for a table.
+const SETTINGS: [&str; 2] = ["enable_indexscan", "work_mem"];
 /// Bytes that are read at once; a longer message makes it longer.
 const BUFFER: usize = 256 * 1024;
 /// What a message begins with: its tag and its length, which counts itself but not the tag.
@@ -158,12 +160,10 @@ impl Stream {
     pub(super) async fn join(from: &Database, snapshot: &str, table: &str, settings: &[&str]) -> Option<Self> {
         let Database::Postgres(pool) = from else { return None };
         let address = Address::of(&pool.connect_options())?;
-        // The session holds the table already. Whoever waits to lock it against the session must not come in between.
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{snapshot}'; \
-             LOCK TABLE {table} IN ACCESS SHARE MODE NOWAIT; \
              SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; {}",
-            settings.join("; ")
+            turn(table, settings)
         );
         match tokio::task::spawn_blocking(move || Self::open(&address, &begin)).await.ok()? {
             Ok(stream) => Some(stream),
@@ -172,6 +172,17 @@ impl Stream {
                 None
             }
         }
+    }
+
+    /// Goes on with another table of the same snapshot, as [`join`](Self::join) does with the first; none where that cannot be had at once.
+    pub(super) async fn turn_to(mut self, table: &str, settings: &[&str]) -> Option<Self> {
+        let turn = turn(table, settings);
+        let turned = tokio::task::spawn_blocking(move || {
+            self.socket.set_patience(Some(PATIENCE)).map_err(lost)?;
+            self.run(&turn).map(|()| self)
+        });
+        let turned: Result<Self, TransferError> = turned.await.ok()?;
+        turned.inspect_err(|why| tracing::debug!("a connection to the source is given up: {why}")).ok()
     }
 
     fn open(address: &Address, begin: &str) -> Result<Self, TransferError> {
@@ -347,6 +358,13 @@ impl Stream {
         self.filled.end += read;
         Ok(())
     }
+}
+
+/// What a transaction runs before it reads `table` with those settings and no others of a table before it. The session that holds the snapshot holds the
+/// table already: whoever waits to lock it against that session must not come in between.
+fn turn(table: &str, settings: &[&str]) -> String {
+    let reset = SETTINGS.map(|name| format!("SET LOCAL {name} TO DEFAULT")).join("; ");
+    format!("LOCK TABLE {table} IN ACCESS SHARE MODE NOWAIT; {reset}; {}", settings.join("; "))
 }
 
 fn lost(error: io::Error) -> TransferError {

@@ -163,8 +163,8 @@ async fn whoever_waits_to_lock_the_table_is_not_waited_for() {
     altered.await.expect("goes on when the copy is done");
 }
 
-/// Rows in an order that has nothing to do with their key.
-const SHUFFLED: &str = "INSERT INTO perf SELECT e, to_timestamp(900 * b), repeat('x', e) \
+/// Rows in an order that has nothing to do with their key, four to a page.
+const SHUFFLED: &str = "INSERT INTO perf SELECT e, to_timestamp(900 * b), repeat('x', 1900) \
                         FROM generate_series(0, 399) AS b, generate_series(1, 50) AS e ORDER BY b, e";
 
 #[tokio::test]
@@ -232,4 +232,45 @@ async fn the_end_of_a_table_is_on_the_disk_whatever_the_target_does_without_bein
         let ends = "SELECT string_agg(DISTINCT how, ' ') FROM seen WHERE done IN ('1', 'true')";
         assert_eq!(value(&to, ends).await, "on", "{end}");
     }
+}
+
+#[tokio::test]
+async fn tables_one_after_the_other_are_read_over_one_connection() {
+    const TABLES: [&str; 4] = ["a", "b", "c", "d"];
+    let server = PrivatePostgres::start();
+    let from_url = server.create_database("stream_many_from");
+    let from = open(&from_url).await;
+    let to = open(&server.create_database("stream_many_to")).await;
+    run(&from, "CREATE ROLE many LOGIN").await;
+    for (place, table) in TABLES.iter().enumerate() {
+        let named = |sql: &str| sql.replace("perf", table);
+        run(&from, &named(&format!("{TABLE}{KEY}; {FILL}; GRANT SELECT ON perf TO many"))).await;
+        // By pages and in the order of the key, in turns.
+        run(&to, &named(&format!("{TABLE}{}", if place % 2 == 0 { ")" } else { KEY }))).await;
+    }
+    let seen = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let (watch, noted) = (from.clone(), Arc::clone(&seen));
+    let hook = ChunkHook::new(move |moment| {
+        let (watch, noted) = (watch.clone(), Arc::clone(&noted));
+        Box::pin(async move {
+            if moment == ChunkMoment::BeforeRead {
+                let sql = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE usename = 'many'";
+                let pids = value(&watch, sql).await;
+                let pids: Vec<String> = pids.as_str().expect("some").split(' ').map(str::to_owned).collect();
+                noted.lock().expect("is whole").extend(pids);
+            }
+        })
+    });
+    let mapping = MAPPING.replace("[perf]", "[a, b, c, d]").replace("{ perf: {} }", "{ a: {}, b: {}, c: {}, d: {} }");
+    let mapping = Mapping::from_yaml(&mapping).expect("valid");
+    let wanted = CopyRequest { hook, parallel: 1, ..CopyRequest::new(mapping, "perf", Policy::Fail, "run/step") };
+    let as_many = open(&from_url.replace("postgres@", "many@")).await;
+    let account = copy(&as_many, &to, &wanted, &|_| {}, &CancellationToken::new()).await.expect("copies");
+    assert!(account.tables.iter().all(|table| table.all.inserted == 5_000), "{account:?}");
+    for table in TABLES {
+        let hash = HASH.replace("perf", table);
+        assert_eq!(value(&from, &hash).await, value(&to, &hash).await, "{table}");
+    }
+    let seen = seen.lock().expect("is whole").clone();
+    assert_eq!(seen.len(), 2, "the session that holds the view, and one that reads: {seen:?}");
 }

@@ -15,6 +15,7 @@ use super::super::chunk_hook::ChunkMoment;
 use super::super::database::Database;
 use super::super::error::TransferError;
 use super::super::plan::TablePlan;
+use super::super::postgres_stream::Stream;
 use super::super::rows::{self, Lookups};
 use super::super::session::{Begin, Session};
 use super::super::value::Value;
@@ -48,6 +49,8 @@ pub(super) struct HeapCopy<'a> {
     pub(super) wire: &'a Wire,
     pub(super) from: &'a Database,
     pub(super) to: &'a Database,
+    /// The source's.
+    pub(super) snapshot: &'a (u64, String),
     pub(super) pace: &'a Pace<'a>,
     /// Most connections to either side.
     pub(super) connections: usize,
@@ -84,8 +87,8 @@ impl Shared {
     }
 }
 
-/// What one snapshot says of itself.
-async fn snapshot(source: &mut Session) -> Result<(u64, String), TransferError> {
+/// What one snapshot says of itself: below which number every transaction had ended, and the name under which others can join it.
+pub(super) async fn snapshot(source: &mut Session) -> Result<(u64, String), TransferError> {
     let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text, pg_export_snapshot()";
     let rows = source.rows(sql, Vec::new()).await?;
     match rows.first().map(Vec::as_slice) {
@@ -108,19 +111,14 @@ async fn join_snapshot(request: &CopyRequest, from: &Database, id: &str) -> Resu
 pub(super) async fn reader(
     request: &CopyRequest,
     wire: &Wire,
-    from: &Database,
-    id: &str,
+    kept: &mut Option<Stream>,
+    (from, id): (&Database, &str),
     settings: &[&str],
 ) -> Result<Source<'static>, TransferError> {
-    match wire.stream(from, id, settings).await {
+    match wire.stream(kept, (from, id), settings).await {
         Some(stream) => Ok(Source::Stream(Some(stream))),
         None => join_snapshot(request, from, id).await.map(Source::Joined),
     }
-}
-
-/// The name under which others can join the snapshot of `source`.
-pub(super) async fn export(source: &mut Session) -> Result<String, TransferError> {
-    snapshot(source).await.map(|(_, id)| id)
 }
 
 /// One more connection to each side, the source's in the same snapshot; none where there is none to be had soon.
@@ -134,15 +132,16 @@ pub(super) async fn both(
 }
 
 impl HeapCopy<'_> {
-    /// Copies what is left; the table is complete afterwards, but not yet marked as done.
+    /// Copies what is left; the table is complete afterwards, but not yet marked as done. `kept` read the table before, and will read the next.
     pub(super) async fn run(
         &self,
         source: &mut Session,
+        kept: &mut Option<Stream>,
         target: &mut Session,
         state: TableCheckpoint,
         report: TableReport,
     ) -> Result<(TableCheckpoint, TableReport), TransferError> {
-        let (xmin, id) = snapshot(source).await?;
+        let (xmin, id) = (self.snapshot.0, self.snapshot.1.as_str());
         let facts = &self.wire.source;
         let mut state = state;
         let mut report = report;
@@ -162,18 +161,19 @@ impl HeapCopy<'_> {
         let mut left = if by_pages { pages.left() } else { Vec::new() };
         left.reverse();
         let old = (!is_first).then(|| pages.is_old());
-        let first = match self.wire.stream(self.from, &id, &[]).await {
+        let first = match self.wire.stream(kept, (self.from, id), &[]).await {
             Some(stream) => Source::Stream(Some(stream)),
             None => Source::Session(source),
         };
-        let others = self.others(&id, left.iter().map(|(from, to)| to - from).sum()).await;
+        let others = self.others(id, left.iter().map(|(from, to)| to - from).sum()).await;
         let workers = others.len() as u64 + 1;
         let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk(), workers });
         let started = Instant::now();
         let (sources, mut targets): (Vec<_>, Vec<_>) = others.into_iter().unzip();
         let workers = std::iter::once((first, target)).chain(sources.into_iter().zip(&mut targets));
         let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
-        try_join_all(work).await?;
+        let sources = try_join_all(work).await?;
+        *kept = sources.into_iter().find_map(Source::into_stream);
         let Shared { state, report, .. } = shared.into_inner();
         // What was only read is left as well.
         if !by_pages || state.pages.as_ref().is_none_or(|pages| pages.left().is_empty()) {
@@ -218,20 +218,21 @@ impl HeapCopy<'_> {
     }
 
     async fn another(&self, id: &str) -> Option<(Source<'static>, Session)> {
-        let source = reader(self.request, self.wire, self.from, id, &[]);
+        let mut none = None;
+        let source = reader(self.request, self.wire, &mut none, (self.from, id), &[]);
         let both = async { tokio::try_join!(source, self.request.open(self.to)) };
         tokio::time::timeout(PATIENCE, both).await.ok()?.ok()
     }
 
     /// Reads chunk after chunk, while what was read before is written.
-    async fn work(
+    async fn work<'s>(
         &self,
-        mut source: Source<'_>,
+        mut source: Source<'s>,
         target: &mut Session,
         shared: &Mutex<Shared>,
         old: Option<&str>,
         started: Instant,
-    ) -> Result<(), TransferError> {
+    ) -> Result<Source<'s>, TransferError> {
         // Reading ahead waits for writing, so what counts is how long the source keeps silent.
         if let Some(session) = source.session() {
             self.request.limits.lift(session).await?;
@@ -251,7 +252,7 @@ impl HeapCopy<'_> {
                     break;
                 }
             }
-            Ok::<(), TransferError>(())
+            Ok::<_, TransferError>(source)
         };
         let write = async {
             let written = self.write(target, &mut from, shared, started).await;
@@ -260,7 +261,8 @@ impl HeapCopy<'_> {
             written
         };
         let (read, written) = tokio::join!(read, write);
-        written.and(read)
+        written?;
+        read
     }
 
     /// Writes what comes, each chunk and the note that it is done in one transaction, until nothing comes or a person has it stop.

@@ -86,11 +86,11 @@ impl Copier<'_> {
         if most < 2 {
             return Ok(others);
         }
-        let id = heap::export(&mut self.source).await?;
+        let (_, id) = self.snapshot().await?;
         for _ in 1..most.min(self.request.parallel()) {
             let Some((source, target)) = heap::both(self.request, (self.from, self.to), &id).await else { break };
             let (from, to, request, pace) = (self.from, self.to, self.request, self.pace.another());
-            others.push(Self { from, to, request, pace, source, reader: None, target });
+            others.push(Self { from, to, request, pace, source, reader: None, snapshot: None, stream: None, target });
         }
         Ok(others)
     }

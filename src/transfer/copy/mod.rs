@@ -33,6 +33,7 @@ use super::error::TransferError;
 use super::estimate;
 use super::overlap::guard;
 use super::plan::{TablePlan, plan_load};
+use super::postgres_stream::Stream;
 use super::rows::{self, Lookups, Range};
 use super::schema::one;
 use super::session::{Begin, Session};
@@ -82,6 +83,10 @@ struct Copier<'a> {
     source: Session,
     /// Reads of SQLite what `source` sees.
     reader: Option<Reader>,
+    /// What `source` sees of PostgreSQL, once others have to see the same.
+    snapshot: Option<(u64, String)>,
+    /// Reads of PostgreSQL what `source` sees; what one table leaves for the next.
+    stream: Option<Stream>,
     target: Session,
 }
 
@@ -98,7 +103,7 @@ pub async fn copy(
     let reader = Reader::begin(&mut source, (from, to)).await?;
     let stop = cancel.child_token();
     let pace = Pace::new(&request.throttle, progress, &stop);
-    let mut copier = Copier { from, to, request, pace, source, reader, target };
+    let mut copier = Copier { from, to, request, pace, source, reader, snapshot: None, stream: None, target };
     let work = Box::pin(copier.look()).await;
     let work = work.map_err(|error| request.limits.name(error, &format!("table set `{}`", request.set)))?;
     let groups = copier.groups(&work).await.map_err(|error| request.limits.name(error, "the look at foreign keys"))?;
@@ -216,16 +221,18 @@ impl Copier<'_> {
         self.pace.begin(&plan.source.name, state.rows, rows, false);
         match self.way(&plan, &lookups, &state).await? {
             Way::Heap(wire) => {
+                let snapshot = &self.snapshot().await?;
                 let heap = HeapCopy {
                     request: self.request,
                     plan: &plan,
                     wire: &wire,
                     from: self.from,
                     to: self.to,
+                    snapshot,
                     pace: &self.pace,
                     connections,
                 };
-                let run = Box::pin(heap.run(&mut self.source, &mut self.target, state, report));
+                let run = Box::pin(heap.run(&mut self.source, &mut self.stream, &mut self.target, state, report));
                 (state, report) = run.await?;
                 self.request.limits.set(&mut self.source).await?;
                 self.finish(&plan, &mut state).await?;
@@ -305,12 +312,22 @@ impl Copier<'_> {
         state: TableCheckpoint,
         report: TableReport,
     ) -> Result<Came, TransferError> {
-        let id = heap::export(&mut self.source).await?;
+        let (_, id) = self.snapshot().await?;
         let settings = sorted::settings(&mut self.source, plan, wire, self.request.limits.statement).await?;
-        let source = heap::reader(self.request, wire, self.from, &id, settings).await?;
+        let mut source = heap::reader(self.request, wire, &mut self.stream, (self.from, &id), settings).await?;
         let (write, pace) = (wire.write.as_str(), &self.pace);
         let sorted = SortedCopy { request: self.request, plan, write, wire: Some(wire), pace, state, report };
-        sorted.run(Rows::Wire(wire, source, settings), &mut self.target).await
+        let came = sorted.run(Rows::Wire(wire, &mut source, settings), &mut self.target).await?;
+        self.stream = source.into_stream();
+        Ok(came)
+    }
+
+    /// What others have to join to see what `source` sees.
+    async fn snapshot(&mut self) -> Result<(u64, String), TransferError> {
+        if self.snapshot.is_none() {
+            self.snapshot = Some(heap::snapshot(&mut self.source).await?);
+        }
+        Ok(self.snapshot.clone().unwrap_or_default())
     }
 
     async fn fed(

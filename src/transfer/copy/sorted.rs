@@ -30,6 +30,8 @@ const AHEAD: usize = 32;
 const SORT: [&str; 2] = ["SET LOCAL enable_indexscan = off", "SET LOCAL work_mem = '4MB'"];
 /// How far the rows may stand out of the order of their key for a walk over it, as PostgreSQL measures that: 1 is not at all.
 const IN_ORDER: f64 = 0.9;
+/// Smallest table that is sorted: a smaller one stands in the cache of any server.
+const SORT_LEAST: u64 = 32 << 20;
 /// Largest table that is sorted: it stands in the source's temporary files meanwhile.
 const SORT_MOST: u64 = 4 << 30;
 /// Bytes of a table that any server sorts in a second, during which it says nothing.
@@ -50,7 +52,7 @@ pub(super) enum Came {
 /// Where the rows come from; what reads them is used up, its stream may be left in the middle.
 pub(super) enum Rows<'a> {
     /// Another PostgreSQL, whose bytes pass as they are; with settings for whoever reads there.
-    Wire(&'a Wire, Source<'a>, &'static [&'static str]),
+    Wire(&'a Wire, &'a mut Source<'static>, &'static [&'static str]),
     /// Another engine.
     Feed(&'a Feed, &'a mut Session, &'a mut Option<Reader>),
 }
@@ -85,7 +87,7 @@ pub(super) async fn settings(
     wire: &Wire,
     patience: Option<Duration>,
 ) -> Result<&'static [&'static str], TransferError> {
-    let Some(key) = plan.source_key.first() else { return Ok(&[]) };
+    let Some(key) = plan.source_key.first().filter(|_| wire.source.bytes() >= SORT_LEAST) else { return Ok(&[]) };
     let args = [plan.source.quoted(), key.name.clone()].map(|name| Arg::One(Value::Text(name)));
     let found = source.rows(CORRELATION, args.to_vec()).await?;
     let correlation = found.first().and_then(|row| row.first()).and_then(|value| text(value).parse().ok());
@@ -109,14 +111,14 @@ impl SortedCopy<'_> {
         let most = self.chunk_rows();
         let read = async {
             match rows {
-                Rows::Wire(wire, mut source, settings) => {
+                Rows::Wire(wire, source, settings) => {
                     if let Some(session) = source.session() {
                         for setting in settings {
                             session.run(setting, Vec::new()).await?;
                         }
                         limits.lift(session).await?;
                     }
-                    blocks(&mut source, &wire.read_sorted(after.as_deref()), most, patience, &to).await
+                    blocks(source, &wire.read_sorted(after.as_deref()), most, patience, &to).await
                 }
                 Rows::Feed(feed, session, reader) => {
                     limits.lift(session).await?;

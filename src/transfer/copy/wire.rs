@@ -163,10 +163,21 @@ impl Wire {
         }))
     }
 
-    /// A connection of its own that reads the table in the snapshot of that name; none where that cannot be had at once.
-    pub(super) async fn stream(&self, from: &Database, snapshot: &str, settings: &[&str]) -> Option<Stream> {
+    /// A connection of its own that reads the table in the snapshot of that name, the one that read the table before where there is one; none where that
+    /// cannot be had at once.
+    pub(super) async fn stream(
+        &self,
+        kept: &mut Option<Stream>,
+        (from, snapshot): (&Database, &str),
+        settings: &[&str],
+    ) -> Option<Stream> {
         if !self.source.is_plain {
             return None;
+        }
+        if let Some(kept) = kept.take()
+            && let Some(stream) = kept.turn_to(&self.table, settings).await
+        {
+            return Some(stream);
         }
         Stream::join(from, snapshot, &self.table, settings).await
     }
@@ -392,6 +403,14 @@ pub(super) enum Source<'s> {
 }
 
 impl Source<'_> {
+    /// The connection that can read another table, where it is one and stands at the end of what it read.
+    pub(super) fn into_stream(self) -> Option<Stream> {
+        match self {
+            Self::Stream(stream) => stream,
+            Self::Joined(_) | Self::Session(_) => None,
+        }
+    }
+
     /// The session, where it is one.
     pub(super) fn session(&mut self) -> Option<&mut Session> {
         match self {
