@@ -41,6 +41,7 @@ pub fn check(
         problems.push(problem.help("add a step under `steps`"));
     }
     check_needs(runbook, &seen, &mut problems);
+    check_needs_of_unread(runbook, steps_seen, &seen, &mut problems);
     let graph = graph_of(steps_seen);
     for cycle in graph.cycles() {
         problems.push(cycle_problem(runbook, &cycle));
@@ -59,7 +60,7 @@ pub fn check(
 /// The graph of all steps, also of those that cannot be read: what comes before what is known all the same.
 fn graph_of(steps: &[SeenStep]) -> Graph<'_> {
     let known = || steps.iter().filter(|step| !step.id.is_empty());
-    let edges = known().flat_map(|step| step.needs.iter().map(|need| (need.as_str(), step.id.as_str())));
+    let edges = known().flat_map(|step| step.needs.iter().map(|(need, _)| (need.as_str(), step.id.as_str())));
     Graph::new(known().map(|step| step.id.as_str()), edges)
 }
 
@@ -73,9 +74,7 @@ fn check_needs(runbook: &Runbook, seen: &BTreeSet<&str>, problems: &mut Vec<Prob
             let span = need.step.span;
             let exists = by_id.contains_key(name) || last.contains(name) || seen.contains(name);
             if !exists {
-                let message = format!("unknown step `{name}` in `needs` of `{}`", step.id());
-                let problem = Problem::new("plan::unknown_need", message, span).label("no step has this id");
-                problems.push(problem.help_if(did_you_mean(name, seen.iter().copied())));
+                problems.push(unknown_need(name, span, step.id().as_str(), seen));
             } else if in_finally != last.contains(name) {
                 let message = format!("step `{}` and step `{name}` are not in the same part", step.id());
                 let problem = Problem::new("plan::need_across_finally", message, span).label("other part");
@@ -85,6 +84,27 @@ fn check_needs(runbook: &Runbook, seen: &BTreeSet<&str>, problems: &mut Vec<Prob
             check_need_outcome(step, target, need.outcome, span, runbook, problems);
         }
     }
+}
+
+/// The needs of steps of which only their names could be read; all else about them waits until they can be.
+fn check_needs_of_unread(
+    runbook: &Runbook,
+    steps_seen: &[SeenStep],
+    seen: &BTreeSet<&str>,
+    problems: &mut Vec<Problem>,
+) {
+    let read: HashSet<&str> = runbook.steps.iter().chain(&runbook.finally).map(|step| step.id().as_str()).collect();
+    for step in steps_seen.iter().filter(|step| !read.contains(step.id.as_str())) {
+        let unknown = step.needs.iter().filter(|(name, _)| !name.is_empty() && !seen.contains(name.as_str()));
+        problems.extend(unknown.map(|(name, span)| unknown_need(name, *span, &step.id, seen)));
+    }
+}
+
+fn unknown_need(name: &str, span: Span, step: &str, seen: &BTreeSet<&str>) -> Problem {
+    let whose = if step.is_empty() { "a step without an id".to_owned() } else { format!("`{step}`") };
+    let message = format!("unknown step `{name}` in `needs` of {whose}");
+    let problem = Problem::new("plan::unknown_need", message, span).label("no step has this id");
+    problem.help_if(did_you_mean(name, seen.iter().copied().filter(|id| !id.is_empty())))
 }
 
 fn check_need_outcome(

@@ -486,8 +486,8 @@ pub struct Loaded {
 pub struct SeenStep {
     /// Its id; empty when there is none.
     pub id: String,
-    /// The steps it needs.
-    pub needs: Vec<String>,
+    /// The steps it needs, and where each is named.
+    pub needs: Vec<(String, Span)>,
 }
 
 /// Reads a runbook.
@@ -541,7 +541,10 @@ fn seen_steps(list: &Node) -> Vec<SeenStep> {
 }
 
 fn seen_step(step: &Node) -> SeenStep {
-    let name = |node: &Node| node.text().or_else(|| node.get("step")?.text()).map(str::to_owned);
+    let name = |node: &Node| {
+        let named = if node.text().is_some() { node } else { node.get("step")? };
+        named.text().map(|text| (text.to_owned(), named.span))
+    };
     let needs = match step.get("needs").map(|needs| (&needs.value, needs)) {
         Some((Value::List(items), _)) => items.iter().filter_map(name).collect(),
         Some((_, needs)) => name(needs).into_iter().collect(),
