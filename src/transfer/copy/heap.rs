@@ -4,6 +4,7 @@
 //! snapshot is another one, takes from the pages that are left what stood there before, and finds what was written since by key.
 //! Called by `copy`.
 
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
@@ -63,17 +64,21 @@ struct Chunk {
     bytes: u64,
 }
 
-/// What the workers share.
+/// How far the workers have come together; whoever commits a chunk holds it until that is done, so that each checkpoint knows of the one before.
 struct Shared {
     state: TableCheckpoint,
     report: TableReport,
+}
+
+/// What is left to be read. Readers do not wait for those who commit.
+struct Ahead {
     left: Vec<(u64, u64)>,
     chunk: u64,
     /// How many read at the same time.
     workers: u64,
 }
 
-impl Shared {
+impl Ahead {
     /// The next pages to be read; the last ones in smaller pieces, so that all workers end together.
     fn take(&mut self) -> Option<(u64, u64)> {
         let left: u64 = self.left.iter().map(|(from, to)| to - from).sum();
@@ -167,14 +172,15 @@ impl HeapCopy<'_> {
         };
         let others = self.others(id, left.iter().map(|(from, to)| to - from).sum()).await;
         let workers = others.len() as u64 + 1;
-        let shared = Mutex::new(Shared { state, report, left, chunk: self.first_chunk(), workers });
+        let shared = Mutex::new(Shared { state, report });
+        let ahead = StdMutex::new(Ahead { left, chunk: self.first_chunk(), workers });
         let started = Instant::now();
         let (sources, mut targets): (Vec<_>, Vec<_>) = others.into_iter().unzip();
         let workers = std::iter::once((first, target)).chain(sources.into_iter().zip(&mut targets));
-        let work = workers.map(|(from, to)| self.work(from, to, &shared, old.as_deref(), started));
+        let work = workers.map(|(from, to)| self.work(from, to, (&shared, &ahead), old.as_deref(), started));
         let sources = try_join_all(work).await?;
         *kept = sources.into_iter().find_map(Source::into_stream);
-        let Shared { state, report, .. } = shared.into_inner();
+        let Shared { state, report } = shared.into_inner();
         // What was only read is left as well.
         if !by_pages || state.pages.as_ref().is_none_or(|pages| pages.left().is_empty()) {
             return Ok((state, report));
@@ -229,7 +235,7 @@ impl HeapCopy<'_> {
         &self,
         mut source: Source<'s>,
         target: &mut Session,
-        shared: &Mutex<Shared>,
+        (shared, ahead): (&Mutex<Shared>, &StdMutex<Ahead>),
         old: Option<&str>,
         started: Instant,
     ) -> Result<Source<'s>, TransferError> {
@@ -243,8 +249,7 @@ impl HeapCopy<'_> {
             // Owned here, so that the writer sees the end of it.
             let (mut source, to) = (source, to);
             loop {
-                let range = shared.lock().await.take();
-                let Some(range) = range else { break };
+                let Some(range) = held(ahead).take() else { break };
                 let mut more = vec![format!("t.ctid >= '({},0)' AND t.ctid < '({},0)'", range.0, range.1)];
                 more.extend(old.map(str::to_owned));
                 blocks(&mut source, &self.wire.read(&more), u64::MAX, patience, &to).await?;
@@ -255,7 +260,7 @@ impl HeapCopy<'_> {
             Ok::<_, TransferError>(source)
         };
         let write = async {
-            let written = self.write(target, &mut from, shared, started).await;
+            let written = self.write(target, &mut from, (shared, ahead), started).await;
             // A reader that waits for room must not wait for ever.
             drop(from);
             written
@@ -270,7 +275,7 @@ impl HeapCopy<'_> {
         &self,
         target: &mut Session,
         from: &mut Receiver<Block>,
-        shared: &Mutex<Shared>,
+        (shared, ahead): (&Mutex<Shared>, &StdMutex<Ahead>),
         started: Instant,
     ) -> Result<(), TransferError> {
         while self.pace.ready().await? {
@@ -283,12 +288,11 @@ impl HeapCopy<'_> {
             let took = begun.elapsed();
             let mut shared = shared.lock().await;
             self.close(target, &mut shared, &chunk, started).await?;
-            if self.request.chunk_rows == 0 {
-                shared.chunk = next_chunk(shared.chunk, took);
-            }
-            shared.chunk = shared.chunk.min(self.pages_max());
             let done = shared.state.rows;
             drop(shared);
+            let pages = held(ahead).chunk;
+            let pages = if self.request.chunk_rows == 0 { next_chunk(pages, took) } else { pages };
+            held(ahead).chunk = pages.min(self.pages_max());
             self.pace.moved(begun, chunk.rows, chunk.bytes);
             self.pace.tell(done);
         }
@@ -410,6 +414,11 @@ impl HeapCopy<'_> {
             self.pace.tell(state.rows);
         }
     }
+}
+
+/// What is left is whole whoever panicked.
+fn held(ahead: &StdMutex<Ahead>) -> MutexGuard<'_, Ahead> {
+    ahead.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Twice as many pages after a quick chunk, half as many after a slow one.
