@@ -24,6 +24,9 @@ use super::error::TransferError;
 
 /// How long the way to the first row may take at each of its turns.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Tables that one transaction reads: each is locked until its end, with its indexes, and a server has room for 64 locks for each of its connections
+/// unless it is told otherwise (`max_locks_per_transaction`).
+const TABLES_MOST: u32 = 32;
 /// What may be set for a table.
 const SETTINGS: [&str; 2] = ["enable_indexscan", "work_mem"];
 /// Bytes that are read at once; a longer message makes it longer.
@@ -38,6 +41,8 @@ pub(super) struct Stream {
     buffer: Vec<u8>,
     /// What of the buffer is filled and not yet taken.
     filled: Range<usize>,
+    /// How many tables it was turned to.
+    tables: u32,
 }
 
 #[derive(Debug)]
@@ -174,8 +179,12 @@ impl Stream {
         }
     }
 
-    /// Goes on with another table of the same snapshot, as [`join`](Self::join) does with the first; none where that cannot be had at once.
+    /// Goes on with another table of the same snapshot, as [`join`](Self::join) does with the first; none where that cannot be had at once, or after many tables.
     pub(super) async fn turn_to(mut self, table: &str, settings: &[&str]) -> Option<Self> {
+        self.tables += 1;
+        if self.tables > TABLES_MOST {
+            return None;
+        }
         let turn = turn(table, settings);
         let turned = tokio::task::spawn_blocking(move || {
             self.socket.set_patience(Some(PATIENCE)).map_err(lost)?;
@@ -188,7 +197,7 @@ impl Stream {
     fn open(address: &Address, begin: &str) -> Result<Self, TransferError> {
         let socket = address.connect().map_err(lost)?;
         socket.set_patience(Some(PATIENCE)).map_err(lost)?;
-        let mut stream = Self { socket, buffer: vec![0; BUFFER], filled: 0..0 };
+        let mut stream = Self { socket, buffer: vec![0; BUFFER], filled: 0..0, tables: 1 };
         if address.asks {
             stream.ask_for_no_tls().map_err(lost)?;
         }
@@ -410,7 +419,7 @@ mod tests {
             }
             std::thread::sleep(silence);
         });
-        Stream { socket: Socket::Unix(here), buffer: vec![0; 16], filled: 0..0 }
+        Stream { socket: Socket::Unix(here), buffer: vec![0; 16], filled: 0..0, tables: 1 }
     }
 
     fn read(mut stream: Stream, patience: Option<Duration>) -> (Vec<Vec<u8>>, Result<bool, TransferError>) {

@@ -36,8 +36,9 @@ const SORT_LEAST: u64 = 32 << 20;
 const SORT_MOST: u64 = 4 << 30;
 /// Bytes of a table that any server sorts in a second, during which it says nothing.
 const SORT_SPEED: u64 = 20 << 20;
-/// How well the rows follow the first column of their key.
-const CORRELATION: &str = "SELECT abs(s.correlation)::text FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename \
+/// How well the rows follow the first column of their key, and how many kilobytes of temporary files a process may have, -1 for any.
+const CORRELATION: &str = "SELECT abs(s.correlation)::text, \
+    (SELECT setting FROM pg_settings WHERE name = 'temp_file_limit') FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename \
     JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.schemaname \
     WHERE c.oid = to_regclass($1::text) AND s.attname = ($2::text) AND NOT s.inherited";
 
@@ -90,14 +91,18 @@ pub(super) async fn settings(
     let Some(key) = plan.source_key.first().filter(|_| wire.source.bytes() >= SORT_LEAST) else { return Ok(&[]) };
     let args = [plan.source.quoted(), key.name.clone()].map(|name| Arg::One(Value::Text(name)));
     let found = source.rows(CORRELATION, args.to_vec()).await?;
-    let correlation = found.first().and_then(|row| row.first()).and_then(|value| text(value).parse().ok());
-    let sorts = is_sorted_sooner(correlation, wire.source.bytes(), patience);
+    let value = |place: usize| found.first().and_then(|row| row.get(place)).map(text).unwrap_or_default();
+    let (correlation, limit) = (value(0).parse().ok(), value(1).parse::<u64>().ok());
+    // What is sorted takes no more room than it took; half of what is allowed is left to others.
+    let room = limit.map_or(SORT_MOST, |kilobytes| SORT_MOST.min(kilobytes.saturating_mul(1_024) / 2));
+    let sorts = is_sorted_sooner(correlation, wire.source.bytes(), patience, room);
     Ok(if sorts { &SORT } else { &[] })
 }
 
-/// Whether a table is sorted sooner than it is walked over in the order of its key, and within the time for which the source may say nothing.
-fn is_sorted_sooner(correlation: Option<f64>, bytes: u64, patience: Option<Duration>) -> bool {
-    let most = patience.map_or(SORT_MOST, |patience| SORT_MOST.min(patience.as_secs().saturating_mul(SORT_SPEED)));
+/// Whether a table is sorted sooner than it is walked over in the order of its key, in so much room and within the time for which the source may say
+/// nothing.
+fn is_sorted_sooner(correlation: Option<f64>, bytes: u64, patience: Option<Duration>, room: u64) -> bool {
+    let most = patience.map_or(room, |patience| room.min(patience.as_secs().saturating_mul(SORT_SPEED)));
     correlation.is_some_and(|correlation| correlation < IN_ORDER) && bytes <= most
 }
 
@@ -240,11 +245,13 @@ mod tests {
     fn a_table_is_sorted_that_stands_in_another_order_and_is_sorted_in_time() {
         const GIB: u64 = 1 << 30;
         let second = |seconds| Some(Duration::from_secs(seconds));
-        assert!(is_sorted_sooner(Some(0.1), GIB, None));
-        assert!(!is_sorted_sooner(Some(1.0), GIB, None), "in order");
-        assert!(!is_sorted_sooner(None, GIB, None), "nobody has looked at it");
-        assert!(!is_sorted_sooner(Some(0.1), 5 * GIB, None), "too much for temporary files");
-        assert!(!is_sorted_sooner(Some(0.1), GIB, second(30)), "the silence would be too long");
-        assert!(is_sorted_sooner(Some(0.1), GIB, second(60)));
+        let sorts = |correlation, bytes, patience| is_sorted_sooner(correlation, bytes, patience, SORT_MOST);
+        assert!(sorts(Some(0.1), GIB, None));
+        assert!(!sorts(Some(1.0), GIB, None), "in order");
+        assert!(!sorts(None, GIB, None), "nobody has looked at it");
+        assert!(!sorts(Some(0.1), 5 * GIB, None), "too much for temporary files");
+        assert!(!is_sorted_sooner(Some(0.1), GIB, None, GIB - 1), "too much for those that the server allows");
+        assert!(!sorts(Some(0.1), GIB, second(30)), "the silence would be too long");
+        assert!(sorts(Some(0.1), GIB, second(60)));
     }
 }
