@@ -238,7 +238,7 @@ impl Copier<'_> {
                 self.finish(&plan, &mut state).await?;
             }
             Way::Sorted(wire) => {
-                let came = self.sorted(&plan, &wire, state, report).await?;
+                let came = self.sorted(&plan, &wire, rows, state, report).await?;
                 report = self.came(&plan, &lookups, came).await?;
             }
             Way::Fed(feed) => {
@@ -309,11 +309,12 @@ impl Copier<'_> {
         &mut self,
         plan: &TablePlan,
         wire: &Wire,
+        rows: Option<u64>,
         state: TableCheckpoint,
         report: TableReport,
     ) -> Result<Came, TransferError> {
         let (_, id) = self.snapshot().await?;
-        let settings = sorted::settings(&mut self.source, plan, wire, self.request.limits.statement).await?;
+        let settings = sorted::settings(&mut self.source, plan, wire, rows, self.request.limits.statement).await?;
         let mut source = heap::reader(self.request, wire, &mut self.stream, (self.from, &id), settings).await?;
         let (write, pace) = (wire.write.as_str(), &self.pace);
         let sorted = SortedCopy { request: self.request, plan, write, wire: Some(wire), pace, state, report };

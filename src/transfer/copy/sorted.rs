@@ -32,6 +32,8 @@ const SORT: [&str; 2] = ["SET LOCAL enable_indexscan = off", "SET LOCAL work_mem
 const IN_ORDER: f64 = 0.9;
 /// Smallest table that is sorted: a smaller one stands in the cache of any server.
 const SORT_LEAST: u64 = 32 << 20;
+/// Fewest rows for which the statistics are asked, which takes about as long as a walk over so many.
+const SORT_ROWS: u64 = 10_000;
 /// Largest table that is sorted: it stands in the source's temporary files meanwhile.
 const SORT_MOST: u64 = 4 << 30;
 /// Bytes of a table that any server sorts in a second, during which it says nothing.
@@ -80,15 +82,17 @@ struct Written {
     is_end: bool,
 }
 
-/// How the source is to find the order of the key. Its planner takes a walk over the key for cheap as long as it thinks that the table stands in a
+/// How the source is to find the order of the key of so many rows, as far as anybody knows. Its planner takes a walk over the key for cheap as long as it thinks that the table stands in a
 /// cache; where the rows stand in another order it then asks for a page for each of them.
 pub(super) async fn settings(
     source: &mut Session,
     plan: &TablePlan,
     wire: &Wire,
+    rows: Option<u64>,
     patience: Option<Duration>,
 ) -> Result<&'static [&'static str], TransferError> {
-    let Some(key) = plan.source_key.first().filter(|_| wire.source.bytes() >= SORT_LEAST) else { return Ok(&[]) };
+    let is_small = wire.source.bytes() < SORT_LEAST || rows.is_some_and(|rows| rows < SORT_ROWS);
+    let Some(key) = plan.source_key.first().filter(|_| !is_small) else { return Ok(&[]) };
     let args = [plan.source.quoted(), key.name.clone()].map(|name| Arg::One(Value::Text(name)));
     let found = source.rows(CORRELATION, args.to_vec()).await?;
     let value = |place: usize| found.first().and_then(|row| row.get(place)).map(text).unwrap_or_default();
