@@ -135,9 +135,7 @@ impl Field {
     /// Makes the target that the way expects; everything older is on the disk before the time begins.
     fn prepare(&mut self, way: Way) -> Result<(), BenchError> {
         self.runs += 1;
-        if !matches!(way, Way::PitonCompare | Way::HashInEngine) {
-            self.target.fresh("perf")?;
-        }
+        self.target.fresh("perf")?;
         let table = format!("CREATE TABLE perf ({COLUMNS}");
         let keyed = format!("{table}, PRIMARY KEY (entity_id, ts))");
         match way {
@@ -151,8 +149,7 @@ impl Field {
                 self.fill_target(self.rows - DELTA)?;
             }
             Way::PitonCompare | Way::HashInEngine => {
-                self.target.sql("perf", &keyed.replace("TABLE", "TABLE IF NOT EXISTS"))?;
-                self.target.sql("perf", "TRUNCATE perf")?;
+                self.target.sql("perf", &keyed)?;
                 self.fill_target(self.rows)?;
             }
             Way::Pgcopydb | Way::Pgloader | Way::PgloaderSqlite | Way::PgloaderMariadb => {}
