@@ -42,9 +42,9 @@ const DEFINITIONS: &str = "SELECT drop_it, make_it FROM ( \
 
 /// Names in definitions are written out in full, whatever the search path.
 const FULL_NAMES: &str = "SET LOCAL search_path = pg_catalog";
-/// Memory for what is no sort: checks of foreign keys, indexes of other kinds.
+/// Megabytes of memory for what is no sort: checks of foreign keys, indexes of other kinds.
 const WORK: u64 = 256;
-/// Least memory of each process that sorts for one index: below it PostgreSQL lets fewer of them work
+/// Fewest megabytes of each process that sorts for one index: below them PostgreSQL lets fewer of them work
 /// (`plan_create_index_workers`). More of it is slower, as it is no longer the processor's cache in which they sort.
 const SORT_LEAST: u64 = 32;
 /// Parts that are merged at once, with that memory.
