@@ -24,11 +24,8 @@ use super::error::TransferError;
 
 /// How long the way to the first row may take at each of its turns.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Tables that one transaction reads: each is locked until its end, with its indexes, and a server has room for 64 locks for each of its connections
-/// unless it is told otherwise (`max_locks_per_transaction`).
-const TABLES_MOST: u32 = 32;
-/// What may be set for a table.
-const SETTINGS: [&str; 2] = ["enable_indexscan", "work_mem"];
+/// Where the transaction goes back to before it reads the next table: what it locked and set for the one before is undone with that.
+const TURN: &str = "piton_table";
 /// Bytes that are read at once; a longer message makes it longer.
 const BUFFER: usize = 256 * 1024;
 /// What a message begins with: its tag and its length, which counts itself but not the tag.
@@ -41,8 +38,6 @@ pub(super) struct Stream {
     buffer: Vec<u8>,
     /// What of the buffer is filled and not yet taken.
     filled: Range<usize>,
-    /// How many tables it was turned to.
-    tables: u32,
 }
 
 #[derive(Debug)]
@@ -167,7 +162,7 @@ impl Stream {
         let address = Address::of(&pool.connect_options())?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{snapshot}'; \
-             SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; {}",
+             SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; SAVEPOINT {TURN}; {}",
             turn(table, settings)
         );
         match tokio::task::spawn_blocking(move || Self::open(&address, &begin)).await.ok()? {
@@ -179,13 +174,9 @@ impl Stream {
         }
     }
 
-    /// Goes on with another table of the same snapshot, as [`join`](Self::join) does with the first; none where that cannot be had at once, or after many tables.
+    /// Goes on with another table of the same snapshot, as [`join`](Self::join) does with the first; none where that cannot be had at once.
     pub(super) async fn turn_to(mut self, table: &str, settings: &[&str]) -> Option<Self> {
-        self.tables += 1;
-        if self.tables > TABLES_MOST {
-            return None;
-        }
-        let turn = turn(table, settings);
+        let turn = format!("ROLLBACK TO SAVEPOINT {TURN}; {}", turn(table, settings));
         let turned = tokio::task::spawn_blocking(move || {
             self.socket.set_patience(Some(PATIENCE)).map_err(lost)?;
             self.run(&turn).map(|()| self)
@@ -197,7 +188,7 @@ impl Stream {
     fn open(address: &Address, begin: &str) -> Result<Self, TransferError> {
         let socket = address.connect().map_err(lost)?;
         socket.set_patience(Some(PATIENCE)).map_err(lost)?;
-        let mut stream = Self { socket, buffer: vec![0; BUFFER], filled: 0..0, tables: 1 };
+        let mut stream = Self { socket, buffer: vec![0; BUFFER], filled: 0..0 };
         if address.asks {
             stream.ask_for_no_tls().map_err(lost)?;
         }
@@ -369,11 +360,10 @@ impl Stream {
     }
 }
 
-/// What a transaction runs before it reads `table` with those settings and no others of a table before it. The session that holds the snapshot holds the
-/// table already: whoever waits to lock it against that session must not come in between.
+/// What a transaction runs before it reads `table` with those settings. The session that holds the snapshot holds the table already: whoever waits to lock
+/// it against that session must not come in between.
 fn turn(table: &str, settings: &[&str]) -> String {
-    let reset = SETTINGS.map(|name| format!("SET LOCAL {name} TO DEFAULT")).join("; ");
-    format!("LOCK TABLE {table} IN ACCESS SHARE MODE NOWAIT; {reset}; {}", settings.join("; "))
+    format!("LOCK TABLE {table} IN ACCESS SHARE MODE NOWAIT; {}", settings.join("; "))
 }
 
 fn lost(error: io::Error) -> TransferError {
@@ -419,7 +409,7 @@ mod tests {
             }
             std::thread::sleep(silence);
         });
-        Stream { socket: Socket::Unix(here), buffer: vec![0; 16], filled: 0..0, tables: 1 }
+        Stream { socket: Socket::Unix(here), buffer: vec![0; 16], filled: 0..0 }
     }
 
     fn read(mut stream: Stream, patience: Option<Duration>) -> (Vec<Vec<u8>>, Result<bool, TransferError>) {

@@ -25,7 +25,7 @@ use super::CopyRequest;
 use super::pace::Pace;
 use super::place::Pages;
 use super::report::TableReport;
-use super::wire::{Block, PAGE_BYTES, Sink, Source, Wire, blocks};
+use super::wire::{Block, NO_WALK, PAGE_BYTES, Sink, Source, Wire, blocks};
 
 /// Pages of the first chunk; later ones follow from how long it took.
 const PAGES_FIRST: u64 = 1_000;
@@ -358,7 +358,7 @@ impl HeapCopy<'_> {
         let count = format!("SELECT count(*)::text FROM {} AS t WHERE {young}", self.plan.source.quoted());
         let met = source.number(&count, Vec::new()).await?.and_then(|met| usize::try_from(met).ok()).unwrap_or(0);
         if met.div_ceil(self.request.chunk_rows()) <= SCANS_MAX {
-            source.run("SET LOCAL enable_indexscan = off", Vec::new()).await?;
+            source.run(NO_WALK, Vec::new()).await?;
         }
         Ok(met > 0)
     }

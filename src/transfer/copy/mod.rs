@@ -376,9 +376,6 @@ impl Copier<'_> {
         state.chunk_no += 1;
         state.done = true;
         self.target.begin(Begin::Write).await?;
-        if self.target.engine() == Engine::Postgres {
-            self.target.run(wire::SYNC, Vec::new()).await?;
-        }
         complete(&mut self.target, self.request, plan).await?;
         checkpoint::advance(&mut self.target, &self.request.token, state).await?;
         self.request.hook.at(ChunkMoment::BeforeCommit).await;
@@ -405,12 +402,13 @@ fn place_of(plan: &TablePlan) -> String {
     format!("`{}`", plan.source.name)
 }
 
-/// What a table needs once its rows are there: its indexes, its sequences.
+/// What a table needs once its rows are there, in the transaction that marks it as done: its indexes, its sequences, a sync.
 async fn complete(target: &mut Session, request: &CopyRequest, plan: &TablePlan) -> Result<(), TransferError> {
     if target.engine() != Engine::Postgres {
         // Their indexes stay where they are, and SQLite's AUTOINCREMENT and MariaDB's AUTO_INCREMENT follow inserts by themselves.
         return Ok(());
     }
+    target.run(wire::SYNC, Vec::new()).await?;
     request.limits.lift(target).await?;
     indexes::build(target, &request.token, &plan.source.name, Some(&plan.target.quoted())).await?;
     super::postgres::advance_sequences(target, plan).await

@@ -17,7 +17,7 @@ use super::CopyRequest;
 use super::feed::Feed;
 use super::pace::Pace;
 use super::report::TableReport;
-use super::wire::{Block, Sink, Source, Wire, blocks};
+use super::wire::{Block, NO_WALK, Sink, Source, Wire, blocks};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// Rows of a transaction where the caller names none.
@@ -27,7 +27,7 @@ const CHUNK_TIME: Duration = Duration::from_secs(3);
 /// Blocks that are read ahead; 56 KiB each.
 const AHEAD: usize = 32;
 /// Has the source sort the rows instead of walking over its key, in memory that stays within a processor's cache.
-const SORT: [&str; 2] = ["SET LOCAL enable_indexscan = off", "SET LOCAL work_mem = '4MB'"];
+const SORT: [&str; 2] = [NO_WALK, "SET LOCAL work_mem = '4MB'"];
 /// How far the rows may stand out of the order of their key for a walk over it, as PostgreSQL measures that: 1 is not at all.
 const IN_ORDER: f64 = 0.9;
 /// Smallest table that is sorted: a smaller one stands in the cache of any server.

@@ -34,6 +34,8 @@ const TRAILER: [u8; 2] = [0xff, 0xff];
 /// settings say.
 pub(super) const SYNC: &str = "SELECT CASE current_setting('synchronous_commit') \
                                WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END";
+/// Keeps the planner of a transaction from walking over the index of a key where it thinks that this is cheap and it is not.
+pub(super) const NO_WALK: &str = "SET LOCAL enable_indexscan = off";
 /// Bytes of a page, about.
 pub(super) const PAGE_BYTES: u64 = 8_192;
 /// The oldest server that reads a range of pages without reading all pages before it.
